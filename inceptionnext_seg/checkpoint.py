@@ -29,8 +29,8 @@ KEY_MAP = (
 CLASSIFIER = re.compile(r'^(?:head|norm)\.')
 OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
-WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you have '
-           'downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
+           'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
 
 
 def to_metanext_names(state_dict, prefix=''):
@@ -79,7 +79,7 @@ def read_file(path):
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
-        raise UserError(f'checkpoint {path} holds more than weights, or is no checkpoint at all, and was not unpickled: '
+        raise UserError(f'checkpoint {path} holds more than weights, or is no checkpoint, and was not unpickled: '
                         f'{str(error).splitlines()[0]}. Wanted: tensors, numbers and text, as torch.save writes them '
                         'from a state dict. If you trust it, save its state dict again, alone.') from error
     except (EOFError, OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile,
@@ -188,7 +188,7 @@ def load_pretrained(backbone, source, prefix=None):
         if not CLASSIFIER.match(key) and not (OUTPUT_NORM.match(key) and key not in own)}
     load_strictly(backbone, state_dict, source, may_be_missing=OUTPUT_NORM)
     new = sorted({key.split('.')[0] for key in own if OUTPUT_NORM.match(key) and key not in state_dict})
-    print_log(f'Loaded {len(state_dict)} tensors from {source}' + (f'; new: {", ".join(new)}' if new else ''), 'current')
+    print_log(f'Loaded {len(state_dict)} tensors from {source}; new: {", ".join(new) or "none"}', 'current')
 
 
 def load_model(model, source):

@@ -10,8 +10,8 @@ person a hundred times larger in area than a far one. World coordinates are mill
 street's middle, ``z`` ahead of the camera, heights above the ground.
 """
 import hashlib
+import itertools
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,11 +27,11 @@ CLASSES_USED = {
     'wall': 1, 'building': 2, 'sky': 3, 'floor': 4, 'tree': 5, 'ceiling': 6, 'road': 7, 'windowpane': 9, 'grass': 10,
     'sidewalk': 12, 'person': 13, 'mountain': 17, 'car': 21, 'water': 22, 'painting': 23, 'fence': 33,
     'signboard': 44, 'streetlight': 88,
-}  # fmt: skip
+}
 UNLABELLED = 0
 (WALL, BUILDING, SKY, FLOOR, TREE, CEILING, ROAD, WINDOW, GRASS,
  SIDEWALK, PERSON, MOUNTAIN, CAR, WATER, PAINTING, FENCE,
- SIGNBOARD, STREETLIGHT) = CLASSES_USED.values()  # fmt: skip
+ SIGNBOARD, STREETLIGHT) = CLASSES_USED.values()
 
 DEFAULT_SIZE = (160, 224)
 # Raise it with every change that alters a pixel or the layout: a data set on disk is of one version.
@@ -43,11 +43,11 @@ CLAY = ((150, 92, 72), (172, 128, 92), (122, 88, 64), (190, 162, 124), (140, 110
 FOLIAGE = ((70, 105, 45), (92, 124, 55), (52, 86, 50), (116, 128, 60), (80, 100, 70))
 AUTUMN = ((160, 118, 48), (150, 82, 40), (132, 112, 60))
 VIVID = ((180, 32, 36), (36, 72, 150), (226, 226, 222), (32, 34, 38), (132, 136, 142), (205, 172, 44), (42, 112, 72),
-         (94, 46, 92), (120, 160, 200))  # fmt: skip
+         (94, 46, 92), (120, 160, 200))
 SKIN = ((226, 186, 160), (196, 146, 112), (140, 96, 70), (92, 62, 46))
 # (zenith, horizon) of clear, overcast, evening, dusk, white and deep blue skies.
 SKIES = (((74, 124, 202), (182, 208, 232)), ((146, 152, 160), (206, 206, 206)), ((96, 98, 160), (240, 176, 120)),
-         ((62, 72, 112), (150, 142, 152)), ((205, 210, 215), (232, 232, 230)), ((40, 90, 170), (130, 175, 220)))  # fmt: skip
+         ((62, 72, 112), (150, 142, 152)), ((205, 210, 215), (232, 232, 230)), ((40, 90, 170), (130, 175, 220)))
 
 
 class Random:
@@ -140,7 +140,7 @@ class Scene:
         self.random, self.height, self.width = random, height, width
         self.image = np.zeros((height, width, 3), np.int32)
         self.labels = np.zeros((height, width), np.uint8)
-        self.rows, self.cols = np.arange(height)[:, None], np.arange(width)[None, :]
+        self.rows, self.cols = np.arange(height, dtype=np.int64)[:, None], np.arange(width, dtype=np.int64)[None]
         self.horizon = height * random.integer(34, 60) // 100
         self.middle = width * random.integer(30, 70) // 100
         self.focal = width * random.integer(70, 115) // 100
@@ -163,7 +163,12 @@ class Scene:
         x = (2 * (self.cols - self.middle) + 1) * self.eye // drop + self.position
         z = 2 * self.focal * self.eye // drop
         return Region(self.image[self.horizon:], self.labels[self.horizon:], x, z,
-                      haze=self.haze_at(z), haze_colour=self.haze_colour)  # fmt: skip
+                      haze=self.haze_at(z), haze_colour=self.haze_colour)
+
+    def label_of_ground(self, x, z):
+        row = self.horizon + self.focal * self.eye // z
+        col = self.middle + self.focal * (x - self.position) // z
+        return self.labels[np.clip(row, 0, self.height - 1), np.clip(col, 0, self.width - 1)]
 
     def upright(self, x, z, half_width, height):
         """A plane that faces the camera, standing on the ground at (x, z); ``x`` of the region is 0 at its middle."""
@@ -176,7 +181,7 @@ class Scene:
         cols = slice(max(0, min(left, self.width)), max(0, min(right, self.width)))
         return Region(self.image[rows, cols], self.labels[rows, cols],
                       (self.cols[:, cols] - centre) * z // self.focal, (foot - self.rows[rows]) * z // self.focal,
-                      pixel, self.haze_at(z), self.haze_colour)  # fmt: skip
+                      pixel, self.haze_at(z), self.haze_colour)
 
     def side(self, x):
         """The plane along the street at ``x``; ``x`` of the region is z, the distance."""
@@ -223,15 +228,17 @@ def ridge(scene, label, palette, base, rise, cell, fade, jagged):
         line = 127 - 2 * np.abs(line)
     top = base - rise // 3 - rise * (line + 128) // 320
     mask = region.y >= top
-    light = 256 + noise(random, *region.shape, max(4, cell // 3), 4)
+    texture = noise(random, *region.shape, max(4, cell // 3), 4)
+    light = 256 + texture
     if label == MOUNTAIN:
-        # Slopes to the left of a peak are lit, those to the right lie in shadow.
-        light += np.clip((np.roll(top, 3) - np.roll(top, -3)) * 16, -70, 70)
+        # Slopes to the left of a peak are lit, those to the right lie in shadow; the texture bends the gullies.
+        slope = np.clip((np.roll(top, 3) - np.roll(top, -3)) * 16, -60, 60)
+        light += slope[(region.x + texture // 5 + (region.y - base) // 3) % scene.width]
     colour = random.colour(palette)
     colour = colour + ((scene.haze_colour - colour) * fade >> 8)
     region.fill(mask, colour, label, light)
     if label == MOUNTAIN and random.chance(35):
-        snow = mask & (region.y < base - rise * 2 // 3 + light // 16 - 12)
+        snow = mask & (region.y < top.min() + rise * random.integer(15, 45) // 100 + texture // 6)
         region.fill(snow, (236, 238, 242), label, np.minimum(light, 280))
 
 
@@ -243,17 +250,17 @@ def backdrop(scene, mountains, trees, skyline):
         for layer in range(layers):
             rise = scene.horizon * random.integer(30, 85) // (100 + 60 * layer)
             ridge(scene, MOUNTAIN, STONE + FOLIAGE[:3] + ((110, 125, 160),), scene.horizon + 1, rise,
-                  random.integer(scene.width // 6, scene.width // 3), 150 - 130 * (layer + 1) // layers, True)  # fmt: skip
+                  random.integer(scene.width // 6, scene.width // 3), 150 - 130 * (layer + 1) // layers, True)
     if random.chance(skyline):
         ridge_width = max(3, scene.width // 24)
         tops = np.repeat(random.integers(2, max(4, height // 6), 40), ridge_width)[: scene.width]
         region = scene.flat(0, scene.horizon + 1)
         lit = (region.x % 4 < 2) & (region.y % 5 < 3)
         region.fill(region.y > scene.horizon - np.resize(tops, scene.width), random.colour(STONE), BUILDING,
-                    np.where(lit, 230, 256))  # fmt: skip
+                    np.where(lit, 230, 256))
     if random.chance(trees):
         ridge(scene, TREE, FOLIAGE, scene.horizon + 2, random.integer(height // 24 + 2, height // 8 + 3),
-              max(4, scene.width // 24), random.integer(20, 110), False)  # fmt: skip
+              max(4, scene.width // 24), random.integer(20, 110), False)
 
 
 def ground_texture(scene, region, grain, amount):
@@ -335,9 +342,9 @@ def signboard_face(random, region, mask, x, y, height):
     region.fill(mask & letters & between(y, height // 8, height * 7 // 8), ink, SIGNBOARD)
 
 
-def building(scene, x, z):
+def building(scene, x, z, tallest=22000):
     random = scene.random
-    half, height = random.integer(3000, 9000), random.integer(3000, 22000)
+    half, height = random.integer(3000, 9000), random.integer(3000, tallest)
     gable = random.integer(1500, 3500) if height < 8000 else 0
     region = scene.upright(x, z, half + 300, height + gable)
     inside = (np.abs(region.x) < half) & (region.y < height)
@@ -347,6 +354,10 @@ def building(scene, x, z):
     facade(random, region, inside, height)
 
 
+def house(scene, x, z):
+    building(scene, x, z, 8000)
+
+
 def buildings_along(scene, x):
     """A row of buildings along the street at ``x``, from far to near."""
     random, outward = scene.random, 1 if x > scene.position else -1
@@ -354,7 +365,7 @@ def buildings_along(scene, x):
     while ends[-1] > 3000:
         ends.append(ends[-1] - random.integer(7000, 22000))
     plane = scene.side(x)
-    for far, near in zip(ends, ends[1:], strict=False):
+    for far, near in itertools.pairwise(ends):
         if random.chance(18):  # a gap
             continue
         height = random.integer(4000, 24000)
@@ -365,7 +376,7 @@ def buildings_along(scene, x):
         if len(cols):
             part = slice(cols[0], cols[-1] + 1)
             wall = Region(plane.image[:, part], plane.labels[:, part], plane.x[:, part], plane.y[:, part],
-                          0, plane.haze[:, part], plane.haze_colour)  # fmt: skip
+                          0, plane.haze[:, part], plane.haze_colour)
             facade(random, wall, between(wall.y, 0, height), height)
 
 
@@ -379,7 +390,7 @@ def fence(random, region, inside, height):
         rails | (x % (5 * pitch) < 160) | between(y, height // 2, height // 2 + 110),
         (y > height - 100) | ((x + y) % pitch < pitch // 4) | ((x - y) % pitch < pitch // 4),
         rails | (x % (pitch * 2 // 3) < pitch // 4),
-    ))  # fmt: skip
+    ))
     region.fill(inside & bars, colour, light=256 - (x % (2 * pitch) < pitch) * 24)
     np.copyto(region.labels, np.uint8(FENCE), where=inside)
 
@@ -401,7 +412,7 @@ def tree(scene, x, z):
     scene.shadow(x, z, height // 5)
     trunk = max(region.pixel * 6 // 10, height // random.integer(28, 50))
     region.fill(capsule(rx, ry, (0, 0), (random.integer(-300, 300), height * 7 // 10), trunk),
-                random.colour(CLAY[2:3] + STONE[2:5]), TREE, 190 + (ragged >> 1))  # fmt: skip
+                random.colour(CLAY[2:3] + STONE[2:5]), TREE, 190 + (ragged >> 1))
     light = 250 + ragged + (ry - height * 6 // 10) * 110 // height - rx * 70 // height
     if random.chance(30):  # conifer
         start = height // random.integer(6, 12)
@@ -420,7 +431,7 @@ def car(scene, x, z):
     """A car, from the side or from one of its ends."""
     random, paint = scene.random, scene.random.colour(VIVID + STONE[2:4])
     glass = random.colour(((46, 54, 64), (96, 116, 136)))
-    side_view = random.chance(35) if scene.camera_along else random.chance(90)
+    side_view = random.chance(18) if scene.camera_along else random.chance(90)
     half, height = (random.integer(1950, 2350) if side_view else random.integer(850, 950)), random.integer(1400, 1850)
     scene.shadow(x, z, half * 11 // 10)
     region = scene.upright(x, z, half, height)
@@ -443,7 +454,7 @@ def car(scene, x, z):
         lamps = between(ry, waist - 260, waist - 90) & (np.abs(rx) > half * 68 // 100)
     body = between(ry, 230, waist) & (np.abs(rx) < half - np.maximum(0, 420 - ry) // 4)
     region.fill(wheels, (26, 26, 28), CAR)
-    region.fill(body & ~(wheels if side_view else False), paint, CAR, light)
+    region.fill(body & ~wheels if side_view else body, paint, CAR, light)
     region.fill(cabin, paint, CAR, light)
     region.fill(panes, glass, CAR, light)
     region.fill(body & lamps, random.pick(((196, 30, 30), (240, 236, 210))), CAR)
@@ -462,12 +473,12 @@ def person(scene, x, z):
     # The body is laid out at a height of 1000; no limb is thinner than a pixel.
     rx, ry, thin = region.x * 1000 // height, region.y * 1000 // height, region.pixel * 550 // height
     shirt, trousers, skin = random.colour(VIVID + CLAY), random.colour(VIVID + STONE), random.colour(SKIN, 6)
-    stride, swing = random.integer(30, 150), random.integer(-60, 90)
+    stride, swing = random.integer(30, 130), random.integer(-70, 60)
     light = 256 - rx * random.integer(-300, 300) // 1000
     for sign in (-1, 1):
         region.fill(capsule(rx, ry, (40 * sign, 480), (stride * sign, 30), max(thin, 52)), trousers, PERSON, light)
         region.fill(capsule(rx, ry, (110 * sign, 780), ((170 + swing) * sign, 480), max(thin, 34)),
-                    random.pick((shirt, skin)), PERSON, light - 20)  # fmt: skip
+                    random.pick((shirt, skin)), PERSON, light - 20)
     coat = random.chance(30)
     region.fill(capsule(rx, ry, (0, 320 if coat else 540), (0, 760), max(thin, 105)), shirt, PERSON, light)
     region.fill(ellipse(rx, ry, 0, 915, max(thin, 62), 80) < 1000, skin, PERSON, light)
@@ -510,7 +521,7 @@ def clutter(scene, x, z):
     scene.shadow(x, z, half)
     region = scene.upright(x, z, half, height)
     region.fill((np.abs(region.x) < half) & (region.y < height), random.colour(VIVID + STONE + CLAY), UNLABELLED,
-                270 - (region.y % 300 < 60) * 60 - region.x * 60 // half)  # fmt: skip
+                270 - (region.y % 300 < 60) * 60 - region.x * 60 // half)
 
 
 def draw_far_to_near(scene, things):
@@ -546,7 +557,7 @@ def street_along(scene):
             buildings_along(scene, edge + side * random.integer(0, 2500))
         else:
             park = [(edge + side * random.integer(1500, 16000), random.integer(7000, 60000), tree)
-                    for _ in range(random.integer(3, 8))]  # fmt: skip
+                    for _ in range(random.integer(3, 8))]
             draw_far_to_near(scene, park)
             if random.chance(60):
                 plane, height = scene.side(edge + side * 300), random.integer(900, 1900)
@@ -585,7 +596,7 @@ def street_across(scene):
     sidewalk(scene, region, between(region.y, road_far, walk_far) | (region.y < kerb))
     road(scene, region, between(region.y, kerb, road_far), region.y - (kerb + road_far) // 2, region.x)
     for edge in (kerb, road_far):
-        region.fill(between(region.y, edge, edge + 200) & np.ones(region.shape, bool), (180, 178, 172), SIDEWALK)
+        region.fill(between(region.y, edge, edge + 200), (180, 178, 172), SIDEWALK)
 
     view = scene.width * walk_far // scene.focal  # how much of the far side is seen, in mm
     behind, things = walk_far + random.integer(0, 4000), []
@@ -599,7 +610,10 @@ def street_across(scene):
         x += random.integer(4000, 12000)
     if random.chance(45):
         things.append((random.integer(-view // 3, view // 3), walk_far + 200, fence_across))
-    across = lambda: random.integer(-view // 2, view // 2)  # noqa: E731
+
+    def across():
+        return random.integer(-view // 2, view // 2)
+
     things += [(across(), random.integer(kerb + 1200, road_far - 1000), car) for _ in range(random.integer(0, 4))]
     things += [(across(), random.integer(road_far + 300, walk_far), person) for _ in range(random.integer(0, 4))]
     things += [(across() // 3, random.integer(3000, kerb), person) for _ in range(random.integer(0, 2))]
@@ -617,10 +631,10 @@ def landscape(scene):
     sky(scene)
     backdrop(scene, mountains=78, trees=60, skyline=4)
     region = scene.ground()
-    everywhere = np.ones(region.shape, bool)
-    grass(scene, region, everywhere)
+    grass(scene, region, np.ones(region.shape, bool))
     things = []
-    if random.chance(55):
+    lake = random.chance(62)
+    if lake:
         near = random.integer(3000, 20000)
         wobble = noise(random, *region.shape, max(4, scene.width // 5), 3)
         far = near * random.integer(2, 30)
@@ -640,12 +654,15 @@ def landscape(scene):
         for _ in range(count):
             z = random.integer(nearest, farthest)
             reach = scene.width * z // scene.focal // 2
-            things.append((random.integer(-reach, reach), z, draw))
+            x = random.integer(-reach, reach)
+            if scene.label_of_ground(x, z) != WATER:
+                things.append((x, z, draw))
 
     scatter(tree, random.integer(0, 8), 7000, 70000)
-    scatter(building, random.pick((0, 0, 0, 1, 2)), 25000, 70000)
+    scatter(house, random.pick((0, 0, 0, 1, 2)), 18000, 60000)
     scatter(person, random.pick((0, 0, 1, 2, 3)), 4000, 25000)
-    scatter(fence_across, random.pick((0, 0, 1, 2)), 5000, 25000)
+    if not lake:
+        scatter(fence_across, random.pick((0, 1)), 7000, 25000)
     scatter(signboard, random.pick((0, 0, 0, 1)), 5000, 20000)
     scatter(clutter, random.pick((0, 0, 1, 3)), 4000, 20000)
     draw_far_to_near(scene, things)
@@ -698,7 +715,7 @@ def room(scene):
                 draw(scene, region, inside, place + slot // 8, place + slot * random.integer(60, 90) // 100, lightness)
     things = [(random.integer(left, right), random.integer(1900, depth), person) for _ in range(random.integer(0, 2))]
     things += [(random.integer(left, right), random.integer(1800, depth), furniture)
-               for _ in range(random.integer(1, 3))]  # fmt: skip
+               for _ in range(random.integer(1, 3))]
     draw_far_to_near(scene, things)
 
 
@@ -727,7 +744,8 @@ def painting(scene, region, inside, start, end, lightness):
     canvas = whole & between(x, start + 70, end - 70) & between(y, low + 70, high - 70)
     top, middle, bottom = (random.colour(palette) for palette in (VIVID + SKIES[0], VIVID + STONE, FOLIAGE + VIVID))
     region.fill(canvas, top, PAINTING, lightness)
-    hill = low + (high - low) * random.integer(35, 65) // 100 + (np.abs(x - (start + end) // 2)) * random.integer(-40, 40) // 100
+    hill = low + (high - low) * random.integer(35, 65) // 100
+    hill = hill + np.abs(x - (start + end) // 2) * random.integer(-40, 40) // 100
     region.fill(canvas & (y < hill), middle, PAINTING, lightness)
     region.fill(canvas & (y < hill - (high - low) // 4), bottom, PAINTING, lightness)
 
@@ -759,24 +777,155 @@ def photograph(scene):
     """Light, exposure, colour cast, lens blur and sensor noise -> uint8 (H, W, 3)."""
     random, image = scene.random, scene.image
     across, down = random.integer(-70, 70), random.integer(-40, 40)
-    light = 256 + across * (2 * scene.cols - scene.width) // scene.width + down * (2 * scene.rows - scene.height) // scene.height
+    light = 256 + across * (2 * scene.cols - scene.width) // scene.width
+    light = light + down * (2 * scene.rows - scene.height) // scene.height
     if random.chance(50):  # shade of clouds or of things outside the picture
-        patches = noise(random, scene.height, scene.width, max(8, scene.width // 4), 2) + random.integer(-40, 20)
-        light = light - np.clip(patches * 6, 0, random.integer(40, 110))
-    cast = np.array([random.integer(-26, 26) for _ in range(3)]) + random.integer(150, 290)
+        patches = noise(random, scene.height, scene.width, max(8, scene.width // 3), 3)
+        light = light - (np.clip(patches + random.integer(0, 50), 0, 127) * random.integer(60, 160) >> 7)
+    cast = np.array([random.integer(-26, 26) for _ in range(3)]) + random.integer(190, 340)
     image = (image * light[..., None] >> 8) * cast.astype(np.int32) >> 8
-    for _ in range(random.integer(1, 2)):
+    for _ in range(random.pick((0, 1, 1, 2))):
         image = blur(image)
-    strength = random.integer(3, 22)
+    strength = random.integer(2, 16)
     grain = random.integers(-strength, strength, (scene.height, scene.width, 3))
     return np.clip(image + grain + random.integer(-6, 14), 0, 255).astype(np.uint8)
 
 
+# --- The data set ----------------------------------------------------------------------------------------------------
+
+# The last digit of a scene's seed picks its kind, so that any run of scenes has the same mix.
+KINDS = (street_along, landscape, room, street_across, street_along,
+         landscape, street_along, room, landscape, street_across)
+# Scene i of a split has the seed `seed * 2**20 + first + i`: no scene is in both splits, or in sets of two seeds.
+SPLITS = {'training': ('ADE_train', 0), 'validation': ('ADE_val', 2**19)}
+SMALLEST_SIDE = 32
+README = """Mini-ADE20K: synthetic scenes in ADE20K's layout, drawn by inceptionnext_seg.scenes.
+
+images/{training,validation}/*.png       RGB
+annotations/{training,validation}/*.png  8 bit: 1 to 150 as in ADE20K's objectInfo150.csv, 0 is unlabelled
+mini.json                                format version, parameters, classes and the SHA-256 of all decoded pixels
+                                         (per split, in the order of the file names: image, annotation)
+
+The pictures hold no photograph and may be used like the code that drew them.
+"""
+
+
 def draw_scene(seed, size=DEFAULT_SIZE):
+    """Draw one scene.
+
+    Args:
+        seed (int): 0 or greater; the same seed and size give the same pixels on every machine.
+        size (int | tuple[int, int]): Height and width, or the side of a square, in pixels; at least 32.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: The image, uint8 (H, W, 3), RGB, and the annotation, uint8 (H, W), with the
+        numbers of :data:`CLASSES_USED` and 0 where unlabelled.
+
+    Raises:
+        UserError: A side is shorter than 32 pixels, or the seed negative.
+    """
     height, width = (size, size) if isinstance(size, int) else size
-    random = Random(seed)
-    scene = Scene(random, height, width)
-    kind = random.integer(0, 99)
-    draw = street_along if kind < 34 else street_across if kind < 54 else landscape if kind < 78 else room
-    draw(scene)
+    if min(height, width) < SMALLEST_SIDE:
+        raise UserError(f'size {height}x{width} is too small for a scene: give at least {SMALLEST_SIDE} pixels a side')
+    if seed < 0:
+        raise UserError(f'seed {seed} is negative: give 0 or greater')
+    scene = Scene(Random(seed), height, width)
+    KINDS[seed % len(KINDS)](scene)
     return photograph(scene), scene.labels
+
+
+def make_mini_ade20k(root, num_train=320, num_val=64, size=DEFAULT_SIZE, seed=0):
+    """Draw the mini-ADE20K data set into ``root``, unless it is there already.
+
+    The set is drawn into a hidden folder beside ``root`` and renamed when it is complete, so that ``root`` never holds
+    a part of it. Of two processes that draw it at once, the one that finishes last discards its copy.
+
+    Args:
+        root (str | Path): The folder to make; its parents are made too.
+        num_train (int): Scenes in ``training``.
+        num_val (int): Scenes in ``validation``; scene i is the same whatever ``num_train``.
+        size (int | tuple[int, int]): As in :func:`draw_scene`.
+        seed (int): Sets of different seeds have no scene in common.
+
+    Returns:
+        Path: ``root``, with ``images/``, ``annotations/``, ``README.txt`` and ``mini.json`` (:func:`read_manifest`).
+
+    Raises:
+        UserError: ``root`` holds something else (it is never deleted or overwritten), it cannot be written, or a
+            parameter is out of range.
+    """
+    root = Path(root)
+    size = [size, size] if isinstance(size, int) else [int(side) for side in size]
+    wanted = {'format_version': FORMAT_VERSION, 'num_train': num_train, 'num_val': num_val, 'size': size, 'seed': seed}
+    for name, count in (('num_train', num_train), ('num_val', num_val)):
+        if not 1 <= count <= 2**19:
+            raise UserError(f'{name} is {count}: give 1 to {2**19} scenes')
+    if root.exists():
+        return check_mini_ade20k(root, wanted)
+    draft = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f'.{root.name}.part-', dir=root.parent))
+        # A folder inside the private temporary one, so that the data set gets the permissions of any new folder.
+        write_mini_ade20k(draft / root.name, wanted)
+        (draft / root.name).rename(root)
+    except OSError as error:
+        if not root.exists():
+            raise UserError(f'cannot write the data set to {root}: {error.strerror or error}; '
+                            'give a folder that you may write, on a disk with room for it') from error
+        return check_mini_ade20k(root, wanted)  # another process was faster
+    finally:
+        if draft:
+            shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def scene_paths(wanted):
+    """(seed, image path, annotation path) of each scene; paths are relative to the root of the data set."""
+    for (split, (prefix, first)), count in zip(SPLITS.items(), (wanted['num_train'], wanted['num_val']), strict=True):
+        for index in range(count):
+            name = f'{prefix}_{index + 1:08d}.png'
+            yield wanted['seed'] * 2**20 + first + index, Path('images', split, name), Path('annotations', split, name)
+
+
+def write_mini_ade20k(root, wanted):
+    for folder in ('images', 'annotations'):
+        for split in SPLITS:
+            (root / folder / split).mkdir(parents=True)
+    digest = hashlib.sha256()
+    scenes = list(scene_paths(wanted))
+    for seed, image_path, annotation_path in tqdm(scenes, desc='Drawing mini-ADE20K', unit='scene'):
+        image, annotation = draw_scene(seed, tuple(wanted['size']))
+        for pixels, path in ((image, image_path), (annotation, annotation_path)):
+            digest.update(pixels.tobytes())
+            Image.fromarray(pixels).save(root / path, compress_level=1)
+    (root / 'README.txt').write_text(README, encoding='utf-8')
+    manifest = {'name': 'mini-ade20k', **wanted, 'classes': CLASSES_USED, 'sha256': digest.hexdigest()}
+    (root / 'mini.json').write_text(json.dumps(manifest, indent=2) + '\n', encoding='utf-8')
+
+
+def read_manifest(root):
+    """The manifest of the mini-ADE20K data set in ``root``, or None where there is none that can be read."""
+    try:
+        manifest = json.loads((Path(root) / 'mini.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get('name') == 'mini-ade20k' else None
+
+
+def check_mini_ade20k(root, wanted):
+    """Return ``root`` if it holds all files of the wanted data set; else a UserError says what it holds."""
+    advice = 'give another folder, or remove this one to have the data set drawn again'
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise UserError(f'{root} exists and is no mini-ADE20K data set (no valid mini.json in it): {advice}')
+    for name, value in wanted.items():
+        if manifest.get(name) != value:
+            raise UserError(f'{root} holds a mini-ADE20K data set with {name} {manifest.get(name)}, '
+                            f'wanted is {value}: {advice}')
+    files = [path for _, *pair in scene_paths(wanted) for path in pair]
+    missing = [path for path in files if not (root / path).is_file()]
+    if missing:
+        raise UserError(f'{root} lacks {len(missing)} of the {len(files)} files of its mini-ADE20K data set, '
+                        f'the first is {missing[0]}: {advice}')
+    return root

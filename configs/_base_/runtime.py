@@ -1,0 +1,29 @@
+# What every config shares: registration, hooks, logs.
+default_scope = 'mmseg'
+custom_imports = dict(
+    imports=[
+        'inceptionnext_seg', 'inceptionnext_seg.training', 'inceptionnext_seg.hooks', 'inceptionnext_seg.datasets',
+        'inceptionnext_seg.evaluation'
+    ],
+    allow_failed_imports=False)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+# SyncBN when several CUDA processes train, BN otherwise, on CPU processes too.
+model_wrapper_cfg = dict(type='AnyDeviceDistributedDataParallel')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=16000, max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'))
+custom_hooks = [dict(type='ThroughputHook'), dict(type='MetricsFileHook')]
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+log_processor = dict(by_epoch=False)
+log_level = 'INFO'
+load_from = None
+resume = False
+tta_model = dict(type='SegTTAModel')

@@ -1,0 +1,140 @@
+"""From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
+import contextlib
+import os
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from .checkpoint import read_file
+from .errors import UserError
+
+
+def add_common_arguments(parser):
+    """Arguments of both train and test, spelled as in MMSegmentation's tools."""
+    parser.add_argument('--work-dir', help='the directory to save logs and models')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config, such as model.backbone.init_cfg=None')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torchrun's predecessors pass it.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(path, cfg_options=None):
+    """The config file with ``cfg_options`` laid over it.
+
+    Raises:
+        UserError: The file, a base of it or an option is missing or wrong.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'config not found: {Path(path).absolute()}. Those of the package are in configs/.')
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f'config {path}: a base of it is missing: {error}') from error
+    except (SyntaxError, NameError) as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    if cfg_options:
+        check_keys(cfg, cfg_options)
+        cfg.merge_from_dict(cfg_options)
+    return cfg
+
+
+def check_keys(cfg, cfg_options):
+    """A misspelled ``--cfg-options`` key would be added and silently do nothing: its path must exist but for its end."""
+    for key in cfg_options:
+        node = cfg
+        for name in key.split('.')[:-1]:
+            if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
+                node = node[int(name)]
+            elif isinstance(node, dict | Config) and name in node:
+                node = node[name]
+            elif node is None:
+                break
+            else:
+                known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'
+                raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
+
+
+def prepare(cfg, args):
+    """Fill in what the command line and this machine decide: work_dir, launcher, distributed backend."""
+    if 'LOCAL_RANK' not in os.environ:
+        os.environ['LOCAL_RANK'] = str(args.local_rank)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    if not torch.cuda.is_available():
+        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+
+
+def enable_amp(cfg):
+    """fp16 with loss scaling on CUDA, bf16 on a CPU."""
+    kind = cfg.optim_wrapper.type
+    if kind in ('AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+        return
+    if kind != 'OptimWrapper':
+        raise UserError(f'--amp works where optim_wrapper.type is OptimWrapper; this config has {kind}.')
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale = 'AmpOptimWrapper', 'dynamic'
+    else:
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+def resume_latest(cfg):
+    """Set the run to go on from the last checkpoint of ``work_dir``, read first as the untrusted file that it is."""
+    latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    cfg.resume = latest is not None
+    if latest is None:
+        print(f'--resume: no checkpoint in {cfg.work_dir} yet, so training begins at the start.')
+        return
+    checkpoint = read_file(latest)
+    if not isinstance(checkpoint, dict) or 'optimizer' not in checkpoint:
+        raise UserError(f'--resume: {latest} has no optimizer state, so training cannot go on from it. '
+                        'Wanted: a checkpoint that tools/train.py wrote.')
+    cfg.load_from = latest
+    # They would be overwritten, and may need a network that is not there any more.
+    cfg.model.backbone.init_cfg = None
+
+
+def build_runner(cfg):
+    """mmengine's runner, with a clear message for the config errors that a user makes."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return Runner.from_cfg(cfg)
+
+
+@contextlib.contextmanager
+def explain_out_of_memory():
+    """Turn an allocator's failure into the way on."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
+            'train_cfg.micro_batch_size=4 (or 2, 1: same recipe, gradients accumulated), --amp, or '
+            'model.backbone.with_cp=True.') from error
+
+
+def for_tta(cfg):
+    """The config of a multi-scale and flip test: mmseg's TTA model around the model, its pipeline around the images."""
+    if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+        raise UserError('--tta needs tta_pipeline and tta_model in the config, as in configs/_base_/ade20k.py.')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = ConfigDict(cfg.tta_model)
+    return cfg
+
+
+def show_predictions(cfg, args):
+    """Let mmseg's visualization hook draw labels and predictions, into ``--show-dir``, a window, or both."""
+    cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
+    if args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def unwrap(model):
+    """The segmentor inside DistributedDataParallel and mmseg's TTA model."""
+    while hasattr(model, 'module'):
+        model = model.module
+    return model

@@ -1,0 +1,55 @@
+"""Evaluate a segmentor: python tools/test.py CONFIG CHECKPOINT [--tta]
+
+CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config.
+"""
+import argparse
+
+from inceptionnext_seg.checkpoint import load_model
+from inceptionnext_seg.datasets import check_folders
+from inceptionnext_seg.errors import exit_on_user_error
+from inceptionnext_seg.launch import (
+    add_common_arguments,
+    build_runner,
+    explain_out_of_memory,
+    for_tta,
+    load_config,
+    prepare,
+    show_predictions,
+    unwrap,
+)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Evaluate a segmentor')
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser.add_argument('--tta', action='store_true', help='multi-scale (0.5 to 1.75) and flip, as in the papers')
+    parser.add_argument('--out', help='directory for the predictions, one PNG of class numbers an image')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='directory, below the log, for pictures of labels and predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='the interval of --show in seconds')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    prepare(cfg, args)
+    check_folders(cfg, ('test_dataloader', ))
+    if args.show or args.show_dir:
+        show_predictions(cfg, args)
+    if args.tta:
+        cfg = for_tta(cfg)
+    if args.out:
+        cfg.test_evaluator.output_dir = args.out
+    with explain_out_of_memory():
+        runner = build_runner(cfg)
+        load_model(unwrap(runner.model), args.checkpoint)
+        runner.cfg.load_from = args.checkpoint  # for metrics.json; the runner itself loads nothing
+        runner.test()
+
+
+if __name__ == '__main__':
+    main()

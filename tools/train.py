@@ -1,0 +1,50 @@
+"""Train and evaluate a segmentor: python tools/train.py configs/upernet_inceptionnext_t_ade20k.py
+
+Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher pytorch
+"""
+import argparse
+
+from inceptionnext_seg.datasets import check_classes, check_folders
+from inceptionnext_seg.errors import exit_on_user_error
+from inceptionnext_seg.launch import (
+    add_common_arguments,
+    build_runner,
+    enable_amp,
+    explain_out_of_memory,
+    load_config,
+    prepare,
+    resume_latest,
+    unwrap,
+)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train a segmentor')
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work_dir')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on CUDA, bf16 on a CPU')
+    parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    prepare(cfg, args)
+    cfg.randomness = dict(seed=args.seed, deterministic=args.deterministic)
+    if args.amp:
+        enable_amp(cfg)
+    if args.resume:
+        resume_latest(cfg)
+    check_folders(cfg, ('train_dataloader', 'val_dataloader'))
+    with explain_out_of_memory():
+        runner = build_runner(cfg)
+        check_classes(runner.train_loop.dataloader.dataset, unwrap(runner.model))
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
