@@ -854,26 +854,29 @@ def make_mini_ade20k(root, num_train=320, num_val=64, size=DEFAULT_SIZE, seed=0)
         UserError: ``root`` holds something else (it is never deleted or overwritten), it cannot be written, or a
             parameter is out of range.
     """
+    for name, value, lowest in (('num_train', num_train, 1), ('num_val', num_val, 1), ('seed', seed, 0)):
+        if not lowest <= value < 2**19:
+            raise UserError(f'{name} is {value}: give {lowest} to {2**19 - 1}')
     root = Path(root)
-    size = [size, size] if isinstance(size, int) else [int(side) for side in size]
+    size = [size, size] if isinstance(size, int) else list(size)
     wanted = {'format_version': FORMAT_VERSION, 'num_train': num_train, 'num_val': num_val, 'size': size, 'seed': seed}
-    for name, count in (('num_train', num_train), ('num_val', num_val)):
-        if not 1 <= count <= 2**19:
-            raise UserError(f'{name} is {count}: give 1 to {2**19} scenes')
-    if root.exists():
-        return check_mini_ade20k(root, wanted)
     draft = None
     try:
+        if root.exists():
+            return check_mini_ade20k(root, wanted)
         root.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f'.{root.name}.part-', dir=root.parent))
         # A folder inside the private temporary one, so that the data set gets the permissions of any new folder.
         write_mini_ade20k(draft / root.name, wanted)
-        (draft / root.name).rename(root)
+        try:
+            (draft / root.name).rename(root)
+        except OSError:
+            if not root.exists():
+                raise
+            check_mini_ade20k(root, wanted)  # another process was faster
     except OSError as error:
-        if not root.exists():
-            raise UserError(f'cannot write the data set to {root}: {error.strerror or error}; '
-                            'give a folder that you may write, on a disk with room for it') from error
-        return check_mini_ade20k(root, wanted)  # another process was faster
+        raise UserError(f'cannot write the data set to {root} ({error}): '
+                        'give a folder that you may write, on a disk with room for it') from error
     finally:
         if draft:
             shutil.rmtree(draft, ignore_errors=True)
