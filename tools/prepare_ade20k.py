@@ -53,7 +53,8 @@ def main(argv=None) -> int:
     try:
         return prepare(parse_args(argv))
     except KeyboardInterrupt:
-        print('\ninterrupted: the same command goes on with the download and the unpacking, and verifies anew', file=sys.stderr)
+        print('\ninterrupted: the same command goes on with the download and the unpacking, and verifies anew',
+              file=sys.stderr)
         return 130
 
 
