@@ -1,0 +1,66 @@
+"""Compare runs and say whether their differences are real, in one report.
+
+    python tools/compare.py NAME=RUN[,RUN...] NAME=RUN[,RUN...] ... --out docs/results/camvid.md
+    python tools/compare.py --from docs/results/camvid.json --out docs/results/camvid.md
+
+A RUN is a run's work_dir, of which the newest metrics.json counts, or a metrics.json. Several RUNs of one NAME are its
+seeds. Differences are to the first NAME. Beside the report lie its pictures, and a JSON that rebuilds it.
+"""
+import argparse
+import re
+from pathlib import Path
+
+from inceptionnext_seg.comparison import collect, read_collected, write_report
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('candidates', nargs='*', metavar='NAME=RUN[,RUN...]', help='two candidates or more')
+    parser.add_argument('--from', dest='source', type=Path, metavar='REPORT.json',
+                        help='rebuild a report from the JSON beside it, without the runs')
+    parser.add_argument('--out', type=Path, required=True, metavar='REPORT.md', help='the report to write')
+    parser.add_argument('--title', help="the report's title (default: the candidates' names)")
+    parser.add_argument('--benchmark', action='append', default=[], type=Path, metavar='RESULT.json',
+                        help='add throughput from a result of tools/benchmark.py; may be repeated')
+    parser.add_argument('--html', action='store_true', help='also write REPORT.html, one file with everything in it')
+    args = parser.parse_args(argv)
+    if bool(args.candidates) == bool(args.source):
+        parser.error('give either two candidates or more, NAME=RUN[,RUN...] each, or --from REPORT.json')
+    if args.source and args.benchmark:
+        parser.error('--benchmark adds to a report that is made from runs; --from rebuilds one as it was')
+    if args.out.suffix != '.md':
+        parser.error(f'--out is {args.out}; wanted a name that ends in .md')
+    return args
+
+
+def candidates_of(arguments):
+    """dict name -> list of runs, from NAME=RUN[,RUN...]."""
+    candidates = {}
+    for argument in arguments:
+        name, equals, runs = argument.partition('=')
+        if not (equals and re.fullmatch(r'[\w .+()-]+', name) and all(runs.split(','))):
+            raise UserError(f'candidate {argument!r} is not NAME=RUN[,RUN...], with a NAME of letters, digits, spaces '
+                            'and .+()-_. Next: for example ConvNeXt-A=work_dirs/seed0,work_dirs/seed1')
+        if name in candidates:
+            raise UserError(f'candidate {name} is given twice; wanted one. Next: {name}=RUN,RUN names several runs.')
+        candidates[name] = runs.split(',')
+    if len(candidates) < 2:
+        raise UserError(f'one candidate given, {arguments[0]!r}; wanted two or more to compare. Next: add NAME=RUN.')
+    return candidates
+
+
+@exit_on_user_error
+def main(argv=None):
+    args = parse_args(argv)
+    if args.source:
+        content = read_collected(args.source)
+        content['title'] = args.title or content['title']
+    else:
+        content = collect(candidates_of(args.candidates), args.title, args.benchmark)
+    for path in write_report(content, args.out, args.html):
+        print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+    main()
