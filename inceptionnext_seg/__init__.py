@@ -4,31 +4,31 @@ import re
 
 __version__ = '0.1.0'
 
-REQUIREMENTS = dict(torch='2.4', timm='1.0', mmengine='0.10')
 
-
-def check_requirement(name, wanted):
-    """Import ``name`` and compare its version.
+def require(**versions):
+    """Import each module named and compare its version with the least one wanted: ``require(torch='2.4')``.
 
     Raises:
-        ImportError: It is missing or too old; the message says which, the version found and the version wanted.
+        ImportError: One is missing, cannot be imported or is too old; says which, the version found and that wanted.
     """
-    try:
-        found = importlib.import_module(name).__version__
-    except ImportError as error:
-        raise ImportError(f'inceptionnext_seg needs {name} >= {wanted}, found none that can be imported ({error}). '
-                          'Next: pip install inceptionnext-seg, or see "Installation" in the README.') from error
-
-    def release(version):
-        return [int(number) for number in re.findall(r'\d+', version)[:2]]
-
-    if release(found) < release(wanted):
-        raise ImportError(f'inceptionnext_seg needs {name} >= {wanted}, found {found}. '
-                          'Next: see "Installation" in the README for the combinations that were tried.')
+    for name, wanted in versions.items():
+        try:
+            found = importlib.import_module(name).__version__
+        # AssertionError: upstream mmseg and mmdet assert the version of mmcv when they are imported.
+        except (ImportError, AssertionError) as error:
+            raise ImportError(f'inceptionnext_seg needs {name} >= {wanted}, found none that can be imported ({error}). '
+                              'Next: see "Installation" in the README for the combinations that work.') from error
+        if release(found) < release(wanted):
+            raise ImportError(f'inceptionnext_seg needs {name} >= {wanted}, found {found}. '
+                              'Next: see "Installation" in the README for the combinations that work.')
 
 
-for _name, _wanted in REQUIREMENTS.items():
-    check_requirement(_name, _wanted)
+def release(version):
+    """Major and minor number: '2.14.1+cu130' is [2, 14]."""
+    return [int(number) for number in re.findall(r'\d+', version)[:2]]
+
+
+require(torch='2.4', timm='1.0', mmengine='0.10')
 
 from .metanext import ConvNeXt, InceptionDWConv2d, InceptionNeXt, MetaNeXt  # noqa: E402
 

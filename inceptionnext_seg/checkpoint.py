@@ -2,11 +2,14 @@
 
 Checkpoints are untrusted input. They are read with ``weights_only=True`` or as safetensors and never unpickled freely.
 """
+import codecs
+import hashlib
 import re
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from urllib.parse import urlsplit
 
+import huggingface_hub
 import numpy as np
 import safetensors
 import safetensors.torch
@@ -52,17 +55,30 @@ def history_buffer_method(owner, name):
     return getattr(owner, name)
 
 
-# Log buffers of a training checkpoint of mmengine: plain numbers, in numpy arrays. torch takes a pair (stand-in, name).
-torch.serialization.add_safe_globals([
-    HistoryBuffer, np.ndarray, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.int64)),
-    type(np.dtype(np.float32)), slice,
-    (np._core.multiarray._reconstruct, 'numpy._core.multiarray._reconstruct'),
-    (np._core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-    (np._core.multiarray.scalar, 'numpy._core.multiarray.scalar'),
-    (np._core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
-    (history_buffer_method, 'builtins.getattr'),
-    (history_buffer_method, '__builtin__.getattr'),
-])
+def named(path, function):
+    """``function`` under another name: torch 2.4 finds what is safe by its ``__module__`` and ``__name__`` alone."""
+
+    def call(*args):
+        return function(*args)
+
+    call.__module__, _, call.__name__ = path.rpartition('.')
+    call.__qualname__ = call.__name__
+    return call
+
+
+# Log buffers of a training checkpoint of mmengine: plain numbers, in numpy arrays, written under numpy 1 or 2.
+SAFE_GLOBALS = [
+    HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in (np.float64, np.float32, np.int64)),
+    codecs.encode,
+    named('builtins.getattr', history_buffer_method),
+    *(named(f'{module}.{rebuild.__name__}', rebuild)
+      for rebuild in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
+      for module in ('numpy.core.multiarray', 'numpy._core.multiarray')),
+]
+
+
+def first_line(text):
+    return text.strip().partition('\n')[0].rstrip('.') or 'no detail'
 
 
 def read_file(path):
@@ -77,34 +93,52 @@ def read_file(path):
     try:
         if path.suffix == '.safetensors':
             return safetensors.torch.load_file(path)
+        # Each time: mmengine's own loading takes what it shares with this list away again.
+        torch.serialization.add_safe_globals(SAFE_GLOBALS)
         return torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
-        raise UserError(f'checkpoint {path} holds more than weights, or is no checkpoint, and was not unpickled: '
-                        f'{str(error).splitlines()[0]}. Wanted: tensors, numbers and text, as torch.save writes them '
-                        'from a state dict. If you trust it, save its state dict again, alone.') from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile,
-            safetensors.SafetensorError) as error:
+        # torch's own message advises to load it all the same, code and all.
+        asked = re.search(r'GLOBAL (\S+)', str(error))
+        asked = f' (it asks for {asked[1]})' if asked else ''
+        raise UserError(f'checkpoint {path} holds more than weights{asked}, or is no checkpoint at all, and was not '
+                        'unpickled. Wanted: tensors, numbers and text, as torch.save writes them from a state dict. '
+                        'If you trust it, save its state dict again, alone.') from error
+    # A damaged file fails in torch with whatever it came upon: IndexError, AttributeError, UnicodeDecodeError, ...
+    except Exception as error:
         raise UserError(f'checkpoint {path} ({path.stat().st_size} bytes) cannot be read, it may be cut short: '
-                        f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no detail"}. '
-                        'Download or copy it again.') from error
+                        f'{type(error).__name__}: {first_line(str(error))}. Download or copy it again.') from error
 
 
-def fetch(source):
-    """The object behind a URL or ``timm://NAME``; one process of a run downloads, the others find its cached file."""
-    if source.startswith('timm://'):
-        from timm.models import load_state_dict_from_hf
-        return load_state_dict_from_hf(f'timm/{source.removeprefix("timm://")}', weights_only=True)
-    if source.endswith('.safetensors'):
-        path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(source).name
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(source, str(path), progress=get_rank() == 0)
-        return safetensors.torch.load_file(path)
-    return torch.hub.load_state_dict_from_url(source, map_location='cpu', weights_only=True, progress=get_rank() == 0)
+def location_of(source):
+    """The URL of ``timm://NAME`` on the Hugging Face hub, or its path where the hub's cache has it; others stay."""
+    if not source.startswith('timm://'):
+        return source
+    repository = f'timm/{source.removeprefix("timm://")}'
+    cached = huggingface_hub.try_to_load_from_cache(repository, 'model.safetensors')
+    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(repository, 'model.safetensors')
+
+
+def fetch(location):
+    """The object at a path or behind a URL, downloaded once; a download that cannot be read is not kept."""
+    if '://' not in location:
+        return read_file(location)
+    # By URL, not by name alone: on the Hugging Face hub every model's file has the same name.
+    name = f'{hashlib.sha256(location.encode()).hexdigest()[:8]}-{Path(urlsplit(location).path).name}'
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(location, str(path), progress=get_rank() == 0)
+    try:
+        return read_file(path)
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_checkpoint(source):
     """The object at ``source``: a path, a URL, or ``timm://NAME``, NAME being a model on the hub's timm page.
+
+    One process of a run downloads, the others find its file.
 
     Raises:
         UserError: It cannot be had or read. The message says what was tried and how to go on.
@@ -112,15 +146,19 @@ def read_checkpoint(source):
     source = str(source)
     if '://' not in source:
         return read_file(source)
+    tried = source
     try:
+        location = location_of(source)
+        if location != source:
+            tried = f'{source} ({location})'
         if get_rank() == 0:
-            checkpoint = fetch(source)
+            checkpoint = fetch(location)
         barrier()
-        return checkpoint if get_rank() == 0 else fetch(source)
-    # Behind one line are urllib, huggingface_hub and its HTTP client, each with errors of its own for "no network".
+        return checkpoint if get_rank() == 0 else fetch(location)
+    # Behind one line are urllib, the network and the disk, each with errors of its own.
     except Exception as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise UserError(f'cannot get the weights {source}: {type(error).__name__}: {reason}. {WAYS_ON}') from error
+        reason = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {first_line(str(error))}.'
+        raise UserError(f'cannot get the weights {tried}: {reason} {WAYS_ON}') from error
 
 
 def state_dict_of(checkpoint, source, prefix=None):
@@ -128,8 +166,9 @@ def state_dict_of(checkpoint, source, prefix=None):
     for wrapper in ('state_dict', 'model'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
             checkpoint = checkpoint[wrapper]
-    if not isinstance(checkpoint, dict) or not all(isinstance(v, torch.Tensor) for v in checkpoint.values()):
-        found = sorted(checkpoint)[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+    if not isinstance(checkpoint, dict) or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in checkpoint.items()):
+        found = sorted(map(str, checkpoint))[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise UserError(f'checkpoint {source} holds no state dict (found {found}); wanted: a dict of tensors, or one '
                         "under 'state_dict' or 'model'.")
     state_dict = {key.removeprefix('module.'): value for key, value in checkpoint.items()}
@@ -144,7 +183,7 @@ def state_dict_of(checkpoint, source, prefix=None):
     return state_dict
 
 
-def load_strictly(module, state_dict, source, may_be_missing=None, renamed=lambda name: name):
+def load_strictly(module, state_dict, source, may_be_missing=None):
     """Load ``state_dict`` into ``module``; only keys that match the pattern ``may_be_missing`` may be left out.
 
     Raises:
@@ -169,8 +208,8 @@ def load_strictly(module, state_dict, source, may_be_missing=None, renamed=lambd
 def load_pretrained(backbone, source, prefix=None):
     """Load ImageNet or segmentation weights into a MetaNeXt backbone, strictly.
 
-    The classifier is left out by name, output norms may be new, stages beyond the last output may be left out; any
-    other key that is missing, unexpected or of another shape is an error.
+    The classifier is left out by name and output norms may be new; any other key that is missing, unexpected or of
+    another shape is an error.
 
     Args:
         backbone (MetaNeXt): Where to load.
@@ -198,7 +237,7 @@ def load_model(model, source):
         UserError: It cannot be read, or does not fit.
     """
     checkpoint = read_checkpoint(source)
-    state_dict = {k.removeprefix('module.'): v for k, v in state_dict_of(checkpoint, source, prefix='').items()}
+    state_dict = state_dict_of(checkpoint, source, prefix='')
     if any(key.startswith('backbone.') for key in state_dict):
         to_metanext_names(state_dict, 'backbone.')
     load_strictly(model, state_dict, source)

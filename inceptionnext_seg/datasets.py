@@ -6,13 +6,17 @@ import numpy as np
 from mmengine.dist import barrier, broadcast_object_list, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmseg.datasets import ADE20KDataset
-from mmseg.registry import DATASETS
 from PIL import Image
 from tqdm import tqdm
 
+from . import require
 from .errors import UserError
 from .scenes import CLASSES_USED, make_mini_ade20k
+
+require(mmcv='2.0', mmseg='1.2')
+
+from mmseg.datasets import ADE20KDataset  # noqa: E402
+from mmseg.registry import DATASETS  # noqa: E402
 
 EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
 
@@ -40,15 +44,18 @@ def check_folders(cfg, loaders):
         loaders (Sequence[str]): Such as ``('train_dataloader', 'val_dataloader')``.
 
     Raises:
-        UserError: A folder is missing; names it, the command that prepares it, and the embedded config.
+        UserError: A folder is missing; names it, the command that prepares it, and the embedded config. Or a folder
+            holds no image.
     """
     for loader in loaders:
         dataset = (cfg.get(loader) or {}).get('dataset')
         if not dataset or dataset.type == 'MiniADE20KDataset':
             continue
-        for folder in dataset.get('data_prefix', {}).values():
+        for kind, folder in dataset.get('data_prefix', {}).items():
             path = Path(dataset.get('data_root') or '') / (folder or '')
             if path.is_dir():
+                if kind == 'img_path':
+                    check_images(path, dataset)
                 continue
             prepare = ('python tools/prepare_ade20k.py --download' if dataset.type == 'ADE20KDataset' else
                        f'put or link the data there (ln -s /path/to/your/data {dataset.get("data_root")})')
@@ -56,6 +63,15 @@ def check_folders(cfg, loaders):
                             f'  To prepare it:            {prepare}\n'
                             f'  To use another place:     --cfg-options {loader}.dataset.data_root=PATH\n'
                             f'  To try without any data:  {EMBEDDED}')
+
+
+def check_images(path, dataset):
+    """An image folder without an image fails in mmengine with a message about arrays."""
+    default = '.jpg' if dataset.type in ('BaseSegDataset', 'ADE20KDataset') else ''
+    suffix = dataset.get('img_suffix', default)
+    if next(path.rglob(f'*{suffix}'), None) is None:
+        raise UserError(f'no image with the suffix {suffix!r} in {path}. Wanted: at least one. Next: check data_root, '
+                        'data_prefix and img_suffix of the data set in the config.')
 
 
 def check_classes(dataset, model):
@@ -69,7 +85,7 @@ def check_classes(dataset, model):
         found = getattr(getattr(model, name, None), 'num_classes', wanted)
         if found != wanted:
             raise UserError(f'model.{name}.num_classes is {found}, but the data set ({type(dataset).__name__}) has '
-                            f'{wanted} classes. Next: --cfg-options model.{name}.num_classes={wanted}, or in the config.')
+                            f'{wanted} classes. Next: --cfg-options model.{name}.num_classes={wanted}.')
 
 
 def check_mask(sample, allowed, wanted):
@@ -84,7 +100,7 @@ def check_mask(sample, allowed, wanted):
             width, height = file.size
     except OSError as error:
         return f'{path}: cannot be read with its image {sample["img_path"]} ({error})'
-    if mask.ndim != 2 or mask.dtype.kind not in 'ub':
+    if mask.ndim != 2 or mask.dtype not in (np.uint8, bool):
         return f'{path}: has shape {mask.shape} and type {mask.dtype}; wanted: one channel of 8-bit class numbers'
     if mask.shape != (height, width):
         return f'{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {width}×{height}'
@@ -109,9 +125,6 @@ def check_masks(dataset, progress=True):
     allowed[ignored] = True
     wanted = f'{first} to {last}, or {" or ".join(map(str, ignored))} for pixels that do not count'
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
-    if not samples:
-        raise UserError(f'no image with the suffix {dataset.img_suffix} in {dataset.data_prefix.get("img_path")}. '
-                        'Wanted: at least one. Next: check data_root, data_prefix and img_suffix in the config.')
     with ThreadPool(4) as pool:
         found = pool.imap(lambda sample: check_mask(sample, allowed, wanted), samples)
         problems = [problem for problem in tqdm(

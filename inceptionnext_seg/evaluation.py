@@ -3,8 +3,13 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.logging import MessageHub
-from mmseg.evaluation import IoUMetric
-from mmseg.registry import METRICS
+
+from . import require
+
+require(mmcv='2.0', mmseg='1.2')
+
+from mmseg.evaluation import IoUMetric  # noqa: E402
+from mmseg.registry import METRICS  # noqa: E402
 
 
 @METRICS.register_module()

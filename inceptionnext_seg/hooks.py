@@ -1,4 +1,6 @@
 """Hooks for any mm framework: images/s and peak memory in every log line, and the results of a run in one file."""
+import contextlib
+import math
 import os
 import resource
 import sys
@@ -47,6 +49,7 @@ class ThroughputHook(Hook):
         self.warmup_iters = warmup_iters
         self.clock = clock
         self.totals = {}
+        self.window = []  # (images, seconds) of the last training iterations
 
     def now(self):
         synchronize(get_device())
@@ -66,9 +69,12 @@ class ThroughputHook(Hook):
         totals['images'] += images
         totals['seconds'] += seconds
         if mode == 'train':
-            # A log line shows the sum of values over the sum of counts in its window: images per second, exactly.
-            runner.message_hub.update_scalar('train/images_per_s', images * 1e6, max(round(seconds * 1e6), 1))
-            runner.message_hub.update_scalar('train/peak_memory_MiB', peak_memory())
+            # The log processor shows the last value as it is; the window is that of its loss and time.
+            self.window = [*self.window, (images, seconds)][-runner.log_processor.window_size:]
+            images, seconds = map(sum, zip(*self.window, strict=True))
+            if seconds > 0:
+                runner.message_hub.update_scalar('train/images_per_s', images / seconds, resumed=False)
+            runner.message_hub.update_scalar('train/peak_memory_MiB', peak_memory(), resumed=False)
 
     def report(self, runner, mode):
         totals = self.totals[mode]
@@ -79,6 +85,7 @@ class ThroughputHook(Hook):
             peak_memory_MiB=peak_memory()), resumed=False)
 
     def before_train(self, runner):
+        self.window.clear()
         self.start('train')
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -96,11 +103,8 @@ class ThroughputHook(Hook):
     def after_val_epoch(self, runner, metrics=None):
         self.report(runner, 'val')
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        # The first iteration after a validation would count it.
-        if 'val' in self.totals:
-            del self.totals['val']
-            self.last = self.now()
+    def after_val(self, runner):
+        self.last = self.now()  # the training iteration that follows does not count the validation
 
     def before_test_epoch(self, runner):
         self.start('test')
@@ -117,8 +121,9 @@ class MetricsFileHook(Hook):
     """Writes ``metrics.json`` beside the log after each evaluation, and logs the run's summary as its last line.
 
     The file holds the config, the checkpoint, the command, versions, device, mIoU, mAcc, aAcc, IoU and Acc per class,
-    images/s, peak memory, seed, and, in training, the mIoU of every validation. All IoU and Acc are per cent. Beside
-    it, ``per_image.npz`` holds the pixel counts of each image, where the metric keeps them (``RecordingIoUMetric``).
+    images/s, peak memory, seed, the evaluator's own ``metrics``, and, in training, those of every validation since the
+    run was started or resumed. All IoU and Acc are per cent. Beside it, ``per_image.npz`` holds the pixel counts of
+    each image, where the metric keeps them (``RecordingIoUMetric``).
     """
 
     priority = 'LOWEST'
@@ -126,13 +131,16 @@ class MetricsFileHook(Hook):
     def before_run(self, runner):
         self.started = time.time()
         self.history = []
+        self.metrics = {}
         self.result = None
 
     def after_val_epoch(self, runner, metrics=None):
-        self.history.append(dict(iteration=runner.iter, **{k: float(v) for k, v in (metrics or {}).items()}))
+        self.metrics = numbers_of(metrics)
+        self.history.append(dict(iteration=runner.iter, **self.metrics))
         self.write(runner, 'val')
 
     def after_test_epoch(self, runner, metrics=None):
+        self.metrics = numbers_of(metrics)
         self.write(runner, 'test')
 
     @master_only
@@ -144,6 +152,7 @@ class MetricsFileHook(Hook):
             checkpoint=self.checkpoint(runner, mode),
             iteration=runner.iter if mode == 'val' else None,
             seed=runner.seed,
+            metrics=self.metrics,
             **(hub.get_info('segmentation_result') if 'segmentation_result' in hub.runtime_info else {}),
             **{f'{phase}_throughput': hub.get_info(f'throughput/{phase}') for phase in ('train', 'val', 'test')
                if f'throughput/{phase}' in hub.runtime_info},
@@ -172,6 +181,16 @@ class MetricsFileHook(Hook):
             self.write(runner, 'val')  # now with the training throughput of the whole run
         if self.result is not None:
             runner.logger.info(summary_line(self.result, self.path))
+
+
+def numbers_of(metrics):
+    """The numbers among an evaluator's metrics; None for one that is not finite, which JSON has no word for."""
+    numbers = {}
+    for name, value in (metrics or {}).items():
+        with contextlib.suppress(TypeError, ValueError):  # a metric may be a list, or text
+            value = float(value)
+            numbers[name] = value if math.isfinite(value) else None
+    return numbers
 
 
 def summary_line(result, path):

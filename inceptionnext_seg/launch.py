@@ -1,6 +1,9 @@
 """From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
+import atexit
 import contextlib
+import inspect
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -10,6 +13,11 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from .checkpoint import read_file
 from .errors import UserError
+
+# What the runner, the tools and mmengine's loading of a config read of it.
+SETTINGS_OF_A_RUN = {
+    *inspect.signature(Runner).parameters, 'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports',
+    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'}
 
 
 def add_common_arguments(parser):
@@ -44,8 +52,13 @@ def load_config(path, cfg_options=None):
 
 
 def check_keys(cfg, cfg_options):
-    """A misspelled ``--cfg-options`` key would be added and silently do nothing: its path must exist but for its end."""
+    """A key of ``--cfg-options`` that nothing reads would silently do nothing: its path must exist, its end aside."""
     for key in cfg_options:
+        if key.split('.')[0] not in SETTINGS_OF_A_RUN:
+            raise UserError(f'--cfg-options {key}: no part of a run reads {key.split(".")[0]!r}. Wanted: one of '
+                            f'{", ".join(sorted(SETTINGS_OF_A_RUN & set(cfg)))}. A variable of the config file, '
+                            'such as data_root, is read there alone; set it where it is used, for example '
+                            'train_dataloader.dataset.data_root.')
         node = cfg
         for name in key.split('.')[:-1]:
             if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
@@ -60,13 +73,37 @@ def check_keys(cfg, cfg_options):
 
 
 def prepare(cfg, args):
-    """Fill in what the command line and this machine decide: work_dir, launcher, distributed backend."""
+    """Fill in what the command line and this machine decide: work_dir and launcher; join the processes of a CPU run.
+
+    Raises:
+        UserError: The processes cannot be joined by this launcher.
+    """
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
-    if not torch.cuda.is_available():
-        cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+    if args.launcher != 'none':
+        check_launcher(args.launcher)
+        if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            # Before the runner does, since mmengine selects a CUDA device first.
+            torch.distributed.init_process_group('gloo')
+            atexit.register(leave_process_group)
+
+
+def leave_process_group():
+    """A process that exits while gloo's threads still run can be aborted, exit code -6, after its work was done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def check_launcher(launcher):
+    """Whether this process was started as ``--launcher`` says, and as a machine without a GPU can run it."""
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch: this process was not started by torchrun. '
+                        'Next: torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch')
+    if launcher != 'pytorch' and not torch.cuda.is_available():
+        raise UserError(f'--launcher {launcher} needs a GPU in each process, and no GPU is found here. '
+                        'Next: torchrun and --launcher pytorch, which run on CPUs too.')
 
 
 def enable_amp(cfg):
@@ -98,15 +135,28 @@ def resume_latest(cfg):
     cfg.model.backbone.init_cfg = None
 
 
+def announce_scratch(cfg, path):
+    """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
+    named = Config.fromfile(path).model.backbone.get('init_cfg')
+    if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
+        print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, '
+              f'{named["checkpoint"]}. To train from them, leave the option out; to train from a file that you have: '
+              '--cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+
+
 def build_runner(cfg):
-    """mmengine's runner, with a clear message for the config errors that a user makes."""
+    """mmengine's runner of a config, in the config's scope."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return Runner.from_cfg(cfg)
 
 
 @contextlib.contextmanager
-def explain_out_of_memory():
-    """Turn an allocator's failure into the way on."""
+def explain_errors():
+    """Turn the failures of building and running that a user can mend into the way on.
+
+    Raises:
+        UserError: The GPU has too little memory, or a setting of the config has a name that its class does not know.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -114,6 +164,12 @@ def explain_out_of_memory():
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
             'train_cfg.micro_batch_size=4 (or 2, 1: same recipe, gradients accumulated), --amp, or '
             'model.backbone.with_cp=True.') from error
+    except (TypeError, KeyError) as error:
+        message = str(error.args[0]) if error.args else ''
+        if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry', message):
+            raise
+        raise UserError(f'the config cannot be built: {message.split(". More details")[0]}. '
+                        'Next: check the spelling in the config and in --cfg-options.') from error
 
 
 def for_tta(cfg):

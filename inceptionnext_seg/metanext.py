@@ -9,13 +9,12 @@ in timm's ``inception_next``; :mod:`inceptionnext_seg.checkpoint` maps every Con
 This module needs torch, timm's layers and mmengine alone, so that any mm framework can use it.
 """
 import contextlib
-import copy
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmengine.model.weight_init import update_init_info
+from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.registry import MODELS
 from timm.layers import DropPath, LayerNorm2d, trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -52,6 +51,13 @@ def build_activation(act_cfg):
     if layer is None:
         raise KeyError(f'act_cfg type {act_type!r} is neither one of {sorted(ACTIVATIONS)} nor registered in MODELS')
     return layer(**act_cfg)
+
+
+def lay_over(token_mixer, default):
+    """``token_mixer`` (dict | None), its missing settings taken from ``default`` where the type is the same."""
+    token_mixer = token_mixer or {}
+    same_type = token_mixer.get('type', default['type']) == default['type']
+    return dict(default, **token_mixer) if same_type else dict(token_mixer)
 
 
 @MODELS.register_module()
@@ -125,8 +131,8 @@ class MetaNeXtBlock(nn.Module):
         y = self.mlp(self.norm(self.token_mixer(x)))
         if self.gamma is None:
             return x + self.drop_path(y)
-        # Layer scale and stochastic depth are one factor per image and channel: with the residual, one pass over memory.
-        scale = self.drop_path(self.gamma.reshape(1, -1, 1, 1).expand(len(x), -1, 1, 1))
+        # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
+        scale = self.drop_path(self.gamma.reshape(1, -1, 1, 1).expand(x.shape[0], -1, 1, 1))
         return torch.addcmul(x, scale, y)
 
 
@@ -270,11 +276,9 @@ class MetaNeXt(BaseModule):
 
     @classmethod
     def resolve_token_mixers(cls, arch, token_mixer, num_stages):
-        default = dict(cls.token_mixer, **arch.get('token_mixer', {}))
+        default = lay_over(arch.get('token_mixer'), cls.token_mixer)
         per_stage = token_mixer if isinstance(token_mixer, (list, tuple)) else [token_mixer] * num_stages
-        return [
-            dict(mixer) if mixer and mixer.get('type', default['type']) != default['type'] else dict(
-                default, **(mixer or {})) for mixer in per_stage]
+        return [lay_over(mixer, default) for mixer in per_stage]
 
     @staticmethod
     def init_layer(module):
@@ -285,21 +289,23 @@ class MetaNeXt(BaseModule):
 
     def init_weights(self):
         """Initialize as ``init_cfg`` says; 'Pretrained' is loaded strictly, the last, where mmengine would be lax."""
+        if self.is_init:
+            super().init_weights()      # warns
+            return
         init_cfg = self.init_cfg
         init_cfgs = [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg or [])
-        pretrained = [cfg for cfg in init_cfgs if cfg['type'] == 'Pretrained']
-        first_time = not self.is_init
-        self.init_cfg = [copy.deepcopy(cfg) for cfg in init_cfgs if cfg['type'] != 'Pretrained']
+        pretrained = [cfg for cfg in init_cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        self.init_cfg = [cfg for cfg in init_cfgs if cfg not in pretrained]
         try:
             super().init_weights()
         finally:
             self.init_cfg = init_cfg
-        if not first_time:
-            return
+        self.is_init = False            # until all is loaded: after an error the next call must try again
         for cfg in pretrained:
             load_pretrained(self, cfg['checkpoint'], prefix=cfg.get('prefix'))
             if hasattr(self, '_params_init_info'):
                 update_init_info(self, init_info=f'Pretrained weights from {cfg["checkpoint"]}')
+        self.is_init = True
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Here, since every way of loading passes here: whole checkpoints of OpenMMLab's UperNets load as they are.
@@ -328,8 +334,9 @@ class MetaNeXt(BaseModule):
     def forward(self, x):
         smallest = 4 * 2**max(self.out_indices)
         if min(x.shape[2:]) < smallest:
-            raise ValueError(f'an image of {x.shape[2]}×{x.shape[3]} pixels is too small: stage {max(self.out_indices)} '
-                             f'has stride {smallest}, so both sides must have at least {smallest} pixels')
+            raise ValueError(f'an image of {x.shape[2]}×{x.shape[3]} pixels is too small: stage '
+                             f'{max(self.out_indices)} has stride {smallest}, so both sides must have at least '
+                             f'{smallest} pixels')
         x = self.stem(x)                                        # stride 4
         outputs = []
         for i, stage in enumerate(self.stages[:max(self.out_indices) + 1]):
@@ -372,6 +379,7 @@ class ConvNeXt(MetaNeXt):
 
     def __init__(self,
                  arch='tiny',
+                 *,
                  norm_cfg=dict(type='LN2d', eps=1e-6),
                  out_norm_cfg=dict(type='LN2d', eps=1e-6),
                  **settings):

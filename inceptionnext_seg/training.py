@@ -7,7 +7,7 @@ import re
 
 import torch
 import torch.nn as nn
-from mmengine.dist import all_reduce_params, get_world_size
+from mmengine.dist import all_reduce_dict, all_reduce_params, get_world_size
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
@@ -67,7 +67,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         outputs = [
             self.runner.model.train_step(part, optim_wrapper=self.runner.optim_wrapper)
             for part in self.split(data_batch)]
-        outputs = {name: sum(output[name] for output in outputs) / len(outputs) for name in outputs[0]}
+        outputs = {name: sum(output[name].detach() for output in outputs) / len(outputs) for name in outputs[0]}
+        all_reduce_dict(outputs, op='mean')  # the log shows the loss of the whole batch, not of one process's share
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 
@@ -127,8 +128,9 @@ class MetaNeXtDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             decay = parameter.ndim > 1
             lr_scale = decay_rate**(num_layers + 1 - layer_id)
             group = groups.setdefault((layer_id, decay), dict(
-                params=[], param_names=[], lr_scale=lr_scale, lr=self.base_lr * lr_scale,
-                weight_decay=self.base_wd if decay else 0.))
+                params=[], param_names=[], lr_scale=lr_scale, lr=self.base_lr * lr_scale))
+            if not decay:
+                group['weight_decay'] = 0.
             group['params'].append(parameter)
             group['param_names'].append(name)
         params.extend(groups[key] for key in sorted(groups))

@@ -10,7 +10,7 @@ from inceptionnext_seg.errors import exit_on_user_error
 from inceptionnext_seg.launch import (
     add_common_arguments,
     build_runner,
-    explain_out_of_memory,
+    explain_errors,
     for_tta,
     load_config,
     prepare,
@@ -26,7 +26,7 @@ def parse_args():
     parser.add_argument('--tta', action='store_true', help='multi-scale (0.5 to 1.75) and flip, as in the papers')
     parser.add_argument('--out', help='directory for the predictions, one PNG of class numbers an image')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', help='directory, below the log, for pictures of labels and predictions')
+    parser.add_argument('--show-dir', help='directory for pictures of labels and predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='the interval of --show in seconds')
     add_common_arguments(parser)
     return parser.parse_args()
@@ -44,7 +44,7 @@ def main():
         cfg = for_tta(cfg)
     if args.out:
         cfg.test_evaluator.output_dir = args.out
-    with explain_out_of_memory():
+    with explain_errors():
         runner = build_runner(cfg)
         load_model(unwrap(runner.model), args.checkpoint)
         runner.cfg.load_from = args.checkpoint  # for metrics.json; the runner itself loads nothing

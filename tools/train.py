@@ -8,9 +8,10 @@ from inceptionnext_seg.datasets import check_classes, check_folders
 from inceptionnext_seg.errors import exit_on_user_error
 from inceptionnext_seg.launch import (
     add_common_arguments,
+    announce_scratch,
     build_runner,
     enable_amp,
-    explain_out_of_memory,
+    explain_errors,
     load_config,
     prepare,
     resume_latest,
@@ -39,8 +40,9 @@ def main():
         enable_amp(cfg)
     if args.resume:
         resume_latest(cfg)
+    announce_scratch(cfg, args.config)
     check_folders(cfg, ('train_dataloader', 'val_dataloader'))
-    with explain_out_of_memory():
+    with explain_errors():
         runner = build_runner(cfg)
         check_classes(runner.train_loop.dataloader.dataset, unwrap(runner.model))
         runner.train()

@@ -1,0 +1,218 @@
+"""Every config loads, builds and names only what is registered; the recipe is MMSegmentation's own for ConvNeXt."""
+import re
+from pathlib import Path
+
+import mmseg
+import mmseg.registry
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import Registry, init_default_scope
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+MMSEG_CONFIG = Path(mmseg.__file__).with_name('.mim') / (
+    'configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py')
+REGISTRIES = [value for value in vars(mmseg.registry).values() if isinstance(value, Registry)]
+
+
+def load(name):
+    return Config.fromfile(ROOT / f'configs/{name}.py')
+
+
+def flatten(value, path=''):
+    """(path, leaf) of every setting; an empty dict or list is a leaf."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    found = [leaf for key, child in items for leaf in flatten(child, f'{path}.{key}'.lstrip('.'))]
+    return found or [(path, value)]
+
+
+def differences(a, b):
+    """Paths of the settings that two configs do not share."""
+    a, b = (dict(flatten(cfg.to_dict())) for cfg in (a, b))
+    return {path for path in a.keys() | b.keys() if path not in a or path not in b or a[path] != b[path]}
+
+
+def count_parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.fixture(scope='module')
+def mmseg_recipe():
+    if not MMSEG_CONFIG.is_file():
+        pytest.skip(f'this mmsegmentation has no configs: {MMSEG_CONFIG}')
+    return Config.fromfile(MMSEG_CONFIG, import_custom_modules=False)
+
+
+# Every config
+
+
+def test_there_are_six_configs_a_model_and_its_baseline_for_each_data_set():
+    names = {path.stem for path in CONFIGS}
+    assert names == {f'upernet_{model}_{rest}' for model in ('inceptionnext', 'convnext')
+                     for rest in ('t_ade20k', 'a_mini', 'a_camvid')}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_loads_from_any_folder_and_names_only_what_is_registered(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    types = {value for key, value in flatten(cfg.to_dict()) if key.split('.')[-1] == 'type'}
+    assert len(types) > 20
+    # Read by MetaNeXt itself.
+    types -= {'Pretrained'}
+    assert not [name for name in sorted(types) if not any(registry.get(name) for registry in REGISTRIES)]
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_builds_its_model_with_a_class_for_each_of_its_data_set(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    classes = {'mini': 18, 'ade20k': 150, 'camvid': 11}[path.stem.split('_')[-1]]
+    with torch.device('meta'):
+        model = mmseg.registry.MODELS.build(cfg.model)
+        features = model.extract_feat(torch.zeros(2, 3, 64, 96))
+        assert model.decode_head(features).shape == (2, classes, 16, 24)
+        assert model.auxiliary_head(features).shape == (2, classes, 4, 6)
+    metainfo = cfg.train_dataloader.dataset.get('metainfo')
+    if metainfo:
+        assert len(metainfo.classes) == len(metainfo.palette) == classes
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_trains_crops_of_the_size_that_the_model_pads_to(path):
+    cfg = Config.fromfile(path)
+    crop = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop')
+    assert tuple(crop.crop_size) == tuple(cfg.model.data_preprocessor.size)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_schedule_ends_with_its_training_and_a_validation(path):
+    cfg = Config.fromfile(path)
+    warm_up, decay = cfg.param_scheduler
+    assert warm_up.begin == 0
+    assert warm_up.end == decay.begin
+    assert decay.end == cfg.train_cfg.max_iters
+    assert cfg.train_cfg.max_iters % cfg.train_cfg.val_interval == 0
+    assert cfg.train_cfg.val_interval == cfg.default_hooks.checkpoint.interval
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=cfg.train_cfg.total_batch_size)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_tta_is_six_scales_with_and_without_flip_and_the_labels_of_the_plain_test(path):
+    cfg = Config.fromfile(path)
+    resizes, flips, (annotations, ), _ = cfg.tta_pipeline[1].transforms
+    ratios = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    if 'scale_factor' in resizes[0]:
+        assert [resize.scale_factor for resize in resizes] == ratios
+    else:
+        height = min(resizes[2].scale)
+        assert [min(resize.scale) / height for resize in resizes] == ratios
+        width = max(resizes[2].scale)
+        assert [max(resize.scale) / width for resize in resizes] == ratios
+    assert [flip.prob for flip in flips] == [0, 1]
+    assert annotations == next(step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'LoadAnnotations')
+
+
+def test_only_masks_of_ones_own_are_checked_and_every_config_measures_and_records():
+    for path in CONFIGS:
+        hooks = [hook.type for hook in Config.fromfile(path).custom_hooks]
+        assert hooks[-2:] == ['ThroughputHook', 'MetricsFileHook']
+        assert ('MaskCheckHook' in hooks) == path.stem.endswith('camvid')
+
+
+# The recipe
+
+
+@pytest.mark.parametrize('name', ['convnext', 'inceptionnext'])
+def test_the_ade20k_recipe(name):
+    cfg = load(f'upernet_{name}_t_ade20k')
+    assert cfg.train_dataloader.dataset.type == 'ADE20KDataset'
+    assert cfg.crop_size == (512, 512)
+    assert (cfg.train_cfg.total_batch_size, cfg.train_cfg.max_iters) == (16, 160000)
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    assert cfg.optim_wrapper.paramwise_cfg == dict(decay_rate=0.9, decay_type='stage_wise', num_layers=6)
+    warm_up, decay = cfg.param_scheduler
+    assert (warm_up.type, warm_up.end) == ('LinearLR', 1500)
+    assert (decay.type, decay.power, decay.eta_min) == ('PolyLR', 1.0, 0.0)
+    assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('tiny', 0.4)
+    assert (cfg.model.decode_head.type, cfg.model.decode_head.channels) == ('UPerHead', 512)
+    assert (cfg.model.auxiliary_head.type, cfg.model.auxiliary_head.loss_decode.loss_weight) == ('FCNHead', 0.4)
+    assert cfg.model_wrapper_cfg.type == 'AnyDeviceDistributedDataParallel'
+    assert cfg.model.backbone.init_cfg.type == 'Pretrained'
+
+
+@pytest.mark.parametrize(('name', 'parameters'), [('convnext', 60.24), ('inceptionnext', 56.40)])
+def test_the_ade20k_segmentors_have_the_parameters_of_the_paper(name, parameters):
+    cfg = load(f'upernet_{name}_t_ade20k')
+    init_default_scope(cfg.default_scope)
+    with torch.device('meta'):
+        model = mmseg.registry.MODELS.build(cfg.model)
+    assert round(count_parameters(model) / 1e6, 2) == pytest.approx(parameters, abs=0.011)
+
+
+def test_the_convnext_recipe_is_that_of_mmsegmentation(mmseg_recipe):
+    ours = load('upernet_convnext_t_ade20k')
+    assert ours.optim_wrapper.optimizer == mmseg_recipe.optim_wrapper.optimizer
+    assert ours.optim_wrapper.paramwise_cfg == mmseg_recipe.optim_wrapper.paramwise_cfg
+    assert ours.param_scheduler == mmseg_recipe.param_scheduler
+    assert ours.train_cfg.max_iters == mmseg_recipe.train_cfg.max_iters
+    assert ours.train_cfg.val_interval == mmseg_recipe.train_cfg.val_interval
+    assert ours.train_cfg.total_batch_size == 8 * mmseg_recipe.train_dataloader.batch_size
+    assert ours.default_hooks.to_dict() == dict(mmseg_recipe.default_hooks.to_dict(), checkpoint=dict(
+        mmseg_recipe.default_hooks.checkpoint, max_keep_ckpts=2))
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert ours[name].dataset == mmseg_recipe[name].dataset, name
+        assert ours[name].sampler == mmseg_recipe[name].sampler, name
+    assert ours.val_evaluator.iou_metrics == mmseg_recipe.val_evaluator.iou_metrics
+
+
+def test_the_convnext_model_is_that_of_mmsegmentation(mmseg_recipe):
+    ours, theirs = load('upernet_convnext_t_ade20k').model, mmseg_recipe.model
+    assert ours.data_preprocessor == theirs.data_preprocessor
+    assert ours.test_cfg == theirs.test_cfg
+    assert ours.backbone.arch == theirs.backbone.arch
+    assert ours.backbone.drop_path_rate == theirs.backbone.drop_path_rate
+    # BN becomes SyncBN where several GPUs train.
+    different = {path for head in ('decode_head', 'auxiliary_head') for path in differences(
+        Config(dict(ours[head])), Config(dict(theirs[head])))}
+    assert different == {'norm_cfg.type'}
+
+
+def test_tta_has_the_scales_and_flips_of_mmsegmentation_and_reads_labels_as_the_test_does(mmseg_recipe):
+    ours, theirs = (cfg.tta_pipeline[1].transforms for cfg in (load('upernet_convnext_t_ade20k'), mmseg_recipe))
+    assert [resize.scale[1] / 512 for resize in ours[0]] == [resize.scale_factor for resize in theirs[0]]
+    assert all(resize.keep_ratio for resize in ours[0])
+    assert (ours[1], ours[3]) == (theirs[1], theirs[3])
+    assert ours[2][0].reduce_zero_label
+
+
+# Model against baseline
+
+
+@pytest.mark.parametrize(('data', 'also'), [
+    ('t_ade20k', {'model.backbone.init_cfg.checkpoint'}), ('a_mini', set()), ('a_camvid', set())])
+def test_inception_next_differs_from_its_baseline_in_the_backbone_and_its_output_norms_alone(data, also):
+    found = differences(load(f'upernet_inceptionnext_{data}'), load(f'upernet_convnext_{data}'))
+    assert found == {'model.backbone.type', 'model.backbone.out_norm_cfg.type'} | also
+
+
+def test_the_deviations_are_named_in_the_config():
+    comment = ' '.join(re.findall(r'^# ?(.*)', (ROOT / 'configs/upernet_inceptionnext_t_ade20k.py').read_text(), re.M))
+    for named in ('BatchNorm on each output stage', 'own ImageNet-1k weights', 'Drop path stays'):
+        assert named in comment
+
+
+def test_the_pretrained_weights_are_those_of_the_model():
+    inception, convnext = (load(f'upernet_{name}_t_ade20k').model.backbone.init_cfg.checkpoint
+                           for name in ('inceptionnext', 'convnext'))
+    assert inception == 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'
+    assert convnext == 'https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth'
+
+
+def test_camvid_and_the_embedded_set_share_the_recipe(monkeypatch):
+    found = differences(load('upernet_inceptionnext_a_camvid'), load('upernet_inceptionnext_a_mini'))
+    assert not {path for path in found if path.startswith(('optim_wrapper', 'param_scheduler', 'train_cfg', 'env_cfg'))}
+    assert not {path for path in found if path.startswith('model.') and not path.endswith('num_classes')
+                and not path.startswith('model.data_preprocessor.size')}
