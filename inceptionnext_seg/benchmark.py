@@ -1,0 +1,427 @@
+"""Throughput of segmentors and backbones, side by side: candidates, steps, limits, and where the time goes."""
+import copy
+import itertools
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmseg
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import FlopCounterMode
+
+from .errors import UserError
+from .launch import load_config
+from .measure import DTYPES, MEMORY_FORMATS, interleave, machine_peaks, median_interval, ratio, synchronize
+
+STOCK = 'stock'
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured of every candidate alike.
+
+    Attributes:
+        mode (str): 'train' is forward, loss, backward and AdamW step; 'infer' is forward to class numbers.
+        part (str): 'segmentor' with its heads, or 'backbone' alone (its loss: the mean of its outputs).
+        batch_size (int), size (int): Images of a step, and their height and width in pixels.
+        dtype (str): 'fp32', or 'bf16' / 'fp16' by autocast.
+        compile (bool): torch.compile of the forward.
+    """
+    mode: str = 'train'
+    part: str = 'segmentor'
+    batch_size: int = 2
+    size: int = 512
+    dtype: str = 'fp32'
+    compile: bool = False
+    device: str = 'cpu'
+
+
+# Candidates
+
+
+def stock_config():
+    """MMSegmentation's own ConvNeXt-T UperNet config, with one process's norm, and its backbone's origin.
+
+    Its backbone is mmpretrain's ConvNeXt; where mmpretrain is not there, timm's through mmseg's ``TIMMBackbone``.
+    """
+    path = Path(mmseg.__file__).parent / '.mim/configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.norm_cfg = dict(type='BN', requires_grad=True)
+    cfg.model.backbone.init_cfg = None
+    try:
+        import mmpretrain.models  # noqa: F401
+    except (ImportError, TypeError):  # TypeError: beside transformers 5
+        cfg.model.backbone = dict(
+            type='TIMMBackbone', model_name='convnext_tiny', features_only=True, pretrained=False, drop_path_rate=0.4)
+        return cfg, "timm's ConvNeXt through mmseg's TIMMBackbone; mmpretrain is not installed"
+    return cfg, "mmpretrain's ConvNeXt"
+
+
+def candidate_config(name, cfg_options=None):
+    """The config behind a candidate's name: a path, or 'stock'."""
+    return stock_config()[0] if name == STOCK else load_config(name, cfg_options)
+
+
+def candidate_label(name):
+    return 'MMSegmentation stock ConvNeXt-T' if name == STOCK else Path(name).stem
+
+
+def build(cfg, setting, layout):
+    """The segmentor or its backbone, in the mode, device and layout asked for, with weights from a fixed seed."""
+    init_default_scope('mmseg')
+    cfg = copy.deepcopy(cfg)
+    cfg.model.backbone.init_cfg = None
+    cfg.model.data_preprocessor.size = None
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model = (model if setting.part == 'segmentor' else model.backbone).to(
+        setting.device, memory_format=MEMORY_FORMATS[layout])
+    return model.train(setting.mode == 'train')
+
+
+def synthetic_batches(cfg, setting, layout, count=4):
+    """Random images (B, 3, S, S) with labels, uniform over the classes; ``count`` batches take turns."""
+    classes = cfg.model.decode_head.num_classes
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(count):
+        shape = (setting.batch_size, 3, setting.size, setting.size)
+        images = torch.randn(shape, generator=generator).to(setting.device, memory_format=MEMORY_FORMATS[layout])
+        labels = torch.randint(0, classes, (setting.batch_size, 1, setting.size, setting.size), generator=generator)
+        batches.append((images, [
+            SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=dict(
+                img_shape=(setting.size, setting.size), ori_shape=(setting.size, setting.size),
+                pad_shape=(setting.size, setting.size), padding_size=[0, 0, 0, 0]))
+            for label in labels.to(setting.device)]))
+    return itertools.cycle(batches)
+
+
+class Step:
+    """One training or inference step of one candidate; calling it takes the next batch."""
+
+    def __init__(self, cfg, setting, layout):
+        self.setting, self.layout = setting, layout
+        self.model = build(cfg, setting, layout)
+        self.batches = synthetic_batches(cfg, setting, layout)
+        self.forward = getattr(self, f'{setting.part}_{setting.mode}')
+        if setting.mode == 'train':
+            fp16 = setting.dtype == 'fp16'
+            self.scaler = torch.amp.GradScaler(setting.device, enabled=fp16)
+            self.optimizer = torch.optim.AdamW(
+                (p for p in self.model.parameters() if p.requires_grad), lr=1e-4, weight_decay=0.05)
+        if setting.compile:
+            self.forward = torch.compile(self.forward)
+
+    def autocast(self):
+        dtype = DTYPES[self.setting.dtype]
+        return torch.autocast(torch.device(self.setting.device).type, dtype=dtype, enabled=dtype != torch.float32)
+
+    def segmentor_train(self, images, samples):
+        losses = self.model.loss(images, samples)
+        return sum(value for name, value in losses.items() if 'loss' in name)
+
+    def backbone_train(self, images, samples):
+        return sum(output.float().mean() for output in self.model(images))
+
+    def segmentor_infer(self, images, samples):
+        # Whole images, whatever the config's test mode: a sliding window would measure the window.
+        return self.model.encode_decode(images, [sample.metainfo for sample in samples]).argmax(1)
+
+    def backbone_infer(self, images, samples):
+        return self.model(images)
+
+    def __call__(self):
+        images, samples = next(self.batches)
+        if self.setting.mode == 'infer':
+            with torch.inference_mode(), self.autocast():
+                self.forward(images, samples)
+            return
+        with self.autocast():
+            loss = self.forward(images, samples)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+# Limits
+
+
+class ProductTraffic(TorchDispatchMode):
+    """Counts the bytes that convolutions and matrix products must read and write, each operand once an operation."""
+
+    OPERATORS = ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm', 'linear')
+
+    def __init__(self):
+        super().__init__()
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__.removeprefix('_').removesuffix('_overrideable')
+        if name.removesuffix('_backward') in self.OPERATORS:
+            leaves = tree_flatten((args, kwargs, out))[0]
+            self.nbytes += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return out
+
+
+def count_products(step):
+    """MACs and bytes of one step's convolutions and matrix products, forward and, in training, backward."""
+    flops, traffic = FlopCounterMode(display=False), ProductTraffic()
+    with traffic, flops:
+        step()
+    return flops.get_total_flops() // 2, traffic.nbytes
+
+
+def limit_seconds(macs, nbytes, peaks):
+    """No step can be faster: the time of its matrix products alone, or of moving their operands, whichever is more."""
+    return max(macs / peaks['macs_per_second'], nbytes / peaks['bytes_per_second'])
+
+
+# Memory
+
+
+def is_out_of_memory(error):
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def measure_memory(connection, name, cfg_options, setting, layout, threads):
+    torch.set_num_threads(threads)
+    step = Step(candidate_config(name, cfg_options), setting, layout)
+    step()  # weights' gradients and optimizer state are there from the first step on
+    step()
+    connection.send(highest_memory(setting.device))
+
+
+def highest_memory(device):
+    """Bytes this process has had at most: on an accelerator from torch's allocator, on a CPU its resident set."""
+    device = torch.device(device)
+    if device.type != 'cpu':
+        return torch.get_device_module(device).max_memory_allocated(device)
+    # Kilobytes, but bytes on macOS (getrusage(2)).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def peak_memory(name, cfg_options, setting, layout):
+    """Peak memory of two steps in bytes, in a process of its own, which the other candidates' weights are not in.
+
+    None where that process had no room beside this one.
+    """
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=measure_memory, args=(
+        sender, name, cfg_options, setting, layout, torch.get_num_threads()))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+    finally:
+        child.join()
+
+
+# The comparison
+
+
+def fit_batch(names, cfg_options, setting, layouts, report):
+    """One trial step of every candidate; out of memory halves the batch of all, so that they stay comparable."""
+    while True:
+        try:
+            steps = {(name, layout): Step(candidate_config(name, cfg_options), setting, layout)
+                     for name in names for layout in layouts}
+            for step in steps.values():
+                step()
+            return setting, steps
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if setting.batch_size == 1:
+                raise UserError(f'out of memory with one image of {setting.size}×{setting.size} on {setting.device}. '
+                                'Next: a smaller --size, --dtype bf16, or --part backbone.') from error
+            smaller = Setting(**{**vars(setting), 'batch_size': setting.batch_size // 2})
+            report(f'out of memory at batch {setting.batch_size}: every candidate goes on with {smaller.batch_size}')
+            setting = smaller
+
+
+def run(names, setting, layouts=('nchw', 'nhwc'), cfg_options=None, rounds=10, warmup=2, memory=True,
+        clock=time.perf_counter, progress=None, report=print):
+    """Measure candidates against each other, interleaved in this process, and against the machine's limits.
+
+    Args:
+        names (Sequence[str]): Config paths, or 'stock'. Ratios are to the first.
+        layouts (Sequence[str]): Each candidate runs in all of them; :func:`best_layouts` picks.
+
+    Returns:
+        dict: ``setting``, ``peaks``, and ``results``, a list of dicts with name, layout, raw ``seconds``, ``settled``,
+        ``macs``, ``nbytes``, ``peak_memory``.
+
+    Raises:
+        UserError: One image is too large for the device's memory.
+    """
+    setting, steps = fit_batch(names, cfg_options, setting, layouts, report)
+    dtype = DTYPES[setting.dtype]
+    peaks = machine_peaks(setting.device, dtype, clock=clock)
+    samples = interleave(
+        steps, rounds=rounds, warmup=warmup, synchronize=lambda: synchronize(setting.device), clock=clock,
+        progress=progress)
+    results = []
+    for (name, layout), sample in samples.items():
+        macs, nbytes = count_products(steps[name, layout])
+        results.append(dict(
+            name=name, label=candidate_label(name), layout=layout, seconds=sample.seconds, settled=sample.settled,
+            warmup_rounds=sample.warmup_rounds, macs=macs, nbytes=nbytes,
+            peak_memory=None))
+    # In the better layout only: a process takes its time.
+    for result in best_layouts(results) if memory else ():
+        name, layout = result['name'], result['layout']
+        result['peak_memory'] = peak_memory(name, cfg_options, setting, layout)
+    return dict(setting=vars(setting), peaks=peaks, results=results)
+
+
+def best_layouts(results):
+    """Of each candidate, the result in its faster layout, in the order of the candidates."""
+    best = {}
+    for result in results:
+        kept = best.get(result['name'])
+        if kept is None or statistics.median(result['seconds']) < statistics.median(kept['seconds']):
+            best[result['name']] = result
+    return list(best.values())
+
+
+def summarize(run_result, layout=None):
+    """A row a candidate: images/s with interval, ratio of images/s to the first with its own, × of limit, memory.
+
+    Args:
+        layout (str | None): Rows of this layout; None takes each candidate's better one, as the paper does.
+    """
+    results = [r for r in run_result['results'] if r['layout'] == layout] if layout else best_layouts(
+        run_result['results'])
+    batch, rows = run_result['setting']['batch_size'], []
+    for result in results:
+        time_interval = median_interval(result['seconds'])
+        rows.append(dict(
+            name=result['name'], label=result['label'], layout=result['layout'],
+            images_per_s=batch / time_interval.median,
+            images_per_s_interval=(batch / time_interval.high, batch / time_interval.low),
+            # Speed over speed: the first one's time over this one's, round by round.
+            speedup=None if result is results[0] else ratio(results[0]['seconds'], result['seconds']),
+            times_of_limit=time_interval.median / limit_seconds(result['macs'], result['nbytes'], run_result['peaks']),
+            peak_memory=result['peak_memory'], settled=result['settled']))
+    return rows
+
+
+# Where the time goes
+
+
+class StepClock:
+    """Seconds of one training step by part: forward of backbone and heads, loss, their backwards, optimizer."""
+
+    def __init__(self, step, clock=time.perf_counter):
+        self.step, self.clock = step, clock
+        self.parts = {}
+        self.device = step.setting.device
+
+    def mark(self, part):
+        synchronize(self.device)
+        now = self.clock()
+        self.parts[part] = self.parts.get(part, 0.) + now - self.last
+        self.last = now
+
+    def measure(self):
+        """dict part -> seconds, of one step."""
+        step, model = self.step, self.step.model
+        images, samples = next(step.batches)
+        synchronize(self.device)
+        self.last = self.clock()
+        with step.autocast():
+            features = model.backbone(images)
+            self.mark('backbone forward')
+            logits = [head(features) for head in heads(model)]
+            self.mark('head forward')
+            loss = sum(
+                value for head, output in zip(heads(model), logits, strict=True)
+                for name, value in head.loss_by_feat(output, samples).items() if 'loss' in name)
+            self.mark('loss forward')
+        hooks = [
+            torch.autograd.graph.register_multi_grad_hook(logits, lambda grads: self.mark('loss backward')),
+            torch.autograd.graph.register_multi_grad_hook(
+                [f for f in features if f.requires_grad], lambda grads: self.mark('head backward'))]
+        loss.backward()
+        self.mark('backbone backward')
+        for hook in hooks:
+            hook.remove()
+        step.optimizer.step()
+        step.optimizer.zero_grad(set_to_none=True)
+        self.mark('optimizer')
+        return self.parts
+
+
+def heads(model):
+    found = [model.decode_head]
+    auxiliary = getattr(model, 'auxiliary_head', None)
+    return found + (list(auxiliary) if isinstance(auxiliary, nn.ModuleList) else [auxiliary] if auxiliary else [])
+
+
+def profile(name, cfg_options, setting, layout, steps=3):
+    """Median seconds by part, and seconds by operator of one step, the twelve longest and the rest."""
+    step = Step(candidate_config(name, cfg_options), setting, layout)
+    step()
+    measured = [StepClock(step).measure() for _ in range(steps)]
+    by_part = {part: statistics.median(m[part] for m in measured) for part in measured[0]}
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    on_cuda = torch.device(setting.device).type == 'cuda'
+    if on_cuda:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        step()
+        synchronize(setting.device)
+    attribute = 'self_device_time_total' if on_cuda else 'self_cpu_time_total'
+    totals = sorted(((getattr(e, attribute) / 1e6, e.key) for e in profiler.key_averages()), reverse=True)
+    by_operator = {key: seconds for seconds, key in totals[:12]}
+    by_operator['other'] = sum(seconds for seconds, _ in totals[12:])
+    return dict(name=name, label=candidate_label(name), layout=layout, by_part=by_part, by_operator=by_operator)
+
+
+# Real batches
+
+
+def measure_loader(cfg, setting, batches=20, clock=time.perf_counter):
+    """Images/s of the config's own training loader, with its workers, alone: what it could feed.
+
+    Raises:
+        UserError: Its data are not there.
+    """
+    from .datasets import check_folders
+    check_folders(cfg, ('train_dataloader', ))
+    init_default_scope('mmseg')
+    settings = copy.deepcopy(cfg.train_dataloader)
+    settings.batch_size = setting.batch_size
+    loader = Runner.build_dataloader(settings, seed=0)
+    iterator = iter(loader)
+    for _ in range(2):
+        next(iterator)
+    seconds = []
+    for _ in range(batches):
+        start = clock()
+        next(iterator)
+        seconds.append(clock() - start)
+    # Not the median: workers deliver in bursts.
+    return dict(images_per_s=setting.batch_size * len(seconds) / sum(seconds), seconds=seconds,
+                workers=settings.get('num_workers', 0))
+
+

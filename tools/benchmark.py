@@ -1,0 +1,109 @@
+"""Measure throughput: python tools/benchmark.py CONFIG [CONFIG ...] --against stock --dtype fp32 bf16
+
+Candidates take turns in one process. Several values of --mode, --part and --dtype measure each combination.
+"""
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+from tqdm import tqdm
+
+from inceptionnext_seg import benchmark
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.measure import DTYPES, environment, write_json
+from inceptionnext_seg.throughput_report import report, write_report
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Throughput of segmentors and backbones, side by side')
+    parser.add_argument('configs', nargs='*', help='config files; ratios are to the first')
+    parser.add_argument('--against', choices=['stock'], help="add MMSegmentation's own ConvNeXt-T UperNet, the first")
+    parser.add_argument('--mode', nargs='+', choices=['train', 'infer'], default=['train'])
+    parser.add_argument('--part', nargs='+', choices=['segmentor', 'backbone'], default=['segmentor'])
+    parser.add_argument('--batch-size', type=int, default=2, help='halved for all where one runs out of memory')
+    parser.add_argument('--size', type=int, default=512, help='height and width of the images in pixels')
+    parser.add_argument('--dtype', nargs='+', choices=list(DTYPES), default=['fp32'])
+    parser.add_argument('--layout', choices=['nchw', 'nhwc', 'best'], default='best', help='best measures both')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the forward')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--rounds', type=int, default=10, help='samples of each candidate, at least 8')
+    parser.add_argument('--data', action='store_true', help="measure the first config's data loading too")
+    parser.add_argument('--profile', action='store_true', help='where a training step spends its time')
+    parser.add_argument('--no-memory', action='store_true', help='leave out peak memory, which needs more processes')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--out', default='work_dirs/benchmark/throughput.json',
+                        help='result file; tables (.md) and pictures (.png) are written beside it')
+    parser.add_argument('--report', metavar='JSON', help="measure nothing: write this result file's tables, pictures")
+    return parser.parse_args()
+
+
+def check(args):
+    if not args.configs and not args.against:
+        raise UserError('nothing to measure: give config files, --against stock, or --report FILE.')
+    if args.rounds < 8:
+        raise UserError(f'--rounds is {args.rounds}; wanted: at least 8, so that both halves can be compared.')
+    try:
+        torch.empty(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f'--device {args.device} is not there: {str(error).splitlines()[0]}. Next: --device cpu.') from error
+    if 'fp16' in args.dtype and args.device == 'cpu':
+        raise UserError('--dtype fp16 is for CUDA; a CPU has --dtype bf16.')
+
+
+def measure(args):
+    names = ([benchmark.STOCK] if args.against else []) + args.configs
+    layouts = ('nchw', 'nhwc') if args.layout == 'best' else (args.layout, )
+    result = dict(environment=environment(args.device), runs=[], loaders=[], profiles=[])
+    if args.against:
+        result['stock'] = benchmark.stock_config()[1]
+    combinations = list(itertools.product(args.part, args.mode, args.dtype))
+    for i, (part, mode, dtype) in enumerate(combinations, 1):
+        setting = benchmark.Setting(mode, part, args.batch_size, args.size, dtype, args.compile, args.device)
+        with tqdm(total=args.rounds + 2, unit='round', desc=f'{i}/{len(combinations)} {part} {mode} {dtype}') as bar:
+            run = benchmark.run(
+                names, setting, layouts, args.cfg_options, args.rounds, memory=not args.no_memory,
+                progress=bar.update, report=bar.write)
+        result['runs'].append(run)
+        if args.profile and part == 'segmentor' and mode == 'train':
+            for best in benchmark.best_layouts(run['results']):
+                result['profiles'].append(benchmark.profile(best['name'], args.cfg_options, setting, best['layout']))
+        write_json(args.out, result)  # what is measured stays, whatever comes next
+    if args.data:
+        add_loader(args, names, result)
+        write_json(args.out, result)
+    return result
+
+
+def add_loader(args, names, result):
+    name = next(name for name in names if name != benchmark.STOCK)
+    setting = benchmark.Setting(**result['runs'][0]['setting'])
+    loader = benchmark.measure_loader(benchmark.candidate_config(name, args.cfg_options), setting)
+    step = next(row for row in benchmark.summarize(result['runs'][0]) if row['name'] == name)
+    slower = loader['images_per_s'] < step['images_per_s']
+    result['loaders'].append(dict(
+        loader, label=step['label'], step_images_per_s=step['images_per_s'],
+        bottleneck='data loading (more num_workers, or faster storage)' if slower else 'the step'))
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    if args.report:
+        if not Path(args.report).is_file():
+            raise UserError(f'--report: no such file: {args.report}')
+        result, out = json.loads(Path(args.report).read_text()), args.report
+    else:
+        check(args)
+        result, out = measure(args), args.out
+    markdown = Path(out).with_suffix('.md')
+    write_report(result, markdown)
+    print(report(result))
+    print(f'Wrote {out}, {markdown} and the pictures beside them.')
+
+
+if __name__ == '__main__':
+    main()
