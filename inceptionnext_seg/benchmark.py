@@ -1,6 +1,7 @@
 """Throughput of segmentors and backbones, side by side: candidates, steps, limits, and where the time goes."""
 import copy
 import itertools
+import math
 import multiprocessing
 import resource
 import statistics
@@ -179,9 +180,18 @@ class ProductTraffic(TorchDispatchMode):
         return out
 
 
+def convolution_backward_flops(grad_shape, image_shape, weight_shape, bias, stride, padding, dilation, transposed,
+                               output_padding, groups, output_mask, out_shape=None, **settings):
+    """The gradients of input and of weight cost as much as the forward each; torch's own formula forgets ``groups``."""
+    positions = grad_shape if not transposed else image_shape
+    macs = positions[0] * math.prod(positions[2:]) * math.prod(weight_shape)
+    return 2 * macs * sum(map(bool, output_mask[:2]))
+
+
 def count_products(step):
     """MACs and bytes of one step's convolutions and matrix products, forward and, in training, backward."""
-    flops, traffic = FlopCounterMode(display=False), ProductTraffic()
+    corrected = {torch.ops.aten.convolution_backward: convolution_backward_flops}
+    flops, traffic = FlopCounterMode(display=False, custom_mapping=corrected), ProductTraffic()
     with traffic, flops:
         step()
     return flops.get_total_flops() // 2, traffic.nbytes

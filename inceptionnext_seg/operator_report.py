@@ -21,10 +21,11 @@ from .measure import markdown_table, replacing, write_text
 from .operators import GROUPINGS, KERNELS, MODES, PARALLEL, PARTIAL, PROBE, Case, Table
 
 COLOURS = dict(nchw='tab:blue', nhwc='tab:orange')
-# What the conditions of a result are, in the order in which tables list them.
+# The order in which tables list the conditions of a case.
+LAYOUT_AND_MODE = [(layout, mode) for mode in MODES for layout in ('nchw', 'nhwc')]
+# What is compared with a depthwise 7×7.
 TOKEN_MIXERS = [('copy', (1, 1), 1.0), ('square', (5, 5), 1.0), ('square', (3, 3), 1.0), *PARTIAL, *PARALLEL,
                 ('sequential', (7, 7), 1.0), ('sequential', (11, 11), 1.0)]
-LAYOUT_AND_MODE = [(layout, mode) for mode in MODES for layout in ('nchw', 'nhwc')]
 
 
 # Words for numbers

@@ -95,6 +95,14 @@ def test_a_convolution_moves_its_input_weight_and_output_once():
     assert nbytes == 4 * (2 * 4 * 64 + 6 * 4 * 9 + 2 * 6 * 64)
 
 
+@pytest.mark.parametrize('groups', [1, 8])
+def test_a_backward_convolution_costs_two_forwards_whatever_its_groups(groups):
+    convolution = torch.nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)
+    x = torch.randn(2, 8, 6, 6, requires_grad=True)
+    macs, _ = count_products(lambda: convolution(x).sum().backward())
+    assert macs == 3 * 2 * 6 * 6 * 8 * (8 // groups) * 9
+
+
 def test_the_limit_is_the_longer_of_arithmetic_and_traffic():
     peaks = dict(macs_per_second=1e9, bytes_per_second=1e8)
     assert limit_seconds(2e9, 1e7, peaks) == 2.0
