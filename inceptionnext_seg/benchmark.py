@@ -23,9 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from .environment import synchronize
 from .errors import UserError
 from .launch import load_config
-from .measure import DTYPES, MEMORY_FORMATS, interleave, machine_peaks, median_interval, ratio, synchronize
+from .measure import DTYPES, MEMORY_FORMATS, interleave, machine_peaks, median_interval, ratio
 
 STOCK = 'stock'
 

@@ -24,7 +24,8 @@ from scipy.stats import DegenerateDataWarning, bootstrap, ttest_ind
 
 from .environment import environment
 from .errors import UserError
-from .measure import describe_ratio, markdown_table, replacing, write_json, write_text
+from .measure import describe_ratio
+from .result_files import markdown_table, replacing, write_json, write_text
 
 FORMAT = 'inceptionnext_seg comparison 1'
 METRICS = ('mIoU', 'mAcc', 'aAcc')

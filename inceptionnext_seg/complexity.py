@@ -14,7 +14,7 @@ from mmseg.models import UPerHead
 from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
-from .measure import markdown_table
+from .result_files import markdown_table
 
 # The last sentence is held for every row by tests/test_complexity.py.
 COUNTED = (

@@ -1,19 +1,19 @@
-"""What a result was measured with, and writing it: every result file names its command, versions and machine."""
+"""What a result was measured with: every result file names its command, versions and machine."""
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
-import shlex
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 DISTRIBUTIONS = dict(
     torch=('torch', ), torchvision=('torchvision', ), timm=('timm', ), mmengine=('onedl-mmengine', 'mmengine'),
     mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite'), mmsegmentation=('onedl-mmsegmentation', 'mmsegmentation'),
     numpy=('numpy', ))
+TUNING_VARIABLES = ('MALLOC_', 'OMP_', 'GOMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'PYTORCH_CUDA_ALLOC_CONF')
 
 
 def versions():
@@ -46,35 +46,53 @@ def device_name(device):
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
 
 
-def command_line():
-    """The command, without the folders in front of the interpreter and the script."""
-    script, *arguments = sys.argv
-    script = Path(script)
-    if script.is_absolute():
-        script = Path(os.path.relpath(script)) if script.is_relative_to(Path.cwd()) else Path(script.name)
-    return shlex.join(['python', str(script), *arguments])
+def relative_command(argv):
+    """The command line as a reader can repeat it, without the machine's own paths.
+
+    An absolute path below the working directory becomes relative to it; of any other, the name is left.
+    """
+    here = Path.cwd()
+
+    def shorten(argument):
+        option, equals, value = argument.rpartition('=')
+        path = Path(value)
+        if path.is_absolute():
+            value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+        return f'{option}{equals}{value}'
+
+    return ' '.join(['python', *map(shorten, argv)])
 
 
 def environment(device=None):
-    """Command, versions, device, threads and date, to be kept beside every figure. ``device`` is the default one."""
+    """What a result file says of its origin: command, date, versions, device, threads. No host name and no path.
+
+    ``device`` is by default the GPU where there is one.
+    """
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    return dict(
-        command=command_line(), versions=versions(), device=device.type, device_name=device_name(device),
-        cpu=cpu_name(), cpu_cores=os.cpu_count(), threads=torch.get_num_threads(), platform=platform.system(),
+    described = dict(
+        command=relative_command(sys.argv), versions=versions(), device=device.type, device_name=device_name(device),
+        cpu=cpu_name(), cpu_cores=os.cpu_count(), cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=torch.get_num_threads(),
+        # Allocators and thread pools that are told to behave otherwise than they do by themselves.
+        variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING_VARIABLES)},
+        # More than the processors here: others were working too, and the intervals are the wider for it.
+        load_average=round(psutil.getloadavg()[0], 1),
+        platform=platform.system(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'))
+    if device.type == 'cuda':
+        described.update(
+            cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
+            convolutions_use_tf32=torch.backends.cudnn.allow_tf32)
+    return described
 
 
-def synchronize(device):
-    """Wait for the device: its work is asynchronous, so a clock read before it has ended measures nothing."""
+def synchronize(device, backend=None):
+    """Wait until ``device`` has done what was asked of it. A CPU has, when a call returns.
+
+    Args:
+        device (torch.device | str): Any device type of torch.
+        backend: What has ``synchronize``; by default torch's own module for the device type, such as ``torch.cuda``.
+    """
     device = torch.device(device)
     if device.type != 'cpu':
-        torch.get_device_module(device).synchronize(device)
-
-
-def write_json(path, content):
-    """Write ``content`` to ``path``, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
-    temporary.replace(path)
+        (backend or torch.get_device_module(device)).synchronize(device)

@@ -14,7 +14,8 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from .environment import environment, synchronize, write_json
+from .environment import environment, synchronize
+from .result_files import write_json
 
 
 def peak_memory():

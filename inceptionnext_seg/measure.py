@@ -5,14 +5,10 @@ fake one. Times are in seconds, memory in bytes, arithmetic in multiply-accumula
 """
 import contextlib
 import itertools
-import json
 import math
-import os
 import pathlib
 import random
-import re
 import statistics
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -23,7 +19,7 @@ import psutil
 import torch
 from scipy.stats import bootstrap, mannwhitneyu
 
-from . import environment as origin
+from .environment import synchronize
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 MEMORY_FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -32,16 +28,6 @@ MEMORY_FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 # Time
 
 
-def synchronize(device, backend=None):
-    """Wait until ``device`` has done what was asked of it. A CPU has, when a call returns.
-
-    Args:
-        device (torch.device | str): Any device type of torch.
-        backend: What has ``synchronize``; by default torch's own module for the device type, such as ``torch.cuda``.
-    """
-    device = torch.device(device)
-    if device.type != 'cpu':
-        (backend or getattr(torch, device.type)).synchronize()
 
 
 @dataclass
@@ -348,79 +334,3 @@ def machine_peaks(device, dtype, *, matrix_size=None, cache_bytes=None, rounds=2
         copy_working_set=2 * source.nbytes,
         cache_copy_working_set=2 * near_source.nbytes,
         seconds={name: sample.seconds for name, sample in samples.items()})
-
-
-# Result files
-
-
-def relative_command(argv):
-    """The command line as a reader can repeat it, without the machine's own paths.
-
-    An absolute path below the working directory becomes relative to it; of any other, the name is left.
-    """
-    here = pathlib.Path.cwd()
-
-    def shorten(argument):
-        option, equals, value = argument.rpartition('=')
-        path = pathlib.Path(value)
-        if path.is_absolute():
-            value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
-        return f'{option}{equals}{value}'
-
-    return ' '.join(['python', *map(shorten, argv)])
-
-
-TUNING_VARIABLES = ('MALLOC_', 'OMP_', 'GOMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'PYTORCH_CUDA_ALLOC_CONF')
-
-
-def environment(device):
-    """What a result file says of its origin: command, date, versions, device, threads. No host name and no path."""
-    device = torch.device(device)
-    described = dict(
-        origin.environment(device),
-        command=relative_command(sys.argv),
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        # Allocators and thread pools that are told to behave otherwise than they do by themselves.
-        variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING_VARIABLES)},
-        # More than the processors here: others were working too, and the intervals are the wider for it.
-        load_average=round(psutil.getloadavg()[0], 1))
-    if device.type == 'cuda':
-        described.update(
-            cuda=torch.version.cuda,
-            cudnn=torch.backends.cudnn.version(),
-            convolutions_use_tf32=torch.backends.cudnn.allow_tf32)
-    return described
-
-
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path beside ``path``, with its suffix, that replaces it when the block ends without an error."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path, text):
-    """Write ``text`` as UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
-
-
-def write_json(path, result):
-    """Write a result file, whole or not at all; a list of numbers, such as raw samples, takes one line."""
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r'\[\s+([-+\d.e,\s]+?)\s+\]', lambda m: f'[{" ".join(m.group(1).split())}]', text)
-    write_text(path, text + '\n')
-
-
-def markdown_table(header, rows):
-    """A Markdown table; columns of numbers stand to the right."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    is_number = re.compile(r'[-+–\d*]|$').match
-    rule = ['--:' if all(is_number(row[i]) for row in rows) else ':--' for i in range(len(header))]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in (header, rule, *rows))

@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator
 
 from . import operators
 from .errors import UserError
-from .measure import markdown_table, replacing, write_text
 from .operators import GROUPINGS, KERNELS, MODES, PARALLEL, PARTIAL, PROBE, Case, Table
+from .result_files import markdown_table, replacing, write_text
 
 COLOURS = dict(nchw='tab:blue', nhwc='tab:orange')
 # The order in which tables list the conditions of a case.

@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from .checkpoint import load_model
-from .environment import write_json
 from .errors import UserError
+from .result_files import write_json
 from .scenes import CLASSES_USED
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')

@@ -5,7 +5,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from .benchmark import summarize
-from .measure import describe_ratio, markdown_table, replacing, write_text
+from .measure import describe_ratio
+from .result_files import markdown_table, replacing, write_text
 
 matplotlib.use('Agg')
 

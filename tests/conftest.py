@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +29,12 @@ def write_split(root, split, count):
         mask[:4] = 255
         Image.fromarray(image.astype(np.uint8)).save(root / 'images' / split / f'{i}.jpg', quality=95)
         Image.fromarray(mask).save(root / 'annotations' / split / f'{i}.png')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread():
+    """Small operators gain nothing from threads, and on a busy machine lose much to waiting for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')

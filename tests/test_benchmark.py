@@ -8,8 +8,8 @@ import torch
 
 from inceptionnext_seg import benchmark
 from inceptionnext_seg.benchmark import Setting, Step, StepClock, count_products, limit_seconds
+from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.measure import environment
 from inceptionnext_seg.throughput_report import report, write_report
 
 ROOT = Path(__file__).parents[1]

@@ -29,15 +29,6 @@ from inceptionnext_seg.errors import UserError
 SMALL = dict(depths=(1, 1, 1, 1), dims=(16, 32, 48, 64))
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Small operators gain nothing from threads, and on a busy machine lose much to waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randomize(model, seed=0):
     """Draw every weight and statistic, at a scale at which each one moves the output."""
     generator = torch.Generator().manual_seed(seed)

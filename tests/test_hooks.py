@@ -14,8 +14,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from inceptionnext_seg import environment
-from inceptionnext_seg.environment import write_json
 from inceptionnext_seg.hooks import MetricsFileHook, ThroughputHook, images_of
+from inceptionnext_seg.result_files import write_json
 
 # Seconds of each part of a run, exact in binary.
 LOAD, STEP, PREDICT, OVERHEAD = 0.25, 2.0, 0.5, 64.0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inceptionnext_seg import measure
+from inceptionnext_seg import environment, measure, result_files
 from inceptionnext_seg.measure import InputPool, Interval, PeakMemory, interleave
 
 
@@ -265,13 +265,13 @@ def test_the_command_keeps_no_path_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     argv = [str(tmp_path / 'tools' / 'benchmark_ops.py'), '--out', '/elsewhere/of/mine/out.json',
             f'--report={tmp_path}/a/b.json', '--size', '7']
-    assert measure.relative_command(argv) == (
+    assert environment.relative_command(argv) == (
         'python tools/benchmark_ops.py --out out.json --report=a/b.json --size 7')
 
 
 def test_the_environment_tells_what_decides_a_time_and_not_where(root, monkeypatch):
     monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1000')
-    described = measure.environment('cpu')
+    described = environment.environment('cpu')
     assert {'command', 'date', 'versions', 'device', 'device_name', 'cpu', 'threads', 'platform',
             'load_average', 'cpu_capability'} <= set(described)
     assert torch.__version__.startswith(described['versions']['torch'])
@@ -285,7 +285,7 @@ def test_the_environment_tells_what_decides_a_time_and_not_where(root, monkeypat
 def test_a_result_file_reads_back_and_keeps_raw_samples_on_one_line(tmp_path):
     result = dict(name='n×1', seconds=[0.25, 1e-05, 3], nested=[dict(a=[], b=[1, 2])], words=['a', 'b'])
     path = tmp_path / 'new folder' / 'result.json'
-    measure.write_json(path, result)
+    result_files.write_json(path, result)
     text = path.read_text(encoding='utf-8')
     assert json.loads(text) == result
     assert '[0.25, 1e-05, 3]' in text
@@ -293,10 +293,10 @@ def test_a_result_file_reads_back_and_keeps_raw_samples_on_one_line(tmp_path):
 
 def test_a_result_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'result.json'
-    measure.write_json(path, dict(good=1))
+    result_files.write_json(path, dict(good=1))
     with pytest.raises(ValueError):
-        measure.write_json(path, dict(bad=math.nan))
-    with pytest.raises(RuntimeError), measure.replacing(path) as temporary:
+        result_files.write_json(path, dict(bad=math.nan))
+    with pytest.raises(RuntimeError), result_files.replacing(path) as temporary:
         temporary.write_text('half of')
         raise RuntimeError
     assert json.loads(path.read_text()) == dict(good=1)
@@ -304,12 +304,12 @@ def test_a_result_file_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_a_temporary_name_keeps_the_suffix_which_tells_matplotlib_the_format(tmp_path):
-    with measure.replacing(tmp_path / 'figure.png') as temporary:
+    with result_files.replacing(tmp_path / 'figure.png') as temporary:
         assert temporary.suffix == '.png'
         assert temporary.parent == tmp_path
         temporary.write_bytes(b'')
 
 
 def test_columns_of_numbers_stand_to_the_right():
-    assert measure.markdown_table(['what', 'how much'], [['a', 1.5], ['b', '–']]).splitlines() == [
+    assert result_files.markdown_table(['what', 'how much'], [['a', 1.5], ['b', '–']]).splitlines() == [
         '| what | how much |', '| :-- | --: |', '| a | 1.5 |', '| b | – |']

@@ -24,15 +24,6 @@ SMALL = dict(depths=(1, 1, 1, 1), dims=(16, 32, 48, 64))
 SIZES = ((224, 224), (97, 131))
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Small operators gain nothing from threads, and on a busy machine lose much to waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randomize(model, seed=0):
     """Draw weights, biases, layer scales and BatchNorm statistics at which every layer moves the output."""
     generator = torch.Generator().manual_seed(seed)

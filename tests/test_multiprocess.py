@@ -33,15 +33,6 @@ default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=-1))
 """
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Threads cost more than they give where the images are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def run_folder(work_dir):
     folder, = (path.parent for path in work_dir.glob('*/metrics.json'))
     return folder

@@ -1,6 +1,9 @@
 import re
 import runpy
+import shutil
 from pathlib import Path
+
+from inceptionnext_seg.launch import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -21,3 +24,17 @@ def test_every_file_that_the_readme_links_to_or_runs_is_there():
 def test_every_tool_is_in_the_readmes_table():
     tools = {path.name for path in (ROOT / 'tools').glob('*.py')} - {'readme.py'}
     assert {tool for tool in tools if f'`tools/{tool}' not in README} == set()
+
+
+def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
+    block, = re.findall(r"```python\n(_base_ = \['upernet_inceptionnext_a_camvid.py'\].*?)```", README, flags=re.DOTALL)
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    path = tmp_path / 'configs/my_data.py'
+    path.write_text(block)
+    cfg = load_config(path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert loader.dataset.data_root == 'data/mine'
+        assert loader.dataset.metainfo.classes == ('cat', 'dog') and len(loader.dataset.metainfo.palette) == 2
+        assert loader.dataset.pipeline[0].type == 'LoadImageFromFile'
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
+    assert cfg.model.backbone.type == 'InceptionNeXt'

@@ -54,15 +54,6 @@ def assert_table(text):
     assert re.search(r'aAcc: [\d.]+ +mIoU: [\d.]+ +mAcc: [\d.]+', text)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Threads cost more than they give where the images are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # Training, resuming, testing
 
 

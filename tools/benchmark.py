@@ -12,8 +12,10 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from inceptionnext_seg import benchmark
+from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.measure import DTYPES, environment, write_json
+from inceptionnext_seg.measure import DTYPES
+from inceptionnext_seg.result_files import write_json
 from inceptionnext_seg.throughput_report import report, write_report
 
 

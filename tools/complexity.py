@@ -9,10 +9,10 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from inceptionnext_seg.complexity import COUNTED, count, to_dict, to_markdown
-from inceptionnext_seg.environment import environment, write_json
+from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.launch import load_config
-from inceptionnext_seg.measure import write_text
+from inceptionnext_seg.result_files import write_json, write_text
 
 
 def parse_args():

@@ -8,9 +8,11 @@ import re
 import statistics
 from pathlib import Path
 
+from inceptionnext_seg.benchmark import summarize
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.measure import markdown_table, write_text
+from inceptionnext_seg.measure import describe_ratio
 from inceptionnext_seg.paper import MMSEGMENTATION_CONVNEXT, UPERNET
+from inceptionnext_seg.result_files import markdown_table, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'
@@ -62,7 +64,22 @@ def camvid():
         ['backbone', 'mIoU, mean ± standard deviation', 'seeds', 'training images/s, median', 'peak memory MiB'], rows)
 
 
-BLOCKS = dict(mini_run=mini_run, paper=paper, camvid=camvid)
+def throughput():
+    """Each candidate in its faster layout, as a ratio to the first, from the file that tools/benchmark.py wrote."""
+    path = RESULTS / 'throughput_cpu.json'
+    if not path.is_file():
+        return ''
+    rows = []
+    for run in json.loads(path.read_text())['runs']:
+        setting = run['setting']
+        first, *others = summarize(run)
+        rows.append([f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}', f'{first["images_per_s"]:.3g}',
+                     *(describe_ratio(other['speedup']) for other in others)])
+    header = ['', f'{first["label"]}, images/s', *(f'{other["label"]}, ratio (95 %)' for other in others)]
+    return markdown_table(header, rows)
+
+
+BLOCKS = dict(mini_run=mini_run, paper=paper, camvid=camvid, throughput=throughput)
 
 
 def filled(text):
