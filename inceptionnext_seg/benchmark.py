@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .environment import synchronize
 from .errors import UserError
 from .launch import load_config
-from .measure import DTYPES, MEMORY_FORMATS, interleave, machine_peaks, median_interval, ratio
+from .measure import DTYPES, MEMORY_FORMATS, InputPool, interleave, machine_peaks, median_interval, ratio
 
 STOCK = 'stock'
 
@@ -95,30 +95,34 @@ def build(cfg, setting, layout):
     return model.train(setting.mode == 'train')
 
 
-def synthetic_batches(cfg, setting, layout, count=4):
-    """Random images (B, 3, S, S) with labels, uniform over the classes; ``count`` batches take turns."""
-    classes = cfg.model.decode_head.num_classes
+def cold_images(setting, layout):
+    """Endless random images (B, 3, S, S) that the last-level cache does not hold.
+
+    Candidates of one comparison share it: the second would find in the cache what the first has read.
+    """
+    shape = (setting.batch_size, 3, setting.size, setting.size)
+    return InputPool(torch.float32, setting.device).rotation(shape, MEMORY_FORMATS[layout])
+
+
+def random_labels(classes, setting, count=4):
+    """Endless lists of B samples with labels (1, S, S), uniform over the classes; ``count`` lists take turns."""
     generator = torch.Generator().manual_seed(0)
-    batches = []
-    for _ in range(count):
-        shape = (setting.batch_size, 3, setting.size, setting.size)
-        images = torch.randn(shape, generator=generator).to(setting.device, memory_format=MEMORY_FORMATS[layout])
-        labels = torch.randint(0, classes, (setting.batch_size, 1, setting.size, setting.size), generator=generator)
-        batches.append((images, [
-            SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=dict(
-                img_shape=(setting.size, setting.size), ori_shape=(setting.size, setting.size),
-                pad_shape=(setting.size, setting.size), padding_size=[0, 0, 0, 0]))
-            for label in labels.to(setting.device)]))
-    return itertools.cycle(batches)
+    sides = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (setting.size, setting.size))
+    labels = torch.randint(0, classes, (count, setting.batch_size, 1, setting.size, setting.size), generator=generator)
+    return itertools.cycle([
+        [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=dict(sides, padding_size=[0, 0, 0, 0]))
+         for label in batch] for batch in labels.to(setting.device)])
 
 
 class Step:
-    """One training or inference step of one candidate; calling it takes the next batch."""
+    """One training or inference step of one candidate; calling it takes the next of ``images``."""
 
-    def __init__(self, cfg, setting, layout):
+    def __init__(self, cfg, setting, layout, images=None):
         self.setting, self.layout = setting, layout
         self.model = build(cfg, setting, layout)
-        self.batches = synthetic_batches(cfg, setting, layout)
+        self.batches = zip(
+            images or cold_images(setting, layout), random_labels(cfg.model.decode_head.num_classes, setting),
+            strict=False)
         self.forward = getattr(self, f'{setting.part}_{setting.mode}')
         if setting.mode == 'train':
             fp16 = setting.dtype == 'fp16'
@@ -253,7 +257,8 @@ def fit_batch(names, cfg_options, setting, layouts, report):
     """One trial step of every candidate; out of memory halves the batch of all, so that they stay comparable."""
     while True:
         try:
-            steps = {(name, layout): Step(candidate_config(name, cfg_options), setting, layout)
+            images = {layout: cold_images(setting, layout) for layout in layouts}
+            steps = {(name, layout): Step(candidate_config(name, cfg_options), setting, layout, images[layout])
                      for name in names for layout in layouts}
             for step in steps.values():
                 step()

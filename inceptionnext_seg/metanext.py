@@ -70,7 +70,7 @@ class DWConv2d(nn.Conv2d):
 
 @MODELS.register_module()
 class InceptionDWConv2d(nn.Module):
-    """Inception depthwise convolution (paper, section 3.2), (B, C, H, W) to the same.
+    """Inception depthwise convolution (arXiv:2303.16900), (B, C, H, W) to the same.
 
     The channels are split, in this order, into identity | square k×k | band 1×k (along the width) | band k×1 (along
     the height); the three convolutions run in parallel on ``int(channels * branch_ratio)`` channels each, and their
@@ -117,7 +117,7 @@ class ConvMlp(nn.Module):
 
 
 class MetaNeXtBlock(nn.Module):
-    """``x + drop_path(gamma * mlp(norm(token_mixer(x))))`` (paper, figure 3), (B, C, H, W) to the same."""
+    """``x + drop_path(gamma * mlp(norm(token_mixer(x))))``, (B, C, H, W) to the same."""
 
     def __init__(self, channels, token_mixer, norm_cfg, act_cfg, mlp_ratio, drop_path_rate, layer_scale_init_value):
         super().__init__()
@@ -193,7 +193,8 @@ class MetaNeXt(BaseModule):
         act_cfg (dict): Activation of the MLP.
         frozen_stages (int): -1 trains everything, 0 freezes the stem, k the stem and the first k stages. Norms of
             frozen parts stay in eval mode. Output norms are new in segmentation and are never frozen.
-        norm_eval (bool): Keep every BatchNorm of the backbone in eval mode while training.
+        norm_eval (bool): Keep every BatchNorm of the backbone in eval mode while training, new output norms too, which
+            then never learn their statistics: choose an ``out_norm_cfg`` without any, such as LN2d.
         with_cp (bool): Gradient checkpointing, block by block; gradients and BatchNorm statistics stay the same.
         token_mixer (dict | list[dict] | None): Config of the token mixer, or one per stage. It is laid over the one of
             ``arch`` where the type is the same or not given. None is the one of ``arch``.
@@ -348,7 +349,7 @@ class MetaNeXt(BaseModule):
 
 @MODELS.register_module()
 class InceptionNeXt(MetaNeXt):
-    __doc__ = MetaNeXt.__doc__.replace('A MetaNeXt backbone', 'InceptionNeXt (paper, tables 1 and 9)', 1)
+    __doc__ = MetaNeXt.__doc__.replace('A MetaNeXt backbone', 'InceptionNeXt', 1)
 
     mlp_ratios = (4, 4, 4, 3)
     token_mixer = dict(type='InceptionDWConv2d', square_kernel_size=3, band_kernel_size=11, branch_ratio=1 / 8)
@@ -366,7 +367,7 @@ class ConvNeXt(MetaNeXt):
     __doc__ = MetaNeXt.__doc__.replace('A MetaNeXt backbone', 'ConvNeXt, the baseline', 1)
 
     token_mixer = dict(type='DWConv2d', kernel_size=7)
-    # tiny, small, base: ConvNeXt paper, section 3. atto to nano: timm/models/convnext.py.
+    # tiny, small, base: facebookresearch/ConvNeXt. atto to nano: timm/models/convnext.py.
     arch_settings = dict(
         atto=dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
         femto=dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384)),

@@ -40,6 +40,14 @@ class TickingClock:
         return self.now
 
 
+@pytest.fixture(scope='module', autouse=True)
+def small_cache():
+    """The pool of cold images is twice the last-level cache, which can be hundreds of megabytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('inceptionnext_seg.measure.last_level_cache', lambda device: 2**20)
+        yield
+
+
 @pytest.fixture(scope='module')
 def result():
     run = benchmark.run([INCEPTIONNEXT, CONVNEXT], TINY, ('nchw', 'nhwc'), SMALL, rounds=8, warmup=1, memory=False)
@@ -62,6 +70,12 @@ def test_the_layout_reaches_images_and_weights(layout):
     weight = step.model.backbone.stages[1].downsample[1].weight
     for tensor in (images, weight):
         assert tensor.is_contiguous(memory_format=torch.channels_last) == (layout == 'nhwc')
+
+
+def test_candidates_share_images_that_do_not_come_twice_before_the_cache_has_lost_them():
+    _, steps = benchmark.fit_batch([INCEPTIONNEXT, CONVNEXT], SMALL, Setting('infer', size=64), ('nchw', ), print)
+    seen = [next(step.batches)[0].data_ptr() for _ in range(2) for step in steps.values()]
+    assert len(set(seen)) == 4
 
 
 def test_inference_gives_class_numbers_at_the_size_of_the_image():
@@ -128,7 +142,7 @@ def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
 
 def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypatch):
     class Hungry:
-        def __init__(self, cfg, setting, layout):
+        def __init__(self, cfg, setting, layout, images):
             self.setting = setting
 
         def __call__(self):
@@ -145,7 +159,7 @@ def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypat
 
 
 def test_out_of_memory_with_one_image_is_a_user_error(monkeypatch):
-    def out_of_memory(cfg, setting, layout):
+    def out_of_memory(cfg, setting, layout, images):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(benchmark, 'Step', out_of_memory)
