@@ -92,7 +92,8 @@ def build(cfg, setting, layout):
     model = MODELS.build(cfg.model)
     model = (model if setting.part == 'segmentor' else model.backbone).to(
         setting.device, memory_format=MEMORY_FORMATS[layout])
-    return model.train(setting.mode == 'train')
+    model.train(setting.mode == 'train')  # mmpretrain's ConvNeXt returns nothing from it
+    return model
 
 
 def cold_images(setting, layout):

@@ -132,6 +132,12 @@ def test_stock_is_mmsegmentations_own_config_with_the_norm_of_one_process():
     assert origin == "mmpretrain's ConvNeXt"
 
 
+@pytest.mark.slow
+def test_the_stock_backbone_takes_a_step_by_itself():
+    pytest.importorskip('mmpretrain', reason='onedl-mmpretrain is not installed')
+    Step(benchmark.stock_config()[0], Setting('infer', 'backbone', batch_size=1, size=32), 'nchw')()
+
+
 def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     monkeypatch.delitem(sys.modules, 'mmpretrain.models', raising=False)
