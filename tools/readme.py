@@ -24,7 +24,7 @@ def excerpt_of(work_dir):
     logs = sorted(Path(work_dir).glob('*/*.log'))
     if not logs:
         raise UserError(f'--run {work_dir}: no log below it. Wanted: the work_dir of a run of tools/train.py.')
-    text = re.sub(r'^\d{4}/\d\d/\d\d [\d:]+ - mmengine - INFO - ', '', logs[-1].read_text(), flags=re.MULTILINE)
+    text = re.sub(r'^(?:\d{4}/)?\d\d/\d\d [\d:]+ - mmengine - INFO - ', '', logs[-1].read_text(), flags=re.MULTILINE)
     training = re.findall(r'^Iter\(train\).*$', text, flags=re.MULTILINE)[-1]
     table = re.findall(r'^\+-.*?\n\n?(?=\S+\(|[A-Z])', text, flags=re.MULTILINE | re.DOTALL)[-1].rstrip()
     evaluation = re.findall(r'^Iter\(val\) .*aAcc.*$', text, flags=re.MULTILINE)[-1]
