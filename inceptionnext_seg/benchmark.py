@@ -374,10 +374,12 @@ class StepClock:
                 value for head, output in zip(heads(model), logits, strict=True)
                 for name, value in head.loss_by_feat(output, samples).items() if 'loss' in name)
             self.mark('loss forward')
+        # A tensor's hook runs when the node that made it is about to, and autograd takes the latest nodes first: where
+        # the first of the logits, or of the features, is reached, all of the loss, or of the heads, is done.
         hooks = [
-            torch.autograd.graph.register_multi_grad_hook(logits, lambda grads: self.mark('loss backward')),
             torch.autograd.graph.register_multi_grad_hook(
-                [f for f in features if f.requires_grad], lambda grads: self.mark('head backward'))]
+                tensors, lambda grad, part=part: self.mark(part), mode='any')
+            for tensors, part in ((logits, 'loss backward'), (features, 'head backward'))]
         loss.backward()
         self.mark('backbone backward')
         for hook in hooks:
@@ -411,7 +413,8 @@ def profile(name, cfg_options, setting, layout, steps=3):
     totals = sorted(((getattr(e, attribute) / 1e6, e.key) for e in profiler.key_averages()), reverse=True)
     by_operator = {key: seconds for seconds, key in totals[:12]}
     by_operator['other'] = sum(seconds for seconds, _ in totals[12:])
-    return dict(name=name, label=candidate_label(name), layout=layout, by_part=by_part, by_operator=by_operator)
+    return dict(name=name, label=candidate_label(name), layout=layout, dtype=setting.dtype, by_part=by_part,
+                by_operator=by_operator)
 
 
 # Real batches

@@ -82,7 +82,8 @@ def draw_profile(profiles, path):
             axes.bar(range(len(profiles)), values, bottom=bottoms, label=name.replace('aten::', ''),
                      color=colours[i % len(colours)])
             bottoms = [b + v for b, v in zip(bottoms, values, strict=True)]
-        axes.set_xticks(range(len(profiles)), [f'{p["label"]}\n{p["layout"]}' for p in profiles], fontsize=7)
+        labels = [f'{p["label"]}, {p["dtype"]}, {p["layout"]}' for p in profiles]
+        axes.set_xticks(range(len(profiles)), labels, fontsize=7, rotation=20, ha='right')
         axes.set_ylabel('seconds of one training step')
         axes.set_title('by part of the network' if key == 'by_part' else 'by operator (self time)')
         axes.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
