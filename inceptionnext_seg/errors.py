@@ -8,7 +8,10 @@ class UserError(RuntimeError):
 
 
 def exit_on_user_error(main):
-    """Decorate a tool's ``main``: a :class:`UserError` becomes ``error: message`` on stderr and exit code 2."""
+    """Decorate a tool's ``main``: a :class:`UserError` becomes ``error: message`` on stderr and exit code 2.
+
+    Ctrl-C becomes one line and exit code 130, as from a shell.
+    """
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):
@@ -17,5 +20,8 @@ def exit_on_user_error(main):
         except UserError as error:
             print(f'error: {error}', file=sys.stderr)
             sys.exit(2)
+        except KeyboardInterrupt:
+            print('interrupted', file=sys.stderr)
+            sys.exit(130)
 
     return wrapped

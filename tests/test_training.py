@@ -2,6 +2,7 @@
 import os
 import re
 import socket
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -371,3 +372,22 @@ def test_two_cpu_processes_train_as_one_full_batch_and_share_their_statistics(tm
                 torch.testing.assert_close(found['state'][f'network.{name}'], value, rtol=0, atol=1e-10)
             torch.testing.assert_close(found['state']['norm.running_mean'], mean, rtol=0, atol=1e-12)
             assert found['losses'] == pytest.approx(losses, rel=1e-6)
+
+
+@pytest.mark.parametrize(('on_cuda', 'processes', 'norm'), [
+    (True, 2, nn.SyncBatchNorm), (True, 1, nn.BatchNorm2d), (False, 2, nn.BatchNorm2d)])
+def test_batchnorm_is_synchronized_where_several_cuda_processes_train_and_there_alone(
+        monkeypatch, on_cuda, processes, norm):
+    wrapped = {}
+
+    def wrap(self, module, device_ids=None, **settings):
+        nn.Module.__init__(self)
+        wrapped.update(module=module, device_ids=device_ids)
+
+    monkeypatch.setattr(training.MMDistributedDataParallel, '__init__', wrap)
+    monkeypatch.setattr(training, 'get_world_size', lambda: processes)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    monkeypatch.setattr(network, 'parameters', lambda: iter([SimpleNamespace(is_cuda=on_cuda)]))
+    AnyDeviceDistributedDataParallel(network, device_ids=[0])
+    assert isinstance(wrapped['module'][1], nn.SyncBatchNorm) == (norm is nn.SyncBatchNorm)
+    assert wrapped['device_ids'] == ([0] if on_cuda else None)
