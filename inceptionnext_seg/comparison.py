@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from scipy.stats import DegenerateDataWarning, bootstrap, ttest_ind
 
 from .environment import environment
@@ -35,6 +36,7 @@ RESAMPLES = 9999
 LARGEST_JSON = 200_000
 LARGEST_CURVE = 200
 SHOWN_CLASSES = 10
+# More candidates than colours are compared in tables, and named in the one picture that has room for them.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')  # Okabe and Ito: told apart by everyone
 
 
@@ -421,6 +423,11 @@ def colour_of(i):
     return COLOURS[i % len(COLOURS)]
 
 
+def has_colours(candidates):
+    """Whether there are few enough to be told apart by colour."""
+    return len(candidates) <= len(COLOURS)
+
+
 def common_points(series):
     """Iterations that all series have, and their values there as (series, iterations)."""
     common = sorted(set.intersection(*({iteration for iteration, _ in points} for points in series)))
@@ -484,16 +491,49 @@ def classes_figure(names, rows, reference):
 
 def speed_figure(points, xlabel):
     """Scatter of speed and accuracy. ``points``: per candidate (name, [(images/s, mIoU) of each run])."""
-    figure, (ax, ) = new_figure(1, 5.6, 3.8)
+    few = has_colours(points)
+    figure, (ax, ) = new_figure(1, *((5.6, 3.8) if few else (7.6, 5.2)))
+    means = []
     for i, (name, runs) in enumerate(points):
         x, y = np.array(runs).T
-        if len(runs) > 1:
+        means.append((x.mean(), y.mean()))
+        if len(runs) > 1 and few:
             ax.scatter(x, y, s=22, color=colour_of(i), alpha=0.5, linewidths=0)
-        ax.scatter(x.mean(), y.mean(), s=90, color=colour_of(i), label=name, edgecolors='white', linewidths=1, zorder=3)
-    ax.margins(0.2)
+        elif len(runs) > 1:
+            ax.errorbar(*means[-1], [[y.mean() - y.min()], [y.max() - y.mean()]], [[x.mean() - x.min()],
+                        [x.max() - x.mean()]], color=colour_of(0), alpha=0.35, linewidth=1)
+        # Among many, the reference alone has another colour.
+        ax.scatter(*means[-1], s=90 if few else 36, color=colour_of(i) if few else COLOURS[i == 0],
+                   label=name, edgecolors='white', linewidths=1, zorder=3)
+    ax.margins(0.2 if few else 0.12)
     ax.set(xlabel=xlabel, ylabel='mIoU (%)')
-    ax.legend(frameon=False)
+    if few:
+        ax.legend(frameon=False)
+    else:
+        label_points(ax, means, [name for name, _ in points])
     return png(figure)
+
+
+def label_points(ax, points, names):
+    """Write each name beside its point, at the first place where it covers no other name or point, if there is one."""
+    ax.figure.draw_without_rendering()
+    pixels = ax.transData.transform(points)
+    taken = [Bbox.from_extents(x - 4, y - 4, x + 4, y + 4) for x, y in pixels]
+    places = [(dx, dy) for distance in (6, 14, 24) for dx, dy in (
+        (distance, 0), (-distance, 0), (0, distance), (0, -distance), (distance, distance), (-distance, distance),
+        (distance, -distance), (-distance, -distance))]
+    for point, name in zip(points, names, strict=True):
+        for dx, dy in places:
+            text = ax.annotate(name, point, (dx, dy), textcoords='offset points', fontsize=8,
+                               ha=('right', 'center', 'left')[np.sign(dx) + 1],
+                               va=('top', 'center', 'bottom')[np.sign(dy) + 1])
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+            if (dx, dy) != places[-1]:
+                text.remove()
+        taken.append(box)
 
 
 # The report: a list of blocks (kind, content), which Markdown and HTML are written from
@@ -535,6 +575,47 @@ def mean_text(values):
     return f'{mean} ± {number(statistics.stdev(values))}' if len(values) > 1 else mean
 
 
+def overview_section(content):
+    """One row a candidate: what it costs, reaches and processes, and its differences to the first.
+
+    Parameters and MACs are there where ``content`` has a ``complexity`` of each candidate, as a sweep counts them.
+    """
+    candidates, complexity = content['candidates'], content.get('complexity')
+    reference = candidates[0]
+    rows = []
+    for i, candidate in enumerate(candidates):
+        miou, first = values_of(candidate, 'mIoU'), values_of(reference, 'mIoU')
+        row = [candidate['name']]
+        if complexity:
+            cost = complexity[candidate['name']]
+            row += [f'{cost["parameters"] / 1e6:.2f} M', f'{cost["macs"] / 1e9:.2f} G']
+        row += [mean_text(miou), len(miou)]
+        if i:
+            seeds = welch(miou, first)
+            images = Difference(*content['paired'][i - 1]['mIoU']) if content['paired'] else Difference(seeds.value)
+            row += [signed(seeds.value), interval_text(seeds), interval_text(images),
+                    verdict(seeds, candidate['name'], reference['name'])]
+        else:
+            row += ['–'] * 4
+        speeds = [t['images_per_s'] for run in candidate['runs'] if (t := throughput_of(run, 'train'))]
+        rows.append([*row, number(statistics.median(speeds) if speeds else None)])
+    costs = ['parameters', 'MACs'] if complexity else []
+    yield 'heading', 'Overview'
+    yield 'table', (['candidate', *costs, 'mIoU (%)', 'n', f'minus {reference["name"]}', '95 % over seeds',
+                     '95 % over images', 'result over seeds', 'training images/s'], rows)
+    text = ('mIoU is mean ± standard deviation over n runs, each with another seed. Differences have two intervals: '
+            'over seeds (Welch) for what other seeds would do, and over images (paired bootstrap) for what other '
+            'images would do to these very checkpoints. Each interval is for itself: of twenty candidates without any '
+            'difference about one would seem to have one. Images/s are medians of the runs themselves, and only '
+            'indicative.')
+    if complexity:
+        sizes = dict.fromkeys('×'.join(map(str, cost['shape'])) for cost in complexity.values())
+        text += f' Parameters include the auxiliary head, MACs do not; MACs of one image of {listing(sizes)} pixels.'
+    yield 'text', text
+    if content.get('note'):
+        yield 'text', content['note']
+
+
 def accuracy_section(candidates):
     """Over seeds: means, standard deviations, each run, and Welch's intervals of the differences to the first."""
     reference, *others = candidates
@@ -552,13 +633,15 @@ def accuracy_section(candidates):
     if len(lengths) > 1:
         yield 'text', ('**The runs were not evaluated at the same iteration**, so the differences below are also '
                        'differences in training length.')
+    if not others:
+        return
     yield 'table', (
         [f'minus {reference["name"]}', 'metric', 'difference', '95 % interval', 'result'],
         [[c['name'], metric, signed(d.value), interval_text(d), verdict(d, c['name'], reference['name'])]
          for c in others for metric in METRICS for d in [welch(values_of(c, metric), values_of(reference, metric))]])
     yield 'text', ("Difference of the means in percentage points, with Welch's interval (`scipy.stats.ttest_ind`, "
                    'variances not assumed equal). It covers what the choice of the seed does, not that of the images.')
-    for other in others:
+    for other in others if has_colours(candidates) else ():
         yield 'text', seeds_limit(other, reference)
 
 
@@ -585,6 +668,8 @@ def seeds_limit(other, reference):
 def images_section(content):
     """Over images: the paired bootstrap of mIoU and of the classes that differ most."""
     reference, *others = content['candidates']
+    if not others:
+        return
     yield 'heading', 'The same images, paired'
     if not content['paired']:
         missing = [run['path'] for run in all_runs(content['candidates']) if not run['counts']]
@@ -805,9 +890,12 @@ def report(content, stem):
     """
     candidates = content['candidates']
     reference, *others = candidates
-    pictures, blocks = {}, [('title', content['title']), *summary(content), *accuracy_section(candidates),
+    few = has_colours(candidates)
+    first = [*(summary(content) if few else ()),
+             *(overview_section(content) if 'complexity' in content or not few else ())]
+    pictures, blocks = {}, [('title', content['title']), *first, *accuracy_section(candidates),
                             *images_section(content)]
-    rows = class_rows(content)
+    rows = class_rows(content) if few else []
     if rows:
         picture = f'{stem}_classes.png'
         pictures[picture] = classes_figure(
@@ -819,8 +907,9 @@ def report(content, stem):
         picture = f'{stem}_speed.png'
         pictures[picture] = speed_figure(points, xlabel)
         blocks += [('heading', 'Speed and accuracy'), ('image', (picture, 'mIoU against images per second'))]
-        blocks += [('text', 'Large points are means over the runs, small ones the runs.')]
-    curves = curves_figure(candidates)
+        blocks += [('text', 'Large points are means over the runs, small ones the runs.' if few else
+                    'Points are means over the runs; the bars reach from the lowest to the highest run.')]
+    curves = curves_figure(candidates) if few else None
     if curves:
         picture = f'{stem}_curves.png'
         pictures[picture] = curves

@@ -48,21 +48,30 @@ def check_folders(cfg, loaders):
             holds no image.
     """
     for loader in loaders:
-        dataset = (cfg.get(loader) or {}).get('dataset')
-        if not dataset or dataset.type == 'MiniADE20KDataset':
+        dataset = (cfg.get(loader) or {}).get('dataset') or {}
+        parts = {f'{loader}.dataset': dataset}
+        if 'datasets' in dataset:  # ConcatDataset
+            parts = {f'{loader}.dataset.datasets.{i}': part for i, part in enumerate(dataset.datasets)}
+        options = ' '.join(f'{key}.data_root=PATH' for key in parts)
+        for part in parts.values():
+            if part and part.type != 'MiniADE20KDataset':
+                check_folders_of(part, loader, options)
+
+
+def check_folders_of(dataset, loader, options):
+    """Look for the folders of one data set; ``options`` are those of the command line that name another place."""
+    for kind, folder in dataset.get('data_prefix', {}).items():
+        path = Path(dataset.get('data_root') or '') / (folder or '')
+        if path.is_dir():
+            if kind == 'img_path':
+                check_images(path, dataset)
             continue
-        for kind, folder in dataset.get('data_prefix', {}).items():
-            path = Path(dataset.get('data_root') or '') / (folder or '')
-            if path.is_dir():
-                if kind == 'img_path':
-                    check_images(path, dataset)
-                continue
-            prepare = ('python tools/prepare_ade20k.py --download' if dataset.type == 'ADE20KDataset' else
-                       f'put or link the data there (ln -s /path/to/your/data {dataset.get("data_root")})')
-            raise UserError(f'data not found: {loader} looked for the folder {path} (from {Path.cwd()}).\n'
-                            f'  To prepare it:            {prepare}\n'
-                            f'  To use another place:     --cfg-options {loader}.dataset.data_root=PATH\n'
-                            f'  To try without any data:  {EMBEDDED}')
+        prepare = ('python tools/prepare_ade20k.py --download' if dataset.type == 'ADE20KDataset' else
+                   f'put or link the data there (ln -s /path/to/your/data {dataset.get("data_root")})')
+        raise UserError(f'data not found: {loader} looked for the folder {path} (from {Path.cwd()}).\n'
+                        f'  To prepare it:            {prepare}\n'
+                        f'  To use another place:     --cfg-options {options}\n'
+                        f'  To try without any data:  {EMBEDDED}')
 
 
 def check_images(path, dataset):

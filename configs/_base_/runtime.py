@@ -3,7 +3,7 @@ default_scope = 'mmseg'
 custom_imports = dict(
     imports=[
         'inceptionnext_seg', 'inceptionnext_seg.training', 'inceptionnext_seg.hooks', 'inceptionnext_seg.datasets',
-        'inceptionnext_seg.evaluation'
+        'inceptionnext_seg.evaluation', 'inceptionnext_seg.heads'
     ],
     allow_failed_imports=False)
 env_cfg = dict(
@@ -26,4 +26,4 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='LogitsTTAModel')

@@ -4,7 +4,7 @@ _base_ = ['runtime.py']
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='MetaNeXtDecayOptimWrapperConstructor',
     paramwise_cfg=dict(decay_rate=1.0, decay_type='stage_wise', num_layers=6))
 param_scheduler = [

@@ -1,0 +1,5 @@
+# Longer bands, 11 instead of 9: how far must the token mixer see? Square and branch ratio stay. 11 is the band of the
+# larger variants.
+_base_ = ['upernet_inceptionnext_a_baseline_mini.py']
+
+model = dict(backbone=dict(token_mixer=dict(band_kernel_size=11)))

@@ -1,0 +1,11 @@
+# MMSegmentation's convnext-base_upernet recipe: drop path 0.4, learning-rate decay over 12 layers.
+_base_ = ['upernet_convnext_t_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        arch='base',
+        drop_path_rate=0.4,
+        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/convnext/convnext_base_1k_224_ema.pth')),
+    decode_head=dict(in_channels=[128, 256, 512, 1024]),
+    auxiliary_head=dict(in_channels=512))
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

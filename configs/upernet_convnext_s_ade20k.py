@@ -1,0 +1,9 @@
+# MMSegmentation's convnext-small_upernet recipe: drop path 0.3, learning-rate decay over 12 layers.
+_base_ = ['upernet_convnext_t_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        drop_path_rate=0.3,
+        init_cfg=dict(checkpoint='https://dl.fbaipublicfiles.com/convnext/convnext_small_1k_224_ema.pth')))
+optim_wrapper = dict(paramwise_cfg=dict(num_layers=12))

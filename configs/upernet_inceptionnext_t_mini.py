@@ -1,0 +1,4 @@
+# InceptionNeXt-T on the embedded set, under the small UperNet and the recipe of the atto variant.
+_base_ = ['upernet_convnext_t_mini.py']
+
+model = dict(backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')))
