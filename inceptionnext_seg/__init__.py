@@ -30,6 +30,12 @@ def release(version):
 
 require(torch='2.4', timm='1.0', mmengine='0.10')
 
+from .ablations import PartialInceptionDWConv2d  # noqa: E402
+from .deploy import fuse_for_inference  # noqa: E402
 from .metanext import ConvNeXt, InceptionDWConv2d, InceptionNeXt, MetaNeXt  # noqa: E402
+from .replace import replace_depthwise  # noqa: E402
 
-__all__ = ['ConvNeXt', 'InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt']
+__all__ = [
+    'ConvNeXt', 'InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt', 'PartialInceptionDWConv2d', 'fuse_for_inference',
+    'replace_depthwise'
+]

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from .decoding import BlockedEncoderDecoder
 from .environment import synchronize
 from .errors import UserError
 from .launch import load_config
@@ -88,6 +89,7 @@ def build(cfg, setting, layout):
     cfg = copy.deepcopy(cfg)
     cfg.model.backbone.init_cfg = None
     cfg.model.data_preprocessor.size = None
+    cfg.model.test_cfg = dict(mode='whole')
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model = (model if setting.part == 'segmentor' else model.backbone).to(
@@ -128,8 +130,9 @@ class Step:
         if setting.mode == 'train':
             fp16 = setting.dtype == 'fp16'
             self.scaler = torch.amp.GradScaler(setting.device, enabled=fp16)
+            fused = cfg.optim_wrapper.optimizer.get('fused', False)
             self.optimizer = torch.optim.AdamW(
-                (p for p in self.model.parameters() if p.requires_grad), lr=1e-4, weight_decay=0.05)
+                (p for p in self.model.parameters() if p.requires_grad), lr=1e-4, weight_decay=0.05, fused=fused)
         if setting.compile:
             self.forward = torch.compile(self.forward)
 
@@ -146,7 +149,10 @@ class Step:
 
     def segmentor_infer(self, images, samples):
         # Whole images, whatever the config's test mode: a sliding window would measure the window.
-        return self.model.encode_decode(images, [sample.metainfo for sample in samples]).argmax(1)
+        metas = [sample.metainfo for sample in samples]
+        if isinstance(self.model, BlockedEncoderDecoder):
+            return self.model.encode_decode_argmax(images, metas)
+        return self.model.encode_decode(images, metas).argmax(1)
 
     def backbone_infer(self, images, samples):
         return self.model(images)

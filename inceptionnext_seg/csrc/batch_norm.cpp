@@ -1,0 +1,169 @@
+// Batch normalization of NHWC maps as (count, channels) matrices, with an optional ReLU: each pass reads its maps once.
+//
+// Sums are of 64 pixels in the compute type, then in double; the second moment of these is taken about the first one's
+// value, so that neither a large mean nor a pixel far from it cancels it. Threads share the pixels; their sums are added
+// in a fixed order.
+#include <algorithm>
+#include <vector>
+
+#include "lanes.h"
+
+namespace {
+
+constexpr int64_t block = 64;
+
+template <class E, class Body> inline void over_channels(int64_t channels, Body body) {
+    using Wide = lanes_of<E, true>;
+    int64_t c = 0;
+    for (; c + Wide::count <= channels; c += Wide::count) body(typename Wide::type(), c);
+    for (; c < channels; ++c) body(E(), c);
+}
+
+template <class V, class E> inline V broadcast(E value) { return V() * E(0) + value; }
+
+template <class V> inline V positive(V condition_value, V value) {
+    const V zero = value - value;
+    return condition_value > zero ? value : zero;
+}
+
+struct Sum {
+    void operator()(int64_t, int64_t, int64_t, double a, double b, double& first, double& second) const {
+        first += a;
+        second += b;
+    }
+};
+
+// Calls rows(begin, end, first, second) on each thread's pixels, block by block, and adds what it leaves in the two sums.
+template <class E, class Rows, class Add = Sum>
+void two_sums(int64_t count, int64_t channels, double* first, double* second, int threads, Rows rows,
+              Add add = Add()) {
+    const int64_t parts = std::max<int64_t>(1, std::min<int64_t>(threads * 4, count / block));
+    std::vector<double> partial(parts * 2 * channels, 0.);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t part = 0; part < parts; ++part) {
+        std::vector<E> sums(2 * channels);
+        double* total = partial.data() + part * 2 * channels;
+        const int64_t end = count * (part + 1) / parts;
+        for (int64_t begin = count * part / parts; begin < end; begin += block) {
+            const int64_t last = std::min(end, begin + block);
+            rows(begin, last, sums.data(), sums.data() + channels);
+            for (int64_t c = 0; c < channels; ++c)
+                add(begin, last, c, sums[c], sums[channels + c], total[c], total[channels + c]);
+        }
+    }
+    for (int64_t c = 0; c < channels; ++c) {
+        first[c] = second[c] = 0;
+        for (int64_t part = 0; part < parts; ++part) {
+            first[c] += partial[part * 2 * channels + c];
+            second[c] += partial[part * 2 * channels + channels + c];
+        }
+    }
+}
+
+template <class T, class E = typename compute<T>::type>
+void statistics(const T* x, double* mean, double* variance, int64_t count, int64_t channels, int threads) {
+    const auto about_own_first = [&](int64_t begin, int64_t end, E* first, E* second) {
+        over_channels<E>(channels, [&](auto tag, int64_t c) {
+            using V = decltype(tag);
+            const V shift = load<V>(x + begin * channels + c);
+            V sum = shift - shift, squares = sum;
+            for (int64_t row = begin; row < end; ++row) {
+                const V d = load<V>(x + row * channels + c) - shift;
+                sum += d;
+                squares += d * d;
+            }
+            store(first + c, sum);
+            store(second + c, squares);
+        });
+    };
+    const auto about_first_of_all = [&](int64_t begin, int64_t end, int64_t c, double sum, double squares,
+                                        double& first, double& second) {
+        const double n = double(end - begin), d = double(load<E>(x + begin * channels + c)) - load<E>(x + c);
+        first += sum + n * d;
+        second += squares + d * (2 * sum + n * d);
+    };
+    two_sums<E>(count, channels, mean, variance, threads, about_own_first, about_first_of_all);
+    for (int64_t c = 0; c < channels; ++c) {
+        const double shift = load<E>(x + c), d = mean[c] / count;
+        variance[c] = std::max(0., variance[c] / count - d * d);
+        mean[c] = shift + d;
+    }
+}
+
+// y = scale x + shift, and its ReLU.
+template <class T, class E = typename compute<T>::type>
+void transform(const T* x, const E* scale, const E* shift, T* y, bool relu, int64_t count, int64_t channels,
+               int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < count; ++row)
+        over_channels<E>(channels, [&](auto tag, int64_t c) {
+            using V = decltype(tag);
+            const V v = load<V>(x + row * channels + c) * load<V>(scale + c) + load<V>(shift + c);
+            // Written so that NaN passes, as in torch.
+            store(y + row * channels + c, relu ? (v < v - v ? v - v : v) : v);
+        });
+}
+
+// Sums of g and of g (x - mean), where g is the gradient behind the ReLU.
+template <class T, class E = typename compute<T>::type>
+void gradient_sums(const T* grad, const T* x, const E* scale, const E* shift, const E* mean, double* sum,
+                   double* product, bool relu, int64_t count, int64_t channels, int threads) {
+    two_sums<E>(count, channels, sum, product, threads, [&](int64_t begin, int64_t end, E* first, E* second) {
+        over_channels<E>(channels, [&](auto tag, int64_t c) {
+            using V = decltype(tag);
+            const V a = load<V>(scale + c), b = load<V>(shift + c), m = load<V>(mean + c);
+            V s = broadcast<V>(E(0)), p = s;
+            for (int64_t row = begin; row < end; ++row) {
+                const V v = load<V>(x + row * channels + c);
+                V g = load<V>(grad + row * channels + c);
+                if (relu) g = positive<V>(v * a + b, g);
+                s += g;
+                p += g * (v - m);
+            }
+            store(first + c, s);
+            store(second + c, p);
+        });
+    });
+}
+
+// dx = scale g + slope x + offset.
+template <class T, class E = typename compute<T>::type>
+void gradient(const T* grad, const T* x, const E* scale, const E* shift, const E* slope, const E* offset, T* out,
+              bool relu, int64_t count, int64_t channels, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < count; ++row)
+        over_channels<E>(channels, [&](auto tag, int64_t c) {
+            using V = decltype(tag);
+            const V v = load<V>(x + row * channels + c), a = load<V>(scale + c);
+            V g = load<V>(grad + row * channels + c);
+            if (relu) g = positive<V>(v * a + load<V>(shift + c), g);
+            store(out + row * channels + c, a * g + load<V>(slope + c) * v + load<V>(offset + c));
+        });
+}
+
+}  // namespace
+
+#define SYMBOLS(suffix, T)                                                                                          \
+    extern "C" void statistics_##suffix(const T* x, double* mean, double* variance, int64_t count,                  \
+                                        int64_t channels, int64_t threads) {                                        \
+        statistics<T>(x, mean, variance, count, channels, int(threads));                                            \
+    }                                                                                                               \
+    extern "C" void transform_##suffix(const T* x, const compute<T>::type* scale, const compute<T>::type* shift,    \
+                                       T* y, int64_t relu, int64_t count, int64_t channels, int64_t threads) {      \
+        transform<T>(x, scale, shift, y, relu, count, channels, int(threads));                                      \
+    }                                                                                                               \
+    extern "C" void gradient_sums_##suffix(const T* grad, const T* x, const compute<T>::type* scale,                \
+                                           const compute<T>::type* shift, const compute<T>::type* mean,             \
+                                           double* sum, double* product, int64_t relu, int64_t count,               \
+                                           int64_t channels, int64_t threads) {                                     \
+        gradient_sums<T>(grad, x, scale, shift, mean, sum, product, relu, count, channels, int(threads));           \
+    }                                                                                                               \
+    extern "C" void gradient_##suffix(const T* grad, const T* x, const compute<T>::type* scale,                     \
+                                      const compute<T>::type* shift, const compute<T>::type* slope,                 \
+                                      const compute<T>::type* offset, T* out, int64_t relu, int64_t count,          \
+                                      int64_t channels, int64_t threads) {                                          \
+        gradient<T>(grad, x, scale, shift, slope, offset, out, relu, count, channels, int(threads));                \
+    }
+SYMBOLS(f32, float)
+SYMBOLS(bf16, bf16)
+SYMBOLS(f64, double)

@@ -1,0 +1,77 @@
+// Lanes: a short vector of the compute type, and loads and stores of float, double and bfloat16 into it.
+//
+// GCC's and Clang's vector extensions: the compiler splits a vector wider than the processor's own, so that the same
+// source is right everywhere and wide where the machine is.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class T> struct compute { using type = float; };
+template <> struct compute<double> { using type = double; };
+
+// 64 bytes of the compute type, or one element for what is left of a row.
+template <class T, bool wide> struct lanes_of;
+template <> struct lanes_of<float, true> {
+    static constexpr int count = 16;
+    typedef float type __attribute__((vector_size(64)));
+};
+template <> struct lanes_of<double, true> {
+    static constexpr int count = 8;
+    typedef double type __attribute__((vector_size(64)));
+};
+template <> struct lanes_of<float, false> {
+    static constexpr int count = 1;
+    using type = float;
+};
+template <> struct lanes_of<double, false> {
+    static constexpr int count = 1;
+    using type = double;
+};
+
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+
+template <class V, class T> inline V load(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <class V, class T> inline void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
+
+template <> inline float load<float, bf16>(const bf16* p) {
+    const uint32_t bits = uint32_t(p->bits) << 16;
+    float v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+template <> inline lanes_of<float, true>::type load<lanes_of<float, true>::type, bf16>(const bf16* p) {
+    u16x16 half;
+    std::memcpy(&half, p, sizeof half);
+    const u32x16 bits = __builtin_convertvector(half, u32x16) << 16;
+    lanes_of<float, true>::type v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+// Round to nearest, ties to even, as torch does; NaN stays NaN.
+template <> inline void store<float, bf16>(bf16* p, float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    p->bits = v != v ? 0x7fc0 : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+template <> inline void store<lanes_of<float, true>::type, bf16>(bf16* p, lanes_of<float, true>::type v) {
+    u32x16 bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    const u32x16 nan = (u32x16)(v != v);
+    bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    bits = (nan & 0x7fc0) | (~nan & bits);
+    const u16x16 half = __builtin_convertvector(bits, u16x16);
+    std::memcpy(p, &half, sizeof half);
+}
