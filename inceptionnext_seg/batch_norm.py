@@ -20,7 +20,7 @@ def kernel(name, dtype, argument_types):
 
 
 @torch.library.custom_op('inceptionnext_seg::moments', mutates_args=(), device_types='cpu')
-def moments(x: torch.Tensor) -> list[torch.Tensor]:
+def moments(x: torch.Tensor) -> native.TENSORS:
     """Mean and biased variance, float64 (C, ), of a map (B, C, H, W) in channels_last. They have no gradients."""
     mean, variance = (torch.empty(x.shape[1], dtype=torch.float64) for _ in range(2))
     kernel('statistics', x.dtype, STATISTICS)(
@@ -35,7 +35,7 @@ def _(x):
 
 @torch.library.custom_op('inceptionnext_seg::batch_norm_act', mutates_args=(), device_types='cpu')
 def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float,
-            relu: bool) -> list[torch.Tensor]:
+            relu: bool) -> native.TENSORS:
     """The normalized map, and float64 mean and biased variance (C, ) of ``x``."""
     x = x.contiguous(memory_format=torch.channels_last)
     mean, variance = moments(x)
@@ -60,7 +60,7 @@ def _(x, weight, bias, eps, relu):
 
 @torch.library.custom_op('inceptionnext_seg::batch_norm_act_backward', mutates_args=(), device_types='cpu')
 def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
-             variance: torch.Tensor, eps: float, relu: bool) -> list[torch.Tensor]:
+             variance: torch.Tensor, eps: float, relu: bool) -> native.TENSORS:
     """Gradients to the map, the weight and the bias."""
     grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
     count, channels, dtype = x.numel() // x.shape[1], x.shape[1], winograd.compute_dtype(x.dtype)
@@ -92,6 +92,8 @@ def setup_context(ctx, inputs, output):
 
 
 def autograd_backward(ctx, grads):
+    if grads[0] is None:
+        return (None, ) * 5
     return (*backward(grads[0], *ctx.saved_tensors, ctx.eps, ctx.relu), None, None)
 
 

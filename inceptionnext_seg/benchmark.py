@@ -24,10 +24,12 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
 from .decoding import BlockedEncoderDecoder
+from .deploy import fuse_for_inference
 from .environment import synchronize
 from .errors import UserError
 from .launch import load_config
 from .measure import DTYPES, MEMORY_FORMATS, InputPool, interleave, machine_peaks, median_interval, ratio
+from .metanext import DWConv2d, InceptionDWConv2d
 
 STOCK = 'stock'
 
@@ -39,7 +41,8 @@ class Setting:
     Attributes:
         mode (str): 'train' is forward, loss, backward and AdamW step; 'infer' is forward to class numbers.
         part (str): 'segmentor' with its heads, or 'backbone' alone (its loss: the mean of its outputs).
-        batch_size (int), size (int): Images of a step, and their height and width in pixels.
+        batch_size (int), size (int), width (int | None): Images of a step, their height, and their width in pixels
+            where that is another.
         dtype (str): 'fp32', or 'bf16' / 'fp16' by autocast.
         compile (bool): torch.compile of the forward.
     """
@@ -50,6 +53,11 @@ class Setting:
     dtype: str = 'fp32'
     compile: bool = False
     device: str = 'cpu'
+    width: int | None = None
+
+    @property
+    def image_size(self):
+        return self.size, self.width or self.size
 
 
 # Candidates
@@ -74,13 +82,55 @@ def stock_config():
     return cfg, "mmpretrain's ConvNeXt"
 
 
+# What makes a segmentor of ours fast, each with the options that take it out; the rest is stock's. A candidate's name
+# is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), or DEPLOYED.
+CHANGES = {
+    'fusion and 3×3 convolutions': {
+        'model.decode_head.fusion': 'plain', 'model.auxiliary_head.fusion': 'plain'},
+    'loss on low-resolution logits': {
+        'model.decode_head.upsampled_loss': False, 'model.auxiliary_head.upsampled_loss': False},
+    'token mixer in one pass': {'model.backbone.token_mixer.impl': 'torch'},
+    'blocks and patches': {'model.backbone.impl': 'torch'},
+    'class numbers by rows': {'model.test_cfg.keep_logits': True},
+    'fused AdamW': {'optim_wrapper.optimizer.fused': False}}
+IN_MODE = dict(train=set(CHANGES) - {'class numbers by rows'},
+               infer=set(CHANGES) - {'loss on low-resolution logits', 'fused AdamW'})
+NONE, ALL, DEPLOYED = 'none', 'all', 'deploy form'
+
+
+def variants(path, mode):
+    """Names of the config's ablation of speed: no change, each that has a part in ``mode`` alone, all together."""
+    changes = [change for change in CHANGES if change in IN_MODE[mode]]
+    return [f'{path}::{change}' for change in (NONE, *changes, ALL, *([DEPLOYED] if mode == 'infer' else []))]
+
+
 def candidate_config(name, cfg_options=None):
-    """The config behind a candidate's name: a path, or 'stock'."""
-    return stock_config()[0] if name == STOCK else load_config(name, cfg_options)
+    """The config behind a candidate's name: a path, with a change behind '::' or without, or 'stock'."""
+    if name == STOCK:
+        return stock_config()[0]
+    path, _, only = name.partition('::')
+    cfg = load_config(path, cfg_options)
+    if only in ('', ALL, DEPLOYED):
+        return cfg
+    options = {key: value for change, without in CHANGES.items() if change != only for key, value in without.items()}
+    absent = [] if cfg.model.get('auxiliary_head') else ['model.auxiliary_head.']
+    if cfg.model.backbone.type != 'InceptionNeXt':
+        absent.append('model.backbone.token_mixer.')
+    cfg.merge_from_dict({key: value for key, value in options.items() if not key.startswith(tuple(absent))})
+    return cfg
 
 
 def candidate_label(name):
-    return 'MMSegmentation stock ConvNeXt-T' if name == STOCK else Path(name).stem
+    if name == STOCK:
+        return 'MMSegmentation stock ConvNeXt-T'
+    path, _, change = name.partition('::')
+    return f'{Path(path).stem}: {change}' if change else Path(path).stem
+
+
+def layouts_of(cfg, setting, layouts):
+    """Layouts that a candidate has: a segmentor that keeps everything in channels_last has no other."""
+    keeps = cfg.model.type == 'BlockedEncoderDecoder' and cfg.model.get('channels_last', True)
+    return ('nhwc', ) if keeps and setting.part == 'segmentor' else layouts
 
 
 def build(cfg, setting, layout):
@@ -89,7 +139,7 @@ def build(cfg, setting, layout):
     cfg = copy.deepcopy(cfg)
     cfg.model.backbone.init_cfg = None
     cfg.model.data_preprocessor.size = None
-    cfg.model.test_cfg = dict(mode='whole')
+    cfg.model.test_cfg.mode = 'whole'
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model = (model if setting.part == 'segmentor' else model.backbone).to(
@@ -103,15 +153,15 @@ def cold_images(setting, layout):
 
     Candidates of one comparison share it: the second would find in the cache what the first has read.
     """
-    shape = (setting.batch_size, 3, setting.size, setting.size)
+    shape = (setting.batch_size, 3, *setting.image_size)
     return InputPool(torch.float32, setting.device).rotation(shape, MEMORY_FORMATS[layout])
 
 
 def random_labels(classes, setting, count=4):
-    """Endless lists of B samples with labels (1, S, S), uniform over the classes; ``count`` lists take turns."""
+    """Endless lists of B samples with labels (1, H, W), uniform over the classes; ``count`` lists take turns."""
     generator = torch.Generator().manual_seed(0)
-    sides = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), (setting.size, setting.size))
-    labels = torch.randint(0, classes, (count, setting.batch_size, 1, setting.size, setting.size), generator=generator)
+    sides = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), setting.image_size)
+    labels = torch.randint(0, classes, (count, setting.batch_size, 1, *setting.image_size), generator=generator)
     return itertools.cycle([
         [SegDataSample(gt_sem_seg=PixelData(data=label), metainfo=dict(sides, padding_size=[0, 0, 0, 0]))
          for label in batch] for batch in labels.to(setting.device)])
@@ -120,9 +170,11 @@ def random_labels(classes, setting, count=4):
 class Step:
     """One training or inference step of one candidate; calling it takes the next of ``images``."""
 
-    def __init__(self, cfg, setting, layout, images=None):
+    def __init__(self, cfg, setting, layout, images=None, deployed=False):
         self.setting, self.layout = setting, layout
         self.model = build(cfg, setting, layout)
+        if deployed:
+            fuse_for_inference(self.model, inplace=True)
         self.batches = zip(
             images or cold_images(setting, layout), random_labels(cfg.model.decode_head.num_classes, setting),
             strict=False)
@@ -171,13 +223,18 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
 
+def candidate_step(name, cfg_options, setting, layout, images=None):
+    return Step(candidate_config(name, cfg_options), setting, layout, images,
+                deployed=name.endswith(f'::{DEPLOYED}'))
+
+
 # Limits
 
 
 class ProductTraffic(TorchDispatchMode):
     """Counts the bytes that convolutions and matrix products must read and write, each operand once an operation."""
 
-    OPERATORS = ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm', 'linear')
+    OPERATORS = ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm', 'linear', 'resize_concat_conv2d', 'norm_mlp')
 
     def __init__(self):
         super().__init__()
@@ -223,7 +280,7 @@ def is_out_of_memory(error):
 
 def measure_memory(connection, name, cfg_options, setting, layout, threads):
     torch.set_num_threads(threads)
-    step = Step(candidate_config(name, cfg_options), setting, layout)
+    step = candidate_step(name, cfg_options, setting, layout)
     step()  # weights' gradients and optimizer state are there from the first step on
     step()
     connection.send(highest_memory(setting.device))
@@ -264,9 +321,11 @@ def fit_batch(names, cfg_options, setting, layouts, report):
     """One trial step of every candidate; out of memory halves the batch of all, so that they stay comparable."""
     while True:
         try:
-            images = {layout: cold_images(setting, layout) for layout in layouts}
-            steps = {(name, layout): Step(candidate_config(name, cfg_options), setting, layout, images[layout])
-                     for name in names for layout in layouts}
+            keys = [(name, layout) for name in names
+                    for layout in layouts_of(candidate_config(name, cfg_options), setting, layouts)]
+            images = {layout: cold_images(setting, layout) for _, layout in keys}
+            steps = {(name, layout): candidate_step(name, cfg_options, setting, layout, images[layout])
+                     for name, layout in keys}
             for step in steps.values():
                 step()
             return setting, steps
@@ -274,7 +333,8 @@ def fit_batch(names, cfg_options, setting, layouts, report):
             if not is_out_of_memory(error):
                 raise
             if setting.batch_size == 1:
-                raise UserError(f'out of memory with one image of {setting.size}×{setting.size} on {setting.device}. '
+                size = '×'.join(map(str, setting.image_size))
+                raise UserError(f'out of memory with one image of {size} on {setting.device}. '
                                 'Next: a smaller --size, --dtype bf16, or --part backbone.') from error
             smaller = Setting(**{**vars(setting), 'batch_size': setting.batch_size // 2})
             report(f'out of memory at batch {setting.batch_size}: every candidate goes on with {smaller.batch_size}')
@@ -421,6 +481,39 @@ def profile(name, cfg_options, setting, layout, steps=3):
     by_operator['other'] = sum(seconds for seconds, _ in totals[12:])
     return dict(name=name, label=candidate_label(name), layout=layout, dtype=setting.dtype, by_part=by_part,
                 by_operator=by_operator)
+
+
+# The token mixer
+
+
+def measure_mixer(setting, channels=96, size=64, batch_size=4, rounds=20, clock=time.perf_counter):
+    """``InceptionDWConv2d`` by its forms, a 7×7 depthwise convolution, and one copy of their input, channels_last.
+
+    Returns:
+        dict: The sizes, and ``seconds``, lists of samples by name and direction.
+    """
+    dtype = DTYPES[setting.dtype]
+    x, grad = (torch.randn(batch_size, channels, size, size, device=setting.device, dtype=dtype).to(
+        memory_format=torch.channels_last) for _ in range(2))
+    target = torch.empty_like(x)
+    mixers = dict({f'InceptionDWConv2d, {impl}': InceptionDWConv2d(channels, impl=impl) for impl in ('torch', 'auto')},
+                  **{'7×7 depthwise convolution': DWConv2d(channels)})
+    candidates = dict(copy=lambda: target.copy_(x))
+    for name, mixer in mixers.items():
+        mixer.to(setting.device, dtype, memory_format=torch.channels_last)
+
+        def forward(mixer=mixer):
+            with torch.inference_mode():
+                mixer(x)
+
+        def both(mixer=mixer, image=x.clone(memory_format=torch.preserve_format).requires_grad_()):
+            torch.autograd.grad(mixer(image), (image, *mixer.parameters()), grad)
+
+        candidates[f'{name}: forward'], candidates[f'{name}: forward and backward'] = forward, both
+    samples = interleave(candidates, rounds=rounds, min_sample=5e-3, clock=clock,
+                         synchronize=lambda: synchronize(setting.device))
+    return dict(dtype=setting.dtype, shape=list(x.shape), threads=torch.get_num_threads(),
+                seconds={name: sample.seconds for name, sample in samples.items()})
 
 
 # Real batches

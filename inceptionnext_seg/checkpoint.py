@@ -189,7 +189,10 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     Raises:
         UserError: Lists every missing and unexpected key and every shape that differs; nothing was loaded.
     """
+    from .deploy import Folded, refuse_unfused  # which imports the backbone, which imports this module
     own = module.state_dict()
+    if any(isinstance(part, Folded) for part in module.modules()):
+        refuse_unfused([key for key in state_dict if key not in own and key.endswith(('running_mean', 'gamma'))])
     # Counters, not weights: old checkpoints have none.
     missing = [key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')
                and not (may_be_missing and may_be_missing.search(key))]

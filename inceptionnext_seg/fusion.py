@@ -1,9 +1,9 @@
 """3×3 convolution of concatenated, resized maps, without resizing and without concatenating them.
 
 ``conv(cat(x0, up(x1), up(x2), …)) = conv(x0) + Σᵢ Σ_taps shift(up(tap(xᵢ)))``: a 3×3 convolution is a sum over nine
-taps of a 1×1 convolution and a shift; 1×1 convolutions mix channels and interpolation mixes positions, so the two commute.
-The taps run at a map's own resolution, where there are 4, 16 or 64 times fewer pixels, and interpolation and shift are
-one short sum along each axis. The function is the same and so are its parameters; rounding differs.
+taps of a 1×1 convolution and a shift; 1×1 convolutions mix channels and interpolation mixes positions, so the two
+commute. The taps run at a map's own resolution, where there are 4, 16 or 64 times fewer pixels, and interpolation and
+shift are one short sum along each axis. The function is the same and so are its parameters; rounding differs.
 
 Maps of the output's own size, and those hardly smaller, are convolved as usual; on a CPU by
 :mod:`inceptionnext_seg.winograd` where that is faster.
@@ -192,7 +192,7 @@ def channels_last_empty(shape, dtype):
 
 
 @torch.library.custom_op('inceptionnext_seg::resize_concat_conv2d', mutates_args=(), device_types='cpu')
-def native_forward(features: list[torch.Tensor], weight: torch.Tensor, bias: torch.Tensor | None, height: int,
+def native_forward(features: native.TENSORS, weight: torch.Tensor, bias: torch.Tensor | None, height: int,
                    width: int, align_corners: bool) -> torch.Tensor:
     size, batch, out_channels = (height, width), features[0].shape[0], weight.shape[0]
     out_dtype = features[0].dtype
@@ -231,8 +231,8 @@ def _(features, weight, bias, height, width, align_corners):
 
 
 @torch.library.custom_op('inceptionnext_seg::resize_concat_conv2d_backward', mutates_args=(), device_types='cpu')
-def native_backward(grad: torch.Tensor, features: list[torch.Tensor], weight: torch.Tensor, align_corners: bool,
-                    needs_weight: bool) -> list[torch.Tensor]:
+def native_backward(grad: torch.Tensor, features: native.TENSORS, weight: torch.Tensor, align_corners: bool,
+                    needs_weight: bool) -> native.TENSORS:
     """Gradients to the maps, then to the weight (empty where it needs none)."""
     size, batch, out_channels = tuple(grad.shape[2:]), grad.shape[0], weight.shape[0]
     dtype = winograd.compute_dtype(grad.dtype)
@@ -359,7 +359,7 @@ def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=F
     if device != 'meta' and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         features = [x if x.dtype == torch.float64 else x.to(dtype) for x in features]
-    impl = choose(impl, features, size)
+    impl = choose(impl, features, weight.shape[0], size)
     if impl == 'plain':
         return plain(features, weight, bias, size, align_corners)
     if impl == 'native':
@@ -368,7 +368,7 @@ def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=F
     return factorized(features, weight, bias, size, align_corners)
 
 
-def choose(impl, features, size):
+def choose(impl, features, out_channels, size):
     if impl not in IMPLS:
         raise ValueError(f'impl is {impl!r}; wanted one of {", ".join(map(repr, IMPLS))}')
     x = features[0]
@@ -381,7 +381,8 @@ def choose(impl, features, size):
     if x.device.type == 'meta' or native.runs_elsewhere():
         return 'plain'  # what is counted, or exported, is the model and not how it is computed here
     if on_cpu and has_kernels(x.dtype) and not (x.dtype == torch.bfloat16 and native.has_fast_bf16()):
-        return 'native'
+        small = not uses_winograd(x.shape[0], sum(x.shape[1] for x in features), out_channels, size)
+        return 'plain' if small and all(is_direct(x, size) for x in features) else 'native'
     return 'plain' if all(is_direct(x, size) for x in features) else 'torch'
 
 

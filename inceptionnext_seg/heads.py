@@ -9,6 +9,7 @@ and two of their own:
 """
 import torch
 import torch.nn as nn
+from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FCNHead, FPNHead, UPerHead
 from mmseg.models.utils import Upsample
 from mmseg.registry import MODELS
@@ -19,10 +20,13 @@ from .decoding import UpsampledLossMixin
 from .fusion import IMPLS, resize, resize_concat_conv2d
 from .pointwise import applies as pointwise_applies
 from .pointwise import patch_conv2d
+from .winograd import compute_dtype
 
 
 def is_plain(module, kernel, padding):
-    """Whether a ``ConvModule`` is a plain convolution of stride 1 with this kernel, then norm and activation."""
+    """Whether a module is a ``ConvModule`` of a plain convolution of stride 1 with this kernel, norm and activation."""
+    if not isinstance(module, ConvModule):
+        return False
     conv = module.conv
     return (type(conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act') and not module.with_spectral_norm
             and not module.with_explicit_padding and conv.kernel_size == (kernel, ) * 2 and conv.stride == (1, 1)
@@ -62,7 +66,7 @@ class FastConvMixin(UpsampledLossMixin):
             return super().cls_seg(feat)
         factors = None
         if self.dropout is not None and self.training:
-            factors = self.dropout(feat.new_ones(*feat.shape[:2], 1, 1, dtype=torch.float32)).flatten(1)
+            factors = self.dropout(feat.new_ones(*feat.shape[:2], 1, 1, dtype=compute_dtype(feat.dtype))).flatten(1)
         return patch_conv2d(feat, self.conv_seg, factors)
 
 

@@ -20,7 +20,7 @@ from timm.layers import DropPath, LayerNorm2d, trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import norm_mlp
+from . import inception_dwconv, norm_mlp
 from .batch_norm import batch_norm_act
 from .checkpoint import load_pretrained, to_metanext_names
 from .pointwise import patch_conv2d
@@ -100,21 +100,38 @@ class InceptionDWConv2d(nn.Module):
     The channels are split, in this order, into identity | square k×k | band 1×k (along the width) | band k×1 (along
     the height); the three convolutions run in parallel on ``int(channels * branch_ratio)`` channels each, and their
     outputs are concatenated in the same order. With ratio 1/8, five eighths of the channels pass unchanged.
+
+    Args:
+        impl (str): 'auto' takes one kernel for all of it where there is one, a C++ kernel on a CPU and a Triton kernel
+            on CUDA, and torch's operators elsewhere; 'torch', 'native' and 'triton' take just this one
+            (:func:`inceptionnext_seg.inception_dwconv.inception_dwconv2d`).
+
+    Raises:
+        ValueError: The branches have no channels or too many, a kernel size is even, or ``impl`` is no such name.
     """
 
-    def __init__(self, channels, square_kernel_size=3, band_kernel_size=11, branch_ratio=0.125):
+    def __init__(self, channels, square_kernel_size=3, band_kernel_size=11, branch_ratio=0.125, impl='auto'):
         super().__init__()
         branch = int(channels * branch_ratio)
         if not 0 < 3 * branch <= channels:
             raise ValueError(f'branch_ratio {branch_ratio} of {channels} channels gives {branch} channels a branch; '
                              f'wanted at least 1 and at most {channels // 3}')
         band, square = band_kernel_size, square_kernel_size
+        if not (band % 2 and square % 2):
+            raise ValueError(f'square_kernel_size is {square} and band_kernel_size {band}; wanted odd ones, with which '
+                             'the output has the size of the input')
+        if impl not in inception_dwconv.IMPLS:
+            raise ValueError(f'impl is {impl!r}; wanted one of {", ".join(map(repr, inception_dwconv.IMPLS))}')
+        self.impl = impl
         self.split_sizes = (channels - 3 * branch, branch, branch, branch)
         self.dwconv_hw = nn.Conv2d(branch, branch, square, padding=square // 2, groups=branch)
         self.dwconv_w = nn.Conv2d(branch, branch, (1, band), padding=(0, band // 2), groups=branch)
         self.dwconv_h = nn.Conv2d(branch, branch, (band, 1), padding=(band // 2, 0), groups=branch)
 
     def forward(self, x):
+        hw, w, h = self.dwconv_hw, self.dwconv_w, self.dwconv_h
+        if x.shape[1] == sum(self.split_sizes) and inception_dwconv.has_kernel(self.impl, x, hw.weight.dtype):
+            return inception_dwconv.apply_kernel(x, hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias)
         identity, square, width, height = x.split(self.split_sizes, dim=1)
         return torch.cat((identity, self.dwconv_hw(square), self.dwconv_w(width), self.dwconv_h(height)), dim=1)
 
@@ -160,7 +177,7 @@ class MetaNeXtBlock(nn.Module):
         if self.impl == 'auto':
             norm = self.norm if isinstance(self.norm, nn.BatchNorm2d) else None
             y = self.norm(y) if norm is None else y
-            if norm_mlp.applies(x, y, norm, self.mlp.act):
+            if norm_mlp.applies(x, y, norm, self.mlp.act, self.mlp.fc1.out_channels):
                 factors = None
                 if self.training and isinstance(self.drop_path, DropPath):
                     factors = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1, dtype=torch.float32)).flatten()

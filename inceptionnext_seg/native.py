@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import typing
 from pathlib import Path
 
 import torch
@@ -27,6 +28,8 @@ SOURCES = Path(__file__).parent / 'csrc'
 # No -ffast-math: NaN and infinity must pass as torch's operators pass them.
 FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC')
 POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+# In the signature of an operator; torch < 2.7 does not know list[torch.Tensor].
+TENSORS = typing.List[torch.Tensor]  # noqa: UP006
 
 
 def cache_folder():
@@ -56,7 +59,8 @@ def compile_library(name):
     """Path of the shared library of ``csrc/NAME.cpp``, compiled unless the cache has it.
 
     Raises:
-        OSError | RuntimeError: There is no compiler, it fails, or the cache cannot be written.
+        OSError | RuntimeError | subprocess.SubprocessError: There is no compiler, it fails, or the cache cannot be
+            written.
     """
     cxx = compiler()
     if cxx is None:
@@ -68,13 +72,19 @@ def compile_library(name):
     key.update(f'{version} {FLAGS}'.encode())
     library = cache_folder() / f'{name}-{key.hexdigest()[:16]}.so'
     if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            built = Path(folder) / library.name
+        try:
+            library.parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(dir=library.parent)
+        except OSError as error:
+            raise RuntimeError(f'the folder {library.parent} cannot be written ({error.strerror}); '
+                               'INCEPTIONNEXT_SEG_CACHE names another') from error
+        with folder:
+            built = Path(folder.name) / library.name
             run = subprocess.run(
                 [cxx, *FLAGS, str(SOURCES / f'{name}.cpp'), '-o', str(built)], capture_output=True, text=True)
             if run.returncode:
-                raise RuntimeError(f'{cxx} failed: {(run.stderr.strip().splitlines() or ["no message"])[0]}')
+                lines = run.stderr.strip().splitlines() or ['no message']
+                raise RuntimeError(f'{cxx} failed: {next((line for line in lines if "error" in line), lines[0])}')
             built.replace(library)  # another process may be at it, too: either result is whole
     return library
 
@@ -87,8 +97,14 @@ def load(name):
     try:
         return ctypes.CDLL(str(compile_library(name)))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        print_log(f'C++ kernel {name!r} is not used, torch operators are: {error}', logger='current')
+        report(str(error))
         return None
+
+
+@functools.cache
+def report(reason):
+    """One log line, however many kernels it is the reason for."""
+    print_log(f'C++ kernels are not used, torch operators are: {reason}', logger='current')
 
 
 @torch.compiler.assume_constant_result

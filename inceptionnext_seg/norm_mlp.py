@@ -1,17 +1,19 @@
 """The second half of a MetaNeXt block, ``x + s · γ · fc2(GELU(fc1(norm(y))))``, on a CPU with little traffic to memory.
 
-The same function as the block's modules one after another, differently ordered:
+The same function as the block's modules one after another, differently done:
 
-- The norm is a scale and a shift of each channel, so it goes into the weights:
-  ``fc1(a ⊙ y + c) = (W₁ a) y + (b₁ + W₁ c)``. Of BatchNorm only the moments need a pass over the map. Its gradients
-  follow from those of the folded weights, ``∂a = Σ_o W₁ ⊙ ∂(W₁ a)`` and ``∂c = W₁ᵀ ∂b``, and the dependence of the
-  moments on ``y`` adds a multiple of ``y`` and a constant per channel.
-- Layer scale goes into fc2 in the same way, and so does stochastic depth, one factor ``s`` an image. Of an image that
-  it drops, nothing but the moments is computed, forward or backward.
-- The rest goes over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
+- Of BatchNorm only the moments need a pass over the map of their own: it is then a scale and a shift of each channel,
+  ``z = a ⊙ y + c``. Backwards ``∂γ = Σ ∂z (y − μ) / σ``, ``∂β = Σ ∂z``, and ``∂y = a ∂z + slope ⊙ y + offset``, where
+  what ``y`` owes to having moved its own moments is the last two.
+- Stochastic depth is one factor ``s`` an image. Of an image that it drops, nothing but the moments is computed, forward
+  or backward.
+- Everything goes over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
+  Between the products, bias and GELU are one pass, their gradients another, layer scale and residual a third.
 
 Maps of bfloat16 are multiplied in float where the CPU has no bfloat16 tiles: there that is faster.
 """
+import itertools
+
 import torch
 import torch.nn as nn
 from torch.utils.flop_counter import register_flop_formula
@@ -22,73 +24,87 @@ from .batch_norm import GRADIENT, kernel, moments, move_statistics
 # Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
 # so that reading the weights is little beside it.
 BLOCK_BYTES, LEAST_ROWS = 1 << 20, 512
+# Hidden values of the whole map below which torch's own operators, one after another, have less to do around the work.
+LEAST_HIDDEN = 1 << 19
+GELU = (*(native.POINTER, ) * 3, *(native.INT, ) * 3)
+GELU_GRADIENT = (*(native.POINTER, ) * 4, *(native.INT, ) * 3)
+RESIDUAL = (*(native.POINTER, ) * 5, *(native.INT, ) * 3)
 
 
 def rows(x):
-    """(B, H · W, C) of a channels_last map."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+    """(B · H · W, C) of a channels_last map."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def blocks(factors, pixels, hidden):
-    """(image, factor, begin, end) of the pixels that stochastic depth keeps."""
+    """(factor, begin, end) of the rows that stochastic depth keeps, neighbouring images of one factor together."""
     size = max(LEAST_ROWS, BLOCK_BYTES // (4 * hidden))
-    return [(image, factor, begin, min(begin + size, pixels))
-            for image, factor in enumerate(factors) if factor for begin in range(0, pixels, size)]
+    end = 0
+    for factor, images in itertools.groupby(factors):
+        begin, end = end, end + pixels * len(list(images))
+        if factor:
+            yield from ((factor, at, min(at + size, end)) for at in range(begin, end, size))
 
 
-class Folded:
-    """fc1 with the norm and fc2 with layer scale in them, of the compute type; (in, out) as products take them."""
+def dropped(factors, x):
+    """The images of ``x`` that stochastic depth drops."""
+    return [x[image] for image, factor in enumerate(factors) if not factor]
+
+
+def mlp_kernel(name, dtypes, argument_types):
+    suffix = '_'.join(winograd.SUFFIXES[dtype] for dtype in dtypes)
+    return native.function('mlp', f'{name}_{suffix}', *argument_types)
+
+
+class Parameters:
+    """The block's parameters in the dtype that its products are computed in; the norm as a scale and a shift."""
 
     def __init__(self, dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma):
         self.fc1, self.bias1 = fc1.flatten(1).to(dtype), bias1.to(dtype)
         self.fc2, self.bias2 = fc2.flatten(1).to(dtype), bias2.to(dtype)
-        self.scale = self.shift = self.gamma = None
-        self.first, self.first_bias, self.second, self.second_bias = self.fc1, self.bias1, self.fc2, self.bias2
+        self.gamma = torch.ones_like(self.bias2) if gamma is None else gamma.to(dtype)
+        self.scale = None
         if mean is not None:
             self.inverse = (variance.double() + eps).rsqrt()
             scale = self.inverse if norm_weight is None else norm_weight.double() * self.inverse
             shift = -mean.double() * scale
             shift = shift if norm_bias is None else norm_bias.double() + shift
             self.scale, self.shift = scale.to(dtype), shift.to(dtype)
-            self.first = self.fc1 * self.scale
-            self.first_bias = self.bias1 + self.fc1 @ self.shift
-        if gamma is not None:
-            self.gamma = gamma.to(dtype)
-            self.second = self.fc2 * self.gamma[:, None]
-            self.second_bias = self.bias2 * self.gamma
+
+    def normalize(self, y):
+        y = y.to(self.fc1.dtype)
+        return y if self.scale is None else torch.addcmul(self.shift, y, self.scale)
 
 
 @torch.library.custom_op('inceptionnext_seg::norm_mlp', mutates_args=(), device_types='cpu')
 def forward(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None, norm_weight: torch.Tensor | None,
             norm_bias: torch.Tensor | None, mean: torch.Tensor | None, variance: torch.Tensor | None, eps: float,
             batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
-            gamma: torch.Tensor | None, approximate: str, keep: bool) -> list[torch.Tensor]:
-    """The sum, and what GELU took (B, H · W, hidden), which the backward needs; empty unless ``keep``."""
+            gamma: torch.Tensor | None, keep: bool) -> native.TENSORS:
+    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``."""
     x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
     dtype = winograd.compute_dtype(y.dtype)
-    folded = Folded(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
+    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
     batch, pixels, hidden = x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]
     out = torch.empty(x.shape, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
-    kept = torch.empty(batch, pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
-    x_rows, y_rows, out_rows = rows(x), rows(y), rows(out)
+    kept = torch.empty(batch * pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
     factors = [1.] * batch if factors is None else factors.tolist()
-    for image, factor in enumerate(factors):
-        if not factor:
-            out[image] = x[image]
-    first, second, last = folded.first.t(), folded.second.t(), None
-    for image, factor, begin, end in blocks(factors, pixels, hidden):
-        if factor != last:
-            last, scaled, bias = factor, second * factor, folded.second_bias * factor
-        h = torch.addmm(folded.first_bias, y_rows[image, begin:end].to(dtype), first)
-        if keep:
-            kept[image, begin:end] = h
-            if kept.dtype != dtype:
-                h = kept[image, begin:end].to(dtype)    # as the backward will find it
-        a = torch.ops.aten.gelu.out(h, approximate=approximate, out=torch.empty_like(h))
-        if out.dtype == dtype:
-            torch.add(x_rows[image, begin:end], bias, out=out_rows[image, begin:end]).addmm_(a, scaled)
-        else:
-            out_rows[image, begin:end] = torch.addmm(x_rows[image, begin:end].to(dtype) + bias, a, scaled)
+    for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
+        target.copy_(source)
+    gelu = mlp_kernel('gelu', [y.dtype if keep else dtype], GELU)
+    add = mlp_kernel('residual', [x.dtype, out.dtype], RESIDUAL)
+    x, y, out_rows = rows(x), rows(y), rows(out)
+    scale = last = None
+    for factor, begin, end in blocks(factors, pixels, hidden):
+        scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
+        z, a = own.normalize(y[begin:end]), torch.empty(end - begin, hidden, dtype=dtype)
+        h = kept[begin:end] if keep and kept.dtype == dtype else None
+        h = torch.mm(z, own.fc1.t(), out=h)
+        if keep and kept.dtype != dtype:
+            h = kept[begin:end].copy_(h)
+        gelu(h, own.bias1, a, end - begin, hidden, native.threads())
+        o = torch.mm(a, own.fc2.t())
+        add(x[begin:end], o, own.bias2, scale, out_rows[begin:end], *o.shape, native.threads())
     return [out, kept]
 
 
@@ -98,81 +114,85 @@ def out_dtype(x, gamma):
 
 @forward.register_fake
 def _(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2, gamma,
-      approximate, keep):
+      keep):
     out = torch.empty_like(x, dtype=out_dtype(x, gamma)).to(memory_format=torch.channels_last)
-    return [out, y.new_empty((x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
+    return [out, y.new_empty((x.shape[0] * x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
 
 
 @torch.library.custom_op('inceptionnext_seg::norm_mlp_backward', mutates_args=(), device_types='cpu')
 def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: torch.Tensor | None,
              norm_weight: torch.Tensor | None, norm_bias: torch.Tensor | None, mean: torch.Tensor | None,
              variance: torch.Tensor | None, eps: float, batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor,
-             fc2: torch.Tensor, bias2: torch.Tensor, gamma: torch.Tensor | None,
-             approximate: str) -> list[torch.Tensor]:
+             fc2: torch.Tensor, bias2: torch.Tensor, gamma: torch.Tensor | None) -> native.TENSORS:
     """Gradients to y, norm weight and bias, fc1, its bias, fc2, its bias, gamma; empty where there is no such input."""
     grad, y = (t.contiguous(memory_format=torch.channels_last) for t in (grad, y))
     dtype = winograd.compute_dtype(y.dtype)
-    folded = Folded(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
+    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
     batch, pixels, hidden = y.shape[0], y.shape[2] * y.shape[3], fc1.shape[0]
     grad_y = torch.empty_like(y)
-    grad_rows, y_rows, grad_y_rows = rows(grad), rows(y), rows(grad_y)
     factors = [1.] * batch if factors is None else factors.tolist()
-    for image, factor in enumerate(factors):
-        if not factor:
-            grad_y[image] = 0
-    first, second = torch.zeros_like(folded.first), torch.zeros_like(folded.second)
-    first_bias, second_bias = torch.zeros_like(folded.first_bias), torch.zeros_like(folded.second_bias)
-    last = None
-    for image, factor, begin, end in blocks(factors, pixels, hidden):
-        if factor != last:
-            last, scaled = factor, folded.second * factor
-        g = grad_rows[image, begin:end].to(dtype)
-        h = kept[image, begin:end].to(dtype)
-        a = torch.ops.aten.gelu.out(h, approximate=approximate, out=torch.empty_like(h))
-        second.addmm_(g.t(), a, alpha=factor)
-        second_bias.add_(g.sum(0), alpha=factor)
-        grad_h = torch.mm(g, scaled, out=a)
-        grad_h = torch.ops.aten.gelu_backward.grad_input(grad_h, h, approximate=approximate, grad_input=grad_h)
-        first.addmm_(grad_h.t(), y_rows[image, begin:end].to(dtype))
-        first_bias.add_(grad_h.sum(0))
-        if grad_y.dtype == dtype:
-            torch.mm(grad_h, folded.first, out=grad_y_rows[image, begin:end])
-        else:
-            grad_y_rows[image, begin:end] = torch.mm(grad_h, folded.first)
-    grad_fc1, grad_gamma = first, None
+    for target in dropped(factors, grad_y):
+        target.zero_()
+    sums = Sums(own)
+    gelu_gradient = mlp_kernel('gelu_gradient', [kept.dtype], GELU_GRADIENT)
+    grad_rows, y_rows, grad_y_rows = rows(grad), rows(y), rows(grad_y)
+    for factor, begin, end in blocks(factors, pixels, hidden):
+        g, y_block = grad_rows[begin:end].to(dtype), y_rows[begin:end].to(dtype)
+        grad_h = torch.mm(g * (own.gamma * factor), own.fc2)
+        a = torch.empty_like(grad_h)
+        gelu_gradient(kept[begin:end], own.bias1, a, grad_h, end - begin, hidden, native.threads())
+        sums.fc2.addmm_(g.t(), a, alpha=factor)
+        sums.bias2.add_(g.sum(0), alpha=factor)
+        sums.fc1.addmm_(grad_h.t(), own.normalize(y_block))
+        sums.bias1.add_(grad_h.sum(0))
+        grad_z = grad_y_rows[begin:end] if grad_y.dtype == dtype else None
+        grad_z = torch.mm(grad_h, own.fc1, out=grad_z)
+        if own.scale is not None:
+            sums.norm_bias.add_(grad_z.sum(0))
+            sums.norm_weight.add_((grad_z * y_block).sum(0))
+        if grad_y.dtype != dtype:
+            grad_y_rows[begin:end] = grad_z
     grad_norm_weight = grad_norm_bias = None
-    if mean is not None:
-        grad_fc1 = torch.addr(first * folded.scale, first_bias, folded.shift)
-        grad_shift = (first_bias @ folded.fc1).double()
-        grad_scale = (first * folded.fc1).sum(0).double() - grad_shift * mean
-        grad_norm_weight, grad_norm_bias = grad_scale * folded.inverse, grad_shift
-        if batch_moments:
-            add_moments_gradient(grad_y, y, folded, norm_weight, mean, grad_scale, grad_shift)
-    if gamma is not None:
-        grad_gamma = (second * folded.fc2).sum(1) + second_bias * folded.bias2
-        second, second_bias = second * folded.gamma[:, None], second_bias * folded.gamma
+    if own.scale is not None:
+        grad_norm_bias = sums.norm_bias
+        grad_norm_weight = (sums.norm_weight - grad_norm_bias * mean) * own.inverse
+        finish_gradient(grad_y, y, own, norm_weight, mean, grad_norm_weight, grad_norm_bias, batch_moments)
+    grad_gamma = torch.linalg.vecdot(sums.fc2, own.fc2) + sums.bias2 * own.bias2
+    sums.fc2.mul_(own.gamma[:, None])
+    sums.bias2.mul_(own.gamma)
     return [grad_y, *(
         y.new_empty(0) if parameter is None else gradient.to(parameter.dtype).reshape(parameter.shape)
         for parameter, gradient in (
-            (norm_weight, grad_norm_weight), (norm_bias, grad_norm_bias), (fc1, grad_fc1), (bias1, first_bias),
-            (fc2, second), (bias2, second_bias), (gamma, grad_gamma)))]
+            (norm_weight, grad_norm_weight), (norm_bias, grad_norm_bias), (fc1, sums.fc1), (bias1, sums.bias1),
+            (fc2, sums.fc2), (bias2, sums.bias2), (gamma, grad_gamma)))]
 
 
-def add_moments_gradient(grad_y, y, folded, norm_weight, mean, grad_scale, grad_shift):
-    """What ``y`` owes to having moved its own mean and variance: a multiple of it and a constant, in one pass."""
+class Sums:
+    """Gradients of the parameters, block by block; those of fc2 before layer scale, those of the norm in double."""
+
+    def __init__(self, own):
+        self.fc1, self.fc2 = torch.zeros_like(own.fc1), torch.zeros_like(own.fc2)
+        self.bias1, self.bias2 = torch.zeros_like(own.bias1), torch.zeros_like(own.bias2)
+        self.norm_weight = torch.zeros_like(own.bias2, dtype=torch.float64)
+        self.norm_bias = torch.zeros_like(self.norm_weight)
+
+
+def finish_gradient(grad_y, y, own, norm_weight, mean, grad_weight, grad_bias, batch_moments):
+    """From the gradient to the norm's output, in place, that to its input: in one pass."""
     count, channels = y.numel() // y.shape[1], y.shape[1]
-    weight = 1. if norm_weight is None else norm_weight.double()
-    slope = -weight * folded.inverse.pow(3) * grad_scale / count
-    offset = -weight * folded.inverse * grad_shift / count - slope * mean
-    one, nothing = torch.ones_like(folded.scale), torch.zeros_like(folded.scale)
+    slope = offset = torch.zeros_like(own.inverse)
+    if batch_moments:
+        scale = own.inverse if norm_weight is None else norm_weight.double() * own.inverse
+        slope = -scale * own.inverse * grad_weight / count
+        offset = -scale * grad_bias / count - slope * mean
     kernel('gradient', y.dtype, GRADIENT)(
-        grad_y, y, one, nothing, slope.to(one.dtype), offset.to(one.dtype), grad_y, 0, count, channels,
-        native.threads())
+        grad_y, y, own.scale, own.shift, slope.to(own.scale.dtype), offset.to(own.scale.dtype), grad_y, 0, count,
+        channels, native.threads())
 
 
 @backward.register_fake
 def _(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2,
-      gamma, approximate):
+      gamma):
     return [torch.empty_like(y).to(memory_format=torch.channels_last), *(
         y.new_empty(0) if parameter is None else torch.empty_like(parameter)
         for parameter in (norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))]
@@ -181,20 +201,21 @@ def _(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch
 def setup_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)    # only the first output has a gradient
     (_, y, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, fc1, bias1, fc2, bias2, gamma,
-     ctx.approximate, _) = inputs
+     _) = inputs
     ctx.x_dtype = inputs[0].dtype
     ctx.save_for_backward(y, output[1], factors, norm_weight, norm_bias, mean, variance, fc1, bias1, fc2, bias2, gamma)
 
 
 def autograd_backward(ctx, grads):
     grad = grads[0]
+    if grad is None:
+        return (None, ) * 15
     y, kept, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
     grad_y, *found = backward(
-        grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp,
-        ctx.approximate)
+        grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp)
     parameters = (norm_weight, norm_bias, *mlp)
     found = [None if parameter is None else gradient for parameter, gradient in zip(parameters, found, strict=True)]
-    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None, None)
+    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
 
 
 forward.register_autograd(autograd_backward, setup_context=setup_context)
@@ -213,14 +234,16 @@ def backward_flops(grad, y, kept, factors, norm_weight, norm_bias, mean, varianc
     return 2 * forward_flops(grad, y, None, None, None, None, None, None, None, fc1)
 
 
-def applies(x, y, norm, activation):
-    """Whether the operator can do what these modules do to these maps."""
+def applies(x, y, norm, activation, hidden):
+    """Whether the operator can do what these modules do to these maps, and the maps are large enough to be worth it."""
     batch_norm = type(norm) is nn.BatchNorm2d and (norm.training or norm.track_running_stats)
     return (x.device.type == 'cpu' and (batch_norm or norm is None) and type(activation) is nn.GELU
             and y.dtype in winograd.SUFFIXES and x.dtype in winograd.SUFFIXES
             and (x.dtype == torch.float64) == (y.dtype == torch.float64)
+            and activation.approximate == 'none'
             and not (y.dtype == torch.bfloat16 and native.has_fast_bf16())
-            and x.numel() > x.shape[1] and not native.runs_elsewhere() and native.available('batch_norm'))
+            and x.numel() > x.shape[1] and x.numel() // x.shape[1] * hidden >= LEAST_HIDDEN
+            and not native.runs_elsewhere() and native.available('batch_norm') and native.available('mlp'))
 
 
 def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
@@ -251,4 +274,4 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
         t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
     with torch.autocast('cpu', enabled=False):  # its products are of the dtype it chooses
         return forward(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
-                       fc2.weight, fc2.bias, gamma, activation.approximate, keep)[0]
+                       fc2.weight, fc2.bias, gamma, keep)[0]

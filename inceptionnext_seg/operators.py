@@ -174,11 +174,14 @@ class Copy(nn.Module):
 
 
 def build(case):
-    """The module of ``case``, in fp32 on the CPU. Depthwise Inception is the backbone's own where it can be."""
+    """The module of ``case``, in fp32 on the CPU. Depthwise Inception is the backbone's own where it can be.
+
+    All in torch's own operators: what is compared is the forms, not how well one of them is written.
+    """
     depthwise = case.grouping == 'depthwise'
     if kernels := branch_kernels(case):
         if case.form == 'inception' and depthwise and branch_channels(case.channels, 3, case.ratio).disjoint:
-            return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio)
+            return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio, impl='torch')
         return BranchedConv2d(case.channels, kernels, case.ratio, depthwise)
     layers = [convolution(case.channels, kernel, depthwise) for kernel in chain_kernels(case)]
     if case.form == 'sequential_relu':

@@ -1,11 +1,12 @@
 """The report of tools/benchmark.py: tables and pictures from its result file, which holds every raw sample."""
+import statistics
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from .benchmark import summarize
-from .measure import describe_ratio
+from .measure import describe_ratio, ratio
 from .result_files import markdown_table, replacing, write_text
 
 matplotlib.use('Agg')
@@ -18,7 +19,7 @@ def title_of(setting):
     mode = 'training step' if setting['mode'] == 'train' else 'inference'
     compiled = ', torch.compile' if setting['compile'] else ''
     return (f'{part}, {mode}, {setting["dtype"]}{compiled}: {setting["batch_size"]} images of '
-            f'{setting["size"]}×{setting["size"]}')
+            f'{setting["size"]}×{setting.get("width") or setting["size"]}')
 
 
 def table(run_result, layout=None):
@@ -32,6 +33,16 @@ def table(run_result, layout=None):
             f'{row["times_of_limit"]:.1f}',
             f'{row["peak_memory"] / 2**20:.0f}' if row['peak_memory'] else '–'])
     return markdown_table(HEADER, rows)
+
+
+def mixer_table(mixer):
+    """Each form's time, and how many copies of its input it takes, round by round."""
+    copy = mixer['seconds']['copy']
+    rows = []
+    for name, seconds in mixer['seconds'].items():
+        rows.append([name, f'{1e3 * statistics.median(seconds):.3f}',
+                     '1' if name == 'copy' else describe_ratio(ratio(seconds, copy))])
+    return markdown_table(['', 'ms', 'times of a copy of the input (95 %)'], rows)
 
 
 def report(result, pictures=()):
@@ -61,6 +72,9 @@ def report(result, pictures=()):
         peaks = run_result['peaks']
         lines += [f'Measured limits: {peaks["macs_per_second"] / 1e9:.0f} GMACs/s in a product of size '
                   f'{peaks["matrix_size"]}, {peaks["bytes_per_second"] / 1e9:.1f} GB/s copied.', '']
+    for mixer in result.get('mixers', ()):
+        lines += [f'## Token mixer, {mixer["dtype"]}, {"×".join(map(str, mixer["shape"]))}, NHWC, '
+                  f'{mixer["threads"]} thread(s)', '', mixer_table(mixer), '']
     for loader in result.get('loaders', ()):
         lines += [f'Data loading, {loader["label"]}: {loader["images_per_s"]:.1f} images/s with '
                   f'{loader["workers"]} worker(s); the step takes {loader["step_images_per_s"]:.1f}. '
@@ -93,9 +107,14 @@ def draw_profile(profiles, path):
 def draw_throughput(result, path):
     """Bars of images/s with intervals, one group a setting, each candidate in its faster layout."""
     runs = result['runs']
-    figure = Figure(figsize=(1.8 + 2.4 * len(runs), 4.2), layout='constrained')
+    columns = min(4, len(runs))
+    lines = -(-len(runs) // columns)
+    figure = Figure(figsize=(1.8 + 2.4 * columns, 1.2 + 3 * lines), layout='constrained')
     colours = {}
-    for axes, run_result in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True):
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in panels[len(runs):]:
+        axes.set_axis_off()
+    for axes, run_result in zip(panels, runs, strict=False):
         for i, row in enumerate(summarize(run_result)):
             low, high = row['images_per_s_interval']
             value = row['images_per_s']
@@ -103,10 +122,13 @@ def draw_throughput(result, path):
             axes.bar(i, value, color=colour, label=row['label'])
             axes.errorbar(i, value, [[max(value - low, 0)], [max(high - value, 0)]], color='black', capsize=3)
         setting = run_result['setting']
-        axes.set_title(f'{setting["part"]}, {setting["mode"]},\n{setting["dtype"]}', fontsize=8)
+        axes.set_title(f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]},\n{setting["batch_size"]} × '
+                       f'{setting["size"]}×{setting.get("width") or setting["size"]}', fontsize=8)
         axes.set_xticks([])
         axes.set_ylabel('images/s', fontsize=8)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
+    handles = {label: handle for axes in figure.axes for handle, label in zip(
+        *axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc='outside lower center', ncols=2, fontsize=7)
     save(figure, path)
 
 
@@ -118,9 +140,11 @@ def save(figure, path):
 def write_report(result, path):
     """Write the Markdown at ``path`` and the pictures beside it."""
     path = Path(path)
-    pictures = [path.with_name(f'{path.stem}.png')]
-    draw_throughput(result, pictures[0])
+    pictures = []
+    if result['runs']:
+        pictures.append(path.with_name(f'{path.stem}.png'))
+        draw_throughput(result, pictures[0])
     if result.get('profiles'):
         pictures.append(path.with_name(f'{path.stem}_profile.png'))
-        draw_profile(result['profiles'], pictures[1])
+        draw_profile(result['profiles'], pictures[-1])
     write_text(path, report(result, [picture.name for picture in pictures]))

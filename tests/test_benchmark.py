@@ -15,7 +15,7 @@ from inceptionnext_seg.throughput_report import report, write_report
 ROOT = Path(__file__).parents[1]
 INCEPTIONNEXT = str(ROOT / 'configs/upernet_inceptionnext_a_mini.py')
 CONVNEXT = str(ROOT / 'configs/upernet_convnext_a_mini.py')
-SMALL = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 8}
+SMALL = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 8, 'model.channels_last': False}
 TINY = Setting(batch_size=2, size=64)
 
 
@@ -148,7 +148,7 @@ def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
 
 def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypatch):
     class Hungry:
-        def __init__(self, cfg, setting, layout, images):
+        def __init__(self, cfg, setting, layout, images, deployed):
             self.setting = setting
 
         def __call__(self):
@@ -165,7 +165,7 @@ def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypat
 
 
 def test_out_of_memory_with_one_image_is_a_user_error(monkeypatch):
-    def out_of_memory(cfg, setting, layout, images):
+    def out_of_memory(cfg, setting, layout, images, deployed):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(benchmark, 'Step', out_of_memory)
@@ -243,3 +243,75 @@ def test_a_wrong_command_line_is_one_line_and_no_traceback(arguments, message):
         [sys.executable, ROOT / 'tools/benchmark.py', *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert message in done.stderr and 'Traceback' not in done.stderr
+
+
+# The ablation of speed
+
+
+def options_off(cfg):
+    """Which changes a config is without."""
+    heads = [head for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')) if head]
+    return {name for name, off in {
+        'fusion and 3×3 convolutions': all(head.get('fusion') == 'plain' for head in heads),
+        'loss on low-resolution logits': all(head.get('upsampled_loss') is False for head in heads),
+        'token mixer in one pass': cfg.model.backbone.get('token_mixer', {}).get('impl') == 'torch',
+        'blocks and patches': cfg.model.backbone.get('impl') == 'torch',
+        'class numbers by rows': cfg.model.test_cfg.get('keep_logits') is True,
+        'fused AdamW': cfg.optim_wrapper.optimizer.fused is False}.items() if off}
+
+
+def test_a_variant_has_its_change_alone_and_none_and_all_are_what_they_say():
+    everything = set(benchmark.CHANGES)
+    for mode in ('train', 'infer'):
+        names = benchmark.variants(INCEPTIONNEXT, mode)
+        for name in names:
+            change = name.partition('::')[2]
+            expected = {'none': everything, 'all': set(), 'deploy form': set()}.get(change, everything - {change})
+            assert options_off(benchmark.candidate_config(name)) == expected, name
+    assert options_off(benchmark.candidate_config(INCEPTIONNEXT)) == set()
+
+
+def test_every_variant_computes_the_same_loss_and_the_same_classes():
+    for mode in ('train', 'infer'):
+        found = []
+        for name in benchmark.variants(INCEPTIONNEXT, mode):
+            step = benchmark.candidate_step(name, SMALL, Setting(mode, batch_size=2, size=64, width=96), 'nhwc')
+            images, samples = next(step.batches)
+            assert images.shape == (2, 3, 64, 96)
+            torch.manual_seed(0)
+            with torch.no_grad():
+                found.append(step.forward(images, samples))
+        for other in found[1:]:
+            if mode == 'train':
+                assert other.item() == pytest.approx(found[0].item(), rel=1e-5)
+            else:
+                assert (other == found[0]).float().mean() > 0.999     # rounding decides between equal logits
+
+
+def test_a_convnext_and_a_segmentor_of_one_head_have_variants_too():
+    for name in ('upernet_convnext_a_mini', 'fpn_inceptionnext_a_mini'):
+        path = str(ROOT / f'configs/{name}.py')
+        step = benchmark.candidate_step(f'{path}::none', None, TINY, 'nhwc')
+        step()
+
+
+def test_ours_runs_in_channels_last_alone_and_a_backbone_in_both_layouts():
+    layouts = ('nchw', 'nhwc')
+    assert benchmark.layouts_of(benchmark.candidate_config(INCEPTIONNEXT), TINY, layouts) == ('nhwc', )
+    assert benchmark.layouts_of(small(), Setting(part='backbone'), layouts) == layouts
+    assert benchmark.layouts_of(benchmark.stock_config()[0], TINY, layouts) == layouts
+
+
+def test_the_mixer_is_measured_against_one_copy_and_reported_by_form():
+    mixer = benchmark.measure_mixer(TINY, channels=16, size=8, batch_size=1, rounds=8)
+    text = report(dict(environment=environment('cpu'), runs=[], mixers=[mixer]))
+    assert '| copy | ' in text and 'InceptionDWConv2d, auto: forward and backward' in text
+
+
+def test_appended_runs_stand_beside_those_measured_before(tmp_path):
+    command = [sys.executable, ROOT / 'tools/benchmark.py', '--mixer', '--device', 'cpu', '--out',
+               tmp_path / 'speed.json']
+    for extra in ([], ['--append', '--dtype', 'bf16']):
+        subprocess.run([*command, *extra], check=True, capture_output=True, cwd=ROOT)
+    stored = json.loads((tmp_path / 'speed.json').read_text())
+    assert [mixer['dtype'] for mixer in stored['mixers']] == ['fp32', 'bf16']

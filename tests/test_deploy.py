@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from inceptionnext_seg import ConvNeXt, InceptionNeXt, fuse_for_inference
+from inceptionnext_seg.checkpoint import load_pretrained
 from inceptionnext_seg.complexity import count_macs
 from inceptionnext_seg.deploy import Folded
 from inceptionnext_seg.errors import UserError
@@ -444,3 +445,10 @@ def test_the_package_and_fusing_a_backbone_need_neither_mmcv_nor_mmseg():
     code = ('import sys, inceptionnext_seg as i; i.fuse_for_inference(i.InceptionNeXt("atto")); '
             'assert not {"mmcv", "mmseg"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_an_unfused_checkpoint_file_is_refused_by_a_fused_model_with_what_to_do(tmp_path):
+    model = InceptionNeXt(SMALL)
+    torch.save(model.state_dict(), tmp_path / 'unfused.pth')
+    with pytest.raises(UserError, match='fuse then'):
+        load_pretrained(fuse_for_inference(model), str(tmp_path / 'unfused.pth'))

@@ -5,6 +5,7 @@ Candidates take turns in one process. Several values of --mode, --part and --dty
 import argparse
 import itertools
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -25,28 +26,39 @@ def parse_args():
     parser.add_argument('--against', choices=['stock'], help="add MMSegmentation's own ConvNeXt-T UperNet, the first")
     parser.add_argument('--mode', nargs='+', choices=['train', 'infer'], default=['train'])
     parser.add_argument('--part', nargs='+', choices=['segmentor', 'backbone'], default=['segmentor'])
-    parser.add_argument('--batch-size', type=int, default=2, help='halved for all where one runs out of memory')
-    parser.add_argument('--size', type=int, default=512, help='height and width of the images in pixels')
+    parser.add_argument('--ablate', action='store_true',
+                        help='the first config without what makes it fast, with each part of that alone, with all')
+    parser.add_argument('--batch-size', type=int, nargs='+', default=[2],
+                        help='halved for all where one runs out of memory')
+    parser.add_argument('--size', nargs='+', default=['512'], metavar='SIDE | HEIGHTxWIDTH', help='pixels of an image')
     parser.add_argument('--dtype', nargs='+', choices=list(DTYPES), default=['fp32'])
     parser.add_argument('--layout', choices=['nchw', 'nhwc', 'best'], default='best', help='best measures both')
     parser.add_argument('--compile', action='store_true', help='torch.compile the forward')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--rounds', type=int, default=10, help='samples of each candidate, at least 8')
+    parser.add_argument('--warmup', type=int, default=2, help='rounds before those that count')
     parser.add_argument('--data', action='store_true', help="measure the first config's data loading too")
     parser.add_argument('--profile', action='store_true', help='where a training step spends its time')
     parser.add_argument('--no-memory', action='store_true', help='leave out peak memory, which needs more processes')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     parser.add_argument('--out', default='work_dirs/benchmark/throughput.json',
                         help='result file; tables (.md) and pictures (.png) are written beside it')
+    parser.add_argument('--mixer', action='store_true', help='the token mixer against one copy of its input, too')
+    parser.add_argument('--append', action='store_true', help='add to the runs that the result file has already')
     parser.add_argument('--report', metavar='JSON', help="measure nothing: write this result file's tables, pictures")
     return parser.parse_args()
 
 
 def check(args):
-    if not args.configs and not args.against:
+    if not args.configs and not args.against and not args.mixer:
         raise UserError('nothing to measure: give config files, --against stock, or --report FILE.')
     if args.rounds < 8:
         raise UserError(f'--rounds is {args.rounds}; wanted: at least 8, so that both halves can be compared.')
+    for size in args.size:
+        if not re.fullmatch(r'\d+(x\d+)?', size):
+            raise UserError(f'--size is {size!r}; wanted: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
+    if args.ablate and not args.configs:
+        raise UserError('--ablate takes the parts of a config of ours out: give one.')
     try:
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -57,34 +69,46 @@ def check(args):
 
 
 def measure(args):
-    names = ([benchmark.STOCK] if args.against else []) + args.configs
     layouts = ('nchw', 'nhwc') if args.layout == 'best' else (args.layout, )
     result = dict(environment=environment(args.device), runs=[], loaders=[], profiles=[])
+    if args.append and Path(args.out).is_file():
+        result = json.loads(Path(args.out).read_text())
     if args.against:
         result['stock'] = benchmark.stock_config()[1]
-    combinations = list(itertools.product(args.part, args.mode, args.dtype))
-    for i, (part, mode, dtype) in enumerate(combinations, 1):
-        setting = benchmark.Setting(mode, part, args.batch_size, args.size, dtype, args.compile, args.device)
-        with tqdm(total=args.rounds + 2, unit='round', desc=f'{i}/{len(combinations)} {part} {mode} {dtype}') as bar:
+    command = environment(args.device)['command']
+    settings = itertools.product(args.part, args.mode, args.dtype, args.size, args.batch_size)
+    combinations = list(settings) if args.configs or args.against else []
+    for i, (part, mode, dtype, size, batch_size) in enumerate(combinations, 1):
+        names = [benchmark.STOCK] if args.against else []
+        names += [*(benchmark.variants(args.configs[0], mode) if args.ablate else args.configs[:1]), *args.configs[1:]]
+        height, width = ([int(n) for n in size.split('x')] * 2)[:2]
+        setting = benchmark.Setting(
+            mode, part, batch_size, height, dtype, args.compile, args.device, None if width == height else width)
+        title = f'{i}/{len(combinations)} {part} {mode} {dtype} {batch_size}×{size}'
+        with tqdm(total=args.rounds + args.warmup, unit='round', desc=title) as bar:
             run = benchmark.run(
-                names, setting, layouts, args.cfg_options, args.rounds, memory=not args.no_memory,
+                names, setting, layouts, args.cfg_options, args.rounds, args.warmup, memory=not args.no_memory,
                 progress=bar.update, report=bar.write)
-        result['runs'].append(run)
+        result['runs'].append(dict(run, command=command))
         if args.profile and part == 'segmentor' and mode == 'train':
             for best in benchmark.best_layouts(run['results']):
                 result['profiles'].append(benchmark.profile(best['name'], args.cfg_options, setting, best['layout']))
         write_json(args.out, result)  # what is measured stays, whatever comes next
+    for dtype in args.dtype if args.mixer else ():
+        setting = benchmark.Setting(dtype=dtype, device=args.device)
+        result.setdefault('mixers', []).append(benchmark.measure_mixer(setting))
+        write_json(args.out, result)
     if args.data:
-        add_loader(args, names, result)
+        add_loader(args, args.configs, result)
         write_json(args.out, result)
     return result
 
 
 def add_loader(args, names, result):
-    name = next(name for name in names if name != benchmark.STOCK)
+    name = names[0]
     setting = benchmark.Setting(**result['runs'][0]['setting'])
     loader = benchmark.measure_loader(benchmark.candidate_config(name, args.cfg_options), setting)
-    step = next(row for row in benchmark.summarize(result['runs'][0]) if row['name'] == name)
+    step = next(row for row in benchmark.summarize(result['runs'][0]) if row['name'].partition('::')[0] == name)
     slower = loader['images_per_s'] < step['images_per_s']
     result['loaders'].append(dict(
         loader, label=step['label'], step_images_per_s=step['images_per_s'],

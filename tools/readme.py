@@ -8,7 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
-from inceptionnext_seg.benchmark import summarize
+from inceptionnext_seg.benchmark import ALL, DEPLOYED, STOCK, summarize
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.measure import describe_ratio
 from inceptionnext_seg.paper import MMSEGMENTATION_CONVNEXT, UPERNET
@@ -64,22 +64,31 @@ def camvid():
         ['backbone', 'mIoU, mean ± standard deviation', 'seeds', 'training images/s, median', 'peak memory MiB'], rows)
 
 
-def throughput():
-    """Each candidate in its faster layout, as a ratio to the first, from the file that tools/benchmark.py wrote."""
-    path = RESULTS / 'throughput_cpu.json'
+def speed():
+    """Ours as a ratio to stock in images/s and memory, from the file that tools/benchmark.py wrote."""
+    path = RESULTS / 'speed.json'
     if not path.is_file():
         return ''
     rows = []
     for run in json.loads(path.read_text())['runs']:
         setting = run['setting']
         first, *others = summarize(run)
-        rows.append([f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}', f'{first["images_per_s"]:.3g}',
-                     *(describe_ratio(other['speedup']) for other in others)])
-    header = ['', f'{first["label"]}, images/s', *(f'{other["label"]}, ratio (95 %)' for other in others)]
-    return markdown_table(header, rows)
+        size = f'{setting["size"]}×{setting.get("width") or setting["size"]}'
+        for ours in others:
+            change = ours['name'].partition('::')[2]
+            if first['name'] != STOCK or change not in ('', ALL, DEPLOYED):
+                continue
+            memory = ours['peak_memory'] and first['peak_memory'] and ours['peak_memory'] / first['peak_memory']
+            rows.append([
+                f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}, {setting["batch_size"]} × {size}',
+                f'{Path(ours["name"].partition("::")[0]).stem}{", " + change if change == DEPLOYED else ""}',
+                f'{first["images_per_s"]:.3g}', f'{ours["images_per_s"]:.3g}', describe_ratio(ours['speedup']),
+                f'{memory:.2f}' if memory else '–'])
+    return markdown_table(
+        ['', 'ours', 'stock, images/s', 'ours, images/s', 'speed, ours / stock (95 %)', 'memory, ours / stock'], rows)
 
 
-BLOCKS = dict(mini_run=mini_run, paper=paper, camvid=camvid, throughput=throughput)
+BLOCKS = dict(mini_run=mini_run, paper=paper, camvid=camvid, speed=speed)
 
 
 def filled(text):

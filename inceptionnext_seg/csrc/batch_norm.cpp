@@ -1,8 +1,8 @@
 // Batch normalization of NHWC maps as (count, channels) matrices, with an optional ReLU: each pass reads its maps once.
 //
-// Sums are of 64 pixels in the compute type, then in double; the second moment of these is taken about the first one's
-// value, so that neither a large mean nor a pixel far from it cancels it. Threads share the pixels; their sums are added
-// in a fixed order.
+// Sums are of 64 pixels in the compute type, then in double; the second moment of these is taken about the median of
+// three of them, so that neither a large mean nor a pixel far from it cancels it. Threads share the pixels; their sums are
+// added in a fixed order.
 #include <algorithm>
 #include <vector>
 
@@ -60,12 +60,20 @@ void two_sums(int64_t count, int64_t channels, double* first, double* second, in
     }
 }
 
+// The median of three of the pixels [begin, end).
+template <class V, class T> inline V middle(const T* x, int64_t begin, int64_t end, int64_t channels, int64_t c) {
+    const V a = load<V>(x + begin * channels + c), b = load<V>(x + (begin + end) / 2 * channels + c);
+    const V d = load<V>(x + (end - 1) * channels + c), low = a < b ? a : b, high = a < b ? b : a;
+    const V least = high < d ? high : d;
+    return low < least ? least : low;
+}
+
 template <class T, class E = typename compute<T>::type>
 void statistics(const T* x, double* mean, double* variance, int64_t count, int64_t channels, int threads) {
-    const auto about_own_first = [&](int64_t begin, int64_t end, E* first, E* second) {
+    const auto about_middle = [&](int64_t begin, int64_t end, E* first, E* second) {
         over_channels<E>(channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
-            const V shift = load<V>(x + begin * channels + c);
+            const V shift = middle<V>(x, begin, end, channels, c);
             V sum = shift - shift, squares = sum;
             for (int64_t row = begin; row < end; ++row) {
                 const V d = load<V>(x + row * channels + c) - shift;
@@ -76,16 +84,16 @@ void statistics(const T* x, double* mean, double* variance, int64_t count, int64
             store(second + c, squares);
         });
     };
-    const auto about_first_of_all = [&](int64_t begin, int64_t end, int64_t c, double sum, double squares,
-                                        double& first, double& second) {
-        const double n = double(end - begin), d = double(load<E>(x + begin * channels + c)) - load<E>(x + c);
+    const auto about_first = [&](int64_t begin, int64_t end, int64_t c, double sum, double squares, double& first,
+                                 double& second) {
+        const double n = double(end - begin), d = double(middle<E>(x, begin, end, channels, c)) - load<E>(x + c);
         first += sum + n * d;
         second += squares + d * (2 * sum + n * d);
     };
-    two_sums<E>(count, channels, mean, variance, threads, about_own_first, about_first_of_all);
+    two_sums<E>(count, channels, mean, variance, threads, about_middle, about_first);
     for (int64_t c = 0; c < channels; ++c) {
-        const double shift = load<E>(x + c), d = mean[c] / count;
-        variance[c] = std::max(0., variance[c] / count - d * d);
+        const double shift = load<E>(x + c), d = mean[c] / count, v = variance[c] / count - d * d;
+        variance[c] = v < 0 ? 0 : v;    // so that NaN passes
         mean[c] = shift + d;
     }
 }

@@ -1,7 +1,6 @@
 // Lanes: a short vector of the compute type, and loads and stores of float, double and bfloat16 into it.
 //
-// GCC's and Clang's vector extensions: the compiler splits a vector wider than the processor's own, so that the same
-// source is right everywhere and wide where the machine is.
+// GCC's and Clang's vector extensions, as wide as the processor that is compiled for: wider ones would be split, slowly.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -13,15 +12,23 @@ struct bf16 {
 template <class T> struct compute { using type = float; };
 template <> struct compute<double> { using type = double; };
 
-// 64 bytes of the compute type, or one element for what is left of a row.
+#if defined(__AVX512F__)
+#define LANE_BYTES 64
+#elif defined(__AVX__)
+#define LANE_BYTES 32
+#else
+#define LANE_BYTES 16
+#endif
+
+// LANE_BYTES of the compute type, or one element for what is left of a row.
 template <class T, bool wide> struct lanes_of;
 template <> struct lanes_of<float, true> {
-    static constexpr int count = 16;
-    typedef float type __attribute__((vector_size(64)));
+    static constexpr int count = LANE_BYTES / 4;
+    typedef float type __attribute__((vector_size(LANE_BYTES)));
 };
 template <> struct lanes_of<double, true> {
-    static constexpr int count = 8;
-    typedef double type __attribute__((vector_size(64)));
+    static constexpr int count = LANE_BYTES / 8;
+    typedef double type __attribute__((vector_size(LANE_BYTES)));
 };
 template <> struct lanes_of<float, false> {
     static constexpr int count = 1;
@@ -32,8 +39,8 @@ template <> struct lanes_of<double, false> {
     using type = double;
 };
 
-typedef uint16_t u16x16 __attribute__((vector_size(32)));
-typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16_lanes __attribute__((vector_size(LANE_BYTES / 2)));
+typedef uint32_t u32_lanes __attribute__((vector_size(LANE_BYTES)));
 
 template <class V, class T> inline V load(const T* p) {
     V v;
@@ -51,9 +58,9 @@ template <> inline float load<float, bf16>(const bf16* p) {
 }
 
 template <> inline lanes_of<float, true>::type load<lanes_of<float, true>::type, bf16>(const bf16* p) {
-    u16x16 half;
+    u16_lanes half;
     std::memcpy(&half, p, sizeof half);
-    const u32x16 bits = __builtin_convertvector(half, u32x16) << 16;
+    const u32_lanes bits = __builtin_convertvector(half, u32_lanes) << 16;
     lanes_of<float, true>::type v;
     std::memcpy(&v, &bits, sizeof v);
     return v;
@@ -67,11 +74,11 @@ template <> inline void store<float, bf16>(bf16* p, float v) {
 }
 
 template <> inline void store<lanes_of<float, true>::type, bf16>(bf16* p, lanes_of<float, true>::type v) {
-    u32x16 bits;
+    u32_lanes bits;
     std::memcpy(&bits, &v, sizeof bits);
-    const u32x16 nan = (u32x16)(v != v);
+    const u32_lanes nan = (u32_lanes)(v != v);
     bits = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     bits = (nan & 0x7fc0) | (~nan & bits);
-    const u16x16 half = __builtin_convertvector(bits, u16x16);
+    const u16_lanes half = __builtin_convertvector(bits, u16_lanes);
     std::memcpy(p, &half, sizeof half);
 }

@@ -89,7 +89,7 @@ struct Tiles {
     int64_t height, width, channels, tiles_y, tiles_x, first, rows, plane;
 };
 
-// Calls body(lanes tag, channel) over [0, channels), wide where 64 bytes are left.
+// Calls body(lanes tag, channel) over [0, channels), wide where a whole vector is left.
 template <class E, class Body> inline void over_channels(int64_t begin, int64_t end, Body body) {
     using Wide = lanes_of<E, true>;
     int64_t c = begin;
