@@ -294,8 +294,8 @@ def test_thirty_iterations_of_training_give_the_losses_and_accuracies_of_stock()
 
 @pytest.mark.logits_match
 def test_in_float32_training_gives_the_losses_of_stock_to_rounding():
-    """Rounding differs, and training lets any difference grow: a ReLU lets a pixel through or not, and AdamW makes steps
-    of gradients that are zero up to rounding. Stock itself drifts as far where its layout is changed: 1e-4 in the end.
+    """Rounding differs, and training lets any difference grow: a ReLU lets a pixel through or not, and AdamW makes
+    steps of gradients that are zero up to rounding. Stock itself drifts as far where its layout is changed, to 1e-4.
     """
     ours, stock = segmentor('fast', torch.float32), segmentor('stock', torch.float32)
     ours.load_state_dict(stock.state_dict())
