@@ -3,6 +3,7 @@ import copy
 import itertools
 import math
 import multiprocessing
+import re
 import resource
 import statistics
 import sys
@@ -291,6 +292,10 @@ def highest_memory(device):
     device = torch.device(device)
     if device.type != 'cpu':
         return torch.get_device_module(device).max_memory_allocated(device)
+    # Not getrusage on Linux: its figure outlives exec, so a small child of a large process would have the parent's.
+    status = Path('/proc/self/status')
+    if status.is_file() and (found := re.search(r'VmHWM:\s*(\d+) kB', status.read_text())):
+        return int(found[1]) * 1024
     # Kilobytes, but bytes on macOS (getrusage(2)).
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 

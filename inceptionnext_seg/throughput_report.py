@@ -60,7 +60,8 @@ def report(result, pictures=()):
         'Candidates took turns in random order within one process; medians over rounds, 95 % bootstrap intervals. The '
         'ratio is taken round by round, above 1 is faster than the first candidate. "× of limit" is the time over that '
         "of the step's matrix products alone at the rate of a square product measured in the same run, or of moving "
-        'their operands at the measured copy bandwidth, whichever is longer. "Did not settle" marks a candidate whose '
+        'their operands at the measured copy bandwidth, whichever is longer; it is below 1 in bf16 where products are '
+        'taken in float, which is faster on a CPU without bfloat16 tiles. "Did not settle" marks a candidate whose '
         'first and second half of samples disagree. A table without a layout in its title shows each candidate in its '
         'faster one. Peak memory is of two steps in a process of its own, in the faster layout: the resident set, with '
         "torch and its libraries in it, on a CPU; torch's allocator on CUDA.", '']

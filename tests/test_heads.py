@@ -363,6 +363,7 @@ means = results[0]['backbone.stem.1.running_mean'].clone()
 dist.broadcast(means, 0)
 assert torch.equal(means, results[0]['backbone.stem.1.running_mean']) == (rank == 0)
 print('the same on rank', rank, flush=True)
+dist.barrier()     # a process that leaves early takes the store of the other with it
 dist.destroy_process_group()
 """
 
@@ -373,8 +374,7 @@ def test_two_processes_have_the_gradients_of_two_with_stock_parts(root, run_comm
     script.write_text(DISTRIBUTED.format(tests=str(root / 'tests')))
     result = run_command(script, launcher=('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'))
     assert result.returncode == 0, result.stderr[-3000:]
-    assert sorted(line for line in result.stdout.splitlines() if line.startswith('the same')) == [
-        'the same on rank 0', 'the same on rank 1']
+    assert all(f'the same on rank {rank}' in result.stdout for rank in range(2))
 
 
 def test_meta_tensors_and_traced_models_take_the_stock_way():

@@ -119,7 +119,8 @@ def test_a_compiler_that_cannot_even_tell_its_version_is_left_alone(logged, monk
 
 
 def test_a_library_that_cannot_be_loaded_is_not_used(logged, monkeypatch, tmp_path):
-    fake_compiler(tmp_path, monkeypatch, '[ "$1" = --version ] && exit\nfor last; do :; done; echo "no library" > "$last"')
+    fake_compiler(tmp_path, monkeypatch, '[ "$1" = --version ] && exit\n'
+                  'for last; do :; done; echo "no library" > "$last"')
     assert native.load('scale') is None and len(logged) == 1
 
 
