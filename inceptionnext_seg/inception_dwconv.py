@@ -156,7 +156,7 @@ def _(x, *parameters):
 
 @torch.library.custom_op('inceptionnext_seg::inception_dwconv2d_backward', mutates_args=(), device_types='cpu')
 def backward(grad_y: torch.Tensor, x: torch.Tensor, weight_hw: torch.Tensor, weight_w: torch.Tensor,
-             weight_h: torch.Tensor, need_x: bool, need_parameters: bool) -> list[torch.Tensor]:
+             weight_h: torch.Tensor, need_x: bool, need_parameters: bool) -> native.TENSORS:
     """Gradients of x, of the three weights and of the three biases; those not needed are empty."""
     x = dense(x)
     grad_y = grad_y.contiguous(memory_format=layout(x))

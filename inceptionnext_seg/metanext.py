@@ -180,7 +180,8 @@ class MetaNeXtBlock(nn.Module):
             if norm_mlp.applies(x, y, norm, self.mlp.act, self.mlp.fc1.out_channels):
                 factors = None
                 if self.training and isinstance(self.drop_path, DropPath):
-                    factors = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1, dtype=torch.float32)).flatten()
+                    ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=self.mlp.fc1.weight.dtype)
+                    factors = self.drop_path(ones).flatten()
                 return norm_mlp.norm_mlp(x, y, norm, self.mlp.fc1, self.mlp.act, self.mlp.fc2, self.gamma, factors)
             y = y if norm is None else norm(y)
         else:

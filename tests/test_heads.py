@@ -364,6 +364,7 @@ dist.broadcast(means, 0)
 assert torch.equal(means, results[0]['backbone.stem.1.running_mean']) == (rank == 0)
 print('the same on rank', rank, flush=True)
 dist.barrier()     # a process that leaves early takes the store of the other with it
+dist.barrier()     # neither leaves while the other still needs it
 dist.destroy_process_group()
 """
 
