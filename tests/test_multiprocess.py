@@ -94,7 +94,7 @@ def test_two_processes_give_the_loss_curve_of_one(one_and_two):
     one, two = map(loss_curve, one_and_two)
     assert list(one) == list(two) == list(range(1, ITERATIONS + 1))
     assert list(two.values()) == pytest.approx(list(one.values()), rel=LOSS_TOLERANCE)
-    assert abs(one[1] - one[ITERATIONS]) > 0.01  # it moves
+    assert abs(one[1] - one[ITERATIONS]) > 0.004  # it moves, beyond the tolerance
 
 
 @pytest.mark.slow

@@ -97,7 +97,12 @@ def wait_for(path):
 
 def start_sweep(train):
     """A sweep in a process of its own, a fork of this one, which spares the imports."""
-    process = multiprocessing.get_context('fork').Process(target=sweep_of(train).run)
+    def run():
+        # Whoever starts the tests in the background may have them ignore it, and what they start inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sweep_of(train).run()
+
+    process = multiprocessing.get_context('fork').Process(target=run)
     process.start()
     return process
 
