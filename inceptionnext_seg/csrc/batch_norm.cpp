@@ -12,13 +12,6 @@ namespace {
 
 constexpr int64_t block = 64;
 
-template <class E, class Body> inline void over_channels(int64_t channels, Body body) {
-    using Wide = lanes_of<E, true>;
-    int64_t c = 0;
-    for (; c + Wide::count <= channels; c += Wide::count) body(typename Wide::type(), c);
-    for (; c < channels; ++c) body(E(), c);
-}
-
 template <class V, class E> inline V broadcast(E value) { return V() * E(0) + value; }
 
 template <class V> inline V positive(V condition_value, V value) {
@@ -71,7 +64,7 @@ template <class V, class T> inline V middle(const T* x, int64_t begin, int64_t e
 template <class T, class E = typename compute<T>::type>
 void statistics(const T* x, double* mean, double* variance, int64_t count, int64_t channels, int threads) {
     const auto about_middle = [&](int64_t begin, int64_t end, E* first, E* second) {
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V shift = middle<V>(x, begin, end, channels, c);
             V sum = shift - shift, squares = sum;
@@ -104,7 +97,7 @@ void transform(const T* x, const E* scale, const E* shift, T* y, bool relu, int6
                int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V v = load<V>(x + row * channels + c) * load<V>(scale + c) + load<V>(shift + c);
             // Written so that NaN passes, as in torch.
@@ -117,7 +110,7 @@ template <class T, class E = typename compute<T>::type>
 void gradient_sums(const T* grad, const T* x, const E* scale, const E* shift, const E* mean, double* sum,
                    double* product, bool relu, int64_t count, int64_t channels, int threads) {
     two_sums<E>(count, channels, sum, product, threads, [&](int64_t begin, int64_t end, E* first, E* second) {
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V a = load<V>(scale + c), b = load<V>(shift + c), m = load<V>(mean + c);
             V s = broadcast<V>(E(0)), p = s;
@@ -140,7 +133,7 @@ void gradient(const T* grad, const T* x, const E* scale, const E* shift, const E
               bool relu, int64_t count, int64_t channels, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V v = load<V>(x + row * channels + c), a = load<V>(scale + c);
             V g = load<V>(grad + row * channels + c);

@@ -82,3 +82,13 @@ template <> inline void store<lanes_of<float, true>::type, bf16>(bf16* p, lanes_
     const u16_lanes half = __builtin_convertvector(bits, u16_lanes);
     std::memcpy(p, &half, sizeof half);
 }
+
+// Calls body(value of the lanes' type, channel) over [begin, end): whole vectors first, where `wide`, then one by one.
+template <class E, bool wide = true, class Body> inline void over_channels(int64_t begin, int64_t end, Body body) {
+    int64_t c = begin;
+    if constexpr (wide) {
+        using Lanes = lanes_of<E, true>;
+        for (; c + Lanes::count <= end; c += Lanes::count) body(typename Lanes::type(), c);
+    }
+    for (; c < end; ++c) body(E(), c);
+}

@@ -9,14 +9,7 @@
 namespace {
 
 // Wide in float; in double, which is for checking, one by one with the library's functions.
-template <class E, class Body> inline void over_channels(int64_t channels, Body body) {
-    int64_t c = 0;
-    if constexpr (std::is_same<E, float>::value) {
-        using Wide = lanes_of<float, true>;
-        for (; c + Wide::count <= channels; c += Wide::count) body(typename Wide::type(), c);
-    }
-    for (; c < channels; ++c) body(E(), c);
-}
+template <class E> constexpr bool in_float = std::is_same<E, float>::value;
 
 using wide = lanes_of<float, true>::type;
 
@@ -82,7 +75,7 @@ template <class T, class E = typename compute<T>::type>
 void gelu(const T* h, const E* bias, E* a, int64_t count, int64_t channels, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E, in_float<E>>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V x = load<V>(h + row * channels + c) + load<V>(bias + c);
             store(a + row * channels + c, x * distribution<E>(x));
@@ -94,7 +87,7 @@ template <class T, class E = typename compute<T>::type>
 void gelu_gradient(const T* h, const E* bias, E* a, E* grad, int64_t count, int64_t channels, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E, in_float<E>>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const int64_t at = row * channels + c;
             const V x = load<V>(h + at) + load<V>(bias + c), below = distribution<E>(x);
@@ -109,7 +102,7 @@ void residual(const T* x, const E* o, const E* bias, const E* scale, Out* out, i
               int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(channels, [&](auto tag, int64_t c) {
+        over_channels<E, in_float<E>>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const int64_t at = row * channels + c;
             store(out + at, load<V>(x + at) + load<V>(scale + c) * (load<V>(o + at) + load<V>(bias + c)));

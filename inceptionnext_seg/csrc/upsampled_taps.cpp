@@ -19,13 +19,6 @@ template <class E> struct Axis {
     const E* weight;
 };
 
-template <class E, class Body> inline void over_channels(int64_t count, Body body) {
-    using Wide = lanes_of<E, true>;
-    int64_t c = 0;
-    for (; c + Wide::count <= count; c += Wide::count) body(typename Wide::type(), c);
-    for (; c < count; ++c) body(E(), c);
-}
-
 template <class E>
 void forward(const E* z, E* out, int64_t h, int64_t w, int64_t height, int64_t width, int64_t channels, Axis<E> down,
              Axis<E> across, bool add, int threads) {
@@ -44,7 +37,7 @@ void forward(const E* z, E* out, int64_t h, int64_t w, int64_t height, int64_t w
                     for (int64_t j = 0; j < 3; ++j) {
                         const int64_t at = (x * 9 + j) * channels;
                         E* to = row.data() + (x * 3 + j) * strip;
-                        over_channels<E>(count, [&](auto tag, int64_t c) {
+                        over_channels<E>(0, count, [&](auto tag, int64_t c) {
                             using V = decltype(tag);
                             V sum = weight[0] * load<V>(r[0] + at + c);
                             for (int k = 1; k < 6; ++k) sum += weight[k] * load<V>(r[k] + at + c);
@@ -56,7 +49,7 @@ void forward(const E* z, E* out, int64_t h, int64_t w, int64_t height, int64_t w
                     for (int k = 0; k < 6; ++k) from[k] = row.data() + (across.index[6 * x + k] * 3 + k / 2) * strip;
                     const E* weight = across.weight + 6 * x;
                     E* to = out + (y * width + x) * channels + base;
-                    over_channels<E>(count, [&](auto tag, int64_t c) {
+                    over_channels<E>(0, count, [&](auto tag, int64_t c) {
                         using V = decltype(tag);
                         V sum = weight[0] * load<V>(from[0] + c);
                         if (add) sum += load<V>(to + c);
@@ -94,7 +87,7 @@ void backward(const T* grad, E* z, int64_t h, int64_t w, int64_t height, int64_t
                         to[k] = reduced.data() + (y - low) * line + (across.index[6 * x + k] * 3 + k / 2) * strip;
                     const E* weight = across.weight + 6 * x;
                     const T* from = grad + (y * width + x) * channels + base;
-                    over_channels<E>(count, [&](auto tag, int64_t c) {
+                    over_channels<E>(0, count, [&](auto tag, int64_t c) {
                         using V = decltype(tag);
                         const V g = load<V>(from + c);
                         for (int k = 0; k < 6; ++k) store(to[k] + c, load<V>(to[k] + c) + weight[k] * g);
@@ -105,7 +98,7 @@ void backward(const T* grad, E* z, int64_t h, int64_t w, int64_t height, int64_t
                     for (int64_t tap = 0; tap < 9; ++tap) {
                         const E* from = reduced.data() + (x * 3 + tap % 3) * strip;
                         E* to = z + ((y * w + x) * 9 + tap) * channels + base;
-                        over_channels<E>(count, [&](auto tag, int64_t c) {
+                        over_channels<E>(0, count, [&](auto tag, int64_t c) {
                             using V = decltype(tag);
                             V sum = V() * E(0);
                             for (int64_t e = first[y]; e < first[y + 1]; ++e)

@@ -89,14 +89,6 @@ struct Tiles {
     int64_t height, width, channels, tiles_y, tiles_x, first, rows, plane;
 };
 
-// Calls body(lanes tag, channel) over [0, channels), wide where a whole vector is left.
-template <class E, class Body> inline void over_channels(int64_t begin, int64_t end, Body body) {
-    using Wide = lanes_of<E, true>;
-    int64_t c = begin;
-    for (; c + Wide::count <= end; c += Wide::count) body(typename Wide::type(), c);
-    for (; c < end; ++c) body(E(), c);
-}
-
 template <class T> void input_tiles(const T* x, typename compute<T>::type* v, Tiles t, int threads) {
     using E = typename compute<T>::type;
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
