@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .checkpoint import read_file
@@ -65,11 +65,17 @@ def check_keys(cfg, cfg_options):
                 node = node[int(name)]
             elif isinstance(node, dict | Config) and name in node:
                 node = node[name]
-            elif node is None:
+            elif node is None or takes_setting(node, name):
                 break
             else:
                 known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'
                 raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
+
+
+def takes_setting(node, name):
+    """Whether ``node`` is the config of a backbone of ours that has a setting ``name``, though it does not give it."""
+    known = MODELS.get(node['type']) if isinstance(node, dict) and isinstance(node.get('type'), str) else None
+    return known is not None and name in inspect.signature(known).parameters
 
 
 def prepare(cfg, args):
@@ -155,7 +161,8 @@ def explain_errors():
     """Turn the failures of building and running that a user can mend into the way on.
 
     Raises:
-        UserError: The GPU has too little memory, or a setting of the config has a name that its class does not know.
+        UserError: The GPU has too little memory, or a setting of the config has a name or a value that its class does
+            not know.
     """
     try:
         yield
@@ -164,9 +171,10 @@ def explain_errors():
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
             'train_cfg.micro_batch_size=4 (or 2, 1: same recipe, gradients accumulated), --amp, or '
             'model.backbone.with_cp=True.') from error
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         message = str(error.args[0]) if error.args else ''
-        if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry', message):
+        if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry|; wanted |'
+                         r'has no arch ', message):
             raise
         raise UserError(f'the config cannot be built: {message.split(". More details")[0]}. '
                         'Next: check the spelling in the config and in --cfg-options.') from error

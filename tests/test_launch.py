@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
 from inceptionnext_seg import launch
 from inceptionnext_seg.errors import UserError, exit_on_user_error
@@ -326,3 +328,24 @@ def test_a_config_without_pretrained_weights_has_nothing_to_say_of_them(root, ca
     path = str(root / 'configs/upernet_inceptionnext_a_mini.py')
     announce_scratch(load_config(path), path)
     assert capsys.readouterr().out == ''
+
+
+def test_a_setting_of_the_backbone_can_be_given_where_the_config_has_none(root):
+    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixer.impl': 'torch'})
+    backbone = MODELS.build(cfg.model.backbone)
+    assert backbone.stages[0].blocks[0].token_mixer.impl == 'torch'
+    assert backbone.stages[0].blocks[0].token_mixer.dwconv_w.kernel_size == (1, 9)  # the rest is the arch's own
+    with pytest.raises(UserError, match="has no 'token_mixr' there"):
+        load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixr.impl': 'torch'})
+
+
+@pytest.mark.parametrize(('key', 'message'), [
+    ('model.decode_head.fusion', "fusion is 'none-such'; wanted one of 'auto'"),
+    ('model.backbone.impl', "impl is 'none-such'; wanted 'auto' or 'torch'"),
+    ('model.backbone.token_mixer.impl', "impl is 'none-such'; wanted one of 'auto'"),
+    ('model.backbone.arch', "has no arch 'none-such'")])
+def test_a_value_that_a_class_does_not_know_is_one_message(root, key, message):
+    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {key: 'none-such'})
+    init_default_scope('mmseg')
+    with pytest.raises(UserError, match=message), explain_errors():
+        MODELS_OF_MMSEG.build(cfg.model)
