@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mmseg
+import psutil
 import torch
 import torch.nn as nn
 from mmengine.config import Config
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from .allocator import keep_freed_memory
 from .decoding import BlockedEncoderDecoder
 from .deploy import fuse_for_inference
 from .environment import synchronize
@@ -281,10 +283,25 @@ def is_out_of_memory(error):
 
 def measure_memory(connection, name, cfg_options, setting, layout, threads):
     torch.set_num_threads(threads)
-    step = candidate_step(name, cfg_options, setting, layout)
+    # One image again and again: the pool that timing takes cold ones from would count as the step's memory.
+    image = torch.randn(setting.batch_size, 3, *setting.image_size, device=setting.device).to(
+        memory_format=MEMORY_FORMATS[layout])
+    step = candidate_step(name, cfg_options, setting, layout, itertools.repeat(image))
+    tensors = [image, *step.model.parameters(), *step.model.buffers()]
+    before = current_memory(setting.device) - sum(tensor.nbytes for tensor in tensors)
+    if torch.device(setting.device).type == 'cpu':
+        keep_freed_memory()     # as when timed; not before, or what building left behind would count as libraries
     step()  # weights' gradients and optimizer state are there from the first step on
     step()
-    connection.send(highest_memory(setting.device))
+    connection.send((highest_memory(setting.device), before))
+
+
+def current_memory(device):
+    """Bytes this process has now: on an accelerator from torch's allocator, on a CPU its resident set."""
+    device = torch.device(device)
+    if device.type != 'cpu':
+        return torch.get_device_module(device).memory_allocated(device)
+    return psutil.Process().memory_info().rss
 
 
 def highest_memory(device):
@@ -301,9 +318,11 @@ def highest_memory(device):
 
 
 def peak_memory(name, cfg_options, setting, layout):
-    """Peak memory of two steps in bytes, in a process of its own, which the other candidates' weights are not in.
+    """Bytes that two steps need at most, in a process of its own, which the other candidates' weights are not in.
 
-    None where that process had no room beside this one.
+    Returns:
+        tuple[int, int] | None: The whole process, and what it had before there was a model: the interpreter and its
+        libraries, on an accelerator nothing. None where that process had no room beside this one.
     """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
@@ -356,7 +375,7 @@ def run(names, setting, layouts=('nchw', 'nhwc'), cfg_options=None, rounds=10, w
 
     Returns:
         dict: ``setting``, ``peaks``, and ``results``, a list of dicts with name, layout, raw ``seconds``, ``settled``,
-        ``macs``, ``nbytes``, ``peak_memory``.
+        ``macs``, ``nbytes``, ``peak_memory`` of the process and ``memory_before``, in bytes.
 
     Raises:
         UserError: One image is too large for the device's memory.
@@ -373,11 +392,11 @@ def run(names, setting, layouts=('nchw', 'nhwc'), cfg_options=None, rounds=10, w
         results.append(dict(
             name=name, label=candidate_label(name), layout=layout, seconds=sample.seconds, settled=sample.settled,
             warmup_rounds=sample.warmup_rounds, macs=macs, nbytes=nbytes,
-            peak_memory=None))
+            peak_memory=None, memory_before=0))
     # In the better layout only: a process takes its time.
     for result in best_layouts(results) if memory else ():
         name, layout = result['name'], result['layout']
-        result['peak_memory'] = peak_memory(name, cfg_options, setting, layout)
+        result['peak_memory'], result['memory_before'] = peak_memory(name, cfg_options, setting, layout) or (None, 0)
     return dict(setting=vars(setting), peaks=peaks, results=results)
 
 
@@ -409,7 +428,8 @@ def summarize(run_result, layout=None):
             # Speed over speed: the first one's time over this one's, round by round.
             speedup=None if result is results[0] else ratio(results[0]['seconds'], result['seconds']),
             times_of_limit=time_interval.median / limit_seconds(result['macs'], result['nbytes'], run_result['peaks']),
-            peak_memory=result['peak_memory'], settled=result['settled']))
+            peak_memory=result['peak_memory'], settled=result['settled'],
+            step_memory=result['peak_memory'] and result['peak_memory'] - result.get('memory_before', 0)))
     return rows
 
 

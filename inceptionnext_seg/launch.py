@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from .allocator import keep_freed_memory
 from .checkpoint import read_file
 from .errors import UserError
 
@@ -81,11 +82,15 @@ def takes_setting(node, name):
 def prepare(cfg, args):
     """Fill in what the command line and this machine decide: work_dir and launcher; join the processes of a CPU run.
 
+    On a CPU this process keeps memory that it freed from now on.
+
     Raises:
         UserError: The processes cannot be joined by this launcher.
     """
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     if args.launcher != 'none':

@@ -11,7 +11,8 @@ from .result_files import markdown_table, replacing, write_text
 
 matplotlib.use('Agg')
 
-HEADER = ['candidate', 'layout', 'images/s (95 %)', 'speed against the first (95 %)', '× of limit', 'peak memory MiB']
+HEADER = ['candidate', 'layout', 'images/s (95 %)', 'speed against the first (95 %)', '× of limit',
+          'peak memory MiB: step (process)']
 
 
 def title_of(setting):
@@ -31,7 +32,7 @@ def table(run_result, layout=None):
             f'{row["images_per_s"]:.3g} ({low:.3g}–{high:.3g})',
             '1' if row['speedup'] is None else describe_ratio(row['speedup']),
             f'{row["times_of_limit"]:.1f}',
-            f'{row["peak_memory"] / 2**20:.0f}' if row['peak_memory'] else '–'])
+            f'{row["step_memory"] / 2**20:.0f} ({row["peak_memory"] / 2**20:.0f})' if row['peak_memory'] else '–'])
     return markdown_table(HEADER, rows)
 
 
@@ -63,8 +64,11 @@ def report(result, pictures=()):
         'their operands at the measured copy bandwidth, whichever is longer; it is below 1 in bf16 where products are '
         'taken in float, which is faster on a CPU without bfloat16 tiles. "Did not settle" marks a candidate whose '
         'first and second half of samples disagree. A table without a layout in its title shows each candidate in its '
-        'faster one. Peak memory is of two steps in a process of its own, in the faster layout: the resident set, with '
-        "torch and its libraries in it, on a CPU; torch's allocator on CUDA.", '']
+        'faster one. Peak memory is of two steps in a process of its own, in the faster layout: on a CPU its resident '
+        'set, and of that the step, weights and optimizer state included: what it had more than before there was a '
+        "model, interpreter and libraries, which are the same for all; on CUDA that of torch's allocator. On a CPU "
+        'memory once freed stays with the process, for all candidates, as in tools/train.py '
+        '(inceptionnext_seg/allocator.py).', '']
     for run_result in result['runs']:
         lines += [f'## {title_of(run_result["setting"])}', '', table(run_result), '']
         layouts = sorted({r['layout'] for r in run_result['results']})

@@ -97,7 +97,9 @@ def call_tool():
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
         out, err, code = io.StringIO(), io.StringIO(), 0
+        # Memory that one tool keeps would stay with all tests after it.
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ), \
+                mock.patch('inceptionnext_seg.launch.keep_freed_memory'), \
                 mock.patch.object(sys, 'argv', [str(path), *map(str, arguments)]):
             try:
                 tool.main()

@@ -319,5 +319,21 @@ def test_appended_runs_stand_beside_those_measured_before(tmp_path):
 
 def test_the_peak_memory_of_a_child_is_not_that_of_its_larger_parent():
     ballast = torch.ones(3 * 2**28)     # 3 GiB
-    peak = benchmark.peak_memory(INCEPTIONNEXT, SMALL, Setting('infer', batch_size=1, size=32), 'nhwc')
-    assert 2**26 < peak < ballast.nbytes
+    peak, before = benchmark.peak_memory(INCEPTIONNEXT, SMALL, Setting('infer', batch_size=1, size=32), 'nhwc')
+    assert 2**26 < before < peak < ballast.nbytes
+
+
+def test_the_memory_of_a_step_is_that_of_weights_gradients_optimizer_and_maps(monkeypatch):
+    class Connection:
+        def send(self, sent):
+            self.sent = sent
+
+    kept, connection = [], Connection()
+    monkeypatch.setattr(benchmark, 'keep_freed_memory', lambda: kept.append(True))
+    monkeypatch.setattr(benchmark, 'current_memory', lambda device: 2**30)
+    monkeypatch.setattr(benchmark, 'highest_memory', lambda device: 2**31)
+    setting = Setting('train', batch_size=2, size=32)
+    benchmark.measure_memory(connection, INCEPTIONNEXT, SMALL, setting, 'nhwc', torch.get_num_threads())
+    model = benchmark.candidate_step(INCEPTIONNEXT, SMALL, setting, 'nhwc').model
+    weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    assert connection.sent == (2**31, 2**30 - weights - 2 * 3 * 32 * 32 * 4) and kept

@@ -13,6 +13,7 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from inceptionnext_seg import benchmark
+from inceptionnext_seg.allocator import keep_freed_memory
 from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.measure import DTYPES
@@ -124,6 +125,8 @@ def main():
         result, out = json.loads(Path(args.report).read_text()), args.report
     else:
         check(args)
+        if torch.device(args.device).type == 'cpu':
+            keep_freed_memory()
         result, out = measure(args), args.out
     markdown = Path(out).with_suffix('.md')
     write_report(result, markdown)

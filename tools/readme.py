@@ -78,14 +78,15 @@ def speed():
             change = ours['name'].partition('::')[2]
             if first['name'] != STOCK or change not in ('', ALL, DEPLOYED):
                 continue
-            memory = ours['peak_memory'] and first['peak_memory'] and ours['peak_memory'] / first['peak_memory']
+            memory = ours['step_memory'] and first['step_memory'] and ours['step_memory'] / first['step_memory']
             rows.append([
                 f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}, {setting["batch_size"]} × {size}',
                 f'{Path(ours["name"].partition("::")[0]).stem}{", " + change if change == DEPLOYED else ""}',
                 f'{first["images_per_s"]:.3g}', f'{ours["images_per_s"]:.3g}', describe_ratio(ours['speedup']),
                 f'{memory:.2f}' if memory else '–'])
     return markdown_table(
-        ['', 'ours', 'stock, images/s', 'ours, images/s', 'speed, ours / stock (95 %)', 'memory, ours / stock'], rows)
+        ['', 'ours', 'stock, images/s', 'ours, images/s', 'speed, ours / stock (95 %)',
+         'memory of the step, ours / stock'], rows)
 
 
 BLOCKS = dict(mini_run=mini_run, paper=paper, camvid=camvid, speed=speed)

@@ -1,6 +1,6 @@
 # InceptionNeXt-T for the study of band and ratio across variants, in as many iterations as the ablations of
 # InceptionNeXt-A on the embedded set. The token mixer is the default, spelled out so that
-# --variant band7 model.backbone.token_mixer.band_kernel_size=7 has a place.
+# --cfg-options model.backbone.token_mixer.branch_ratio=0.25 has a place.
 _base_ = ['../upernet_inceptionnext_t_mini.py']
 
 model = dict(backbone=dict(token_mixer=dict(type='InceptionDWConv2d', band_kernel_size=11, branch_ratio=1 / 8)))
