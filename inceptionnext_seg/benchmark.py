@@ -237,7 +237,8 @@ def candidate_step(name, cfg_options, setting, layout, images=None):
 class ProductTraffic(TorchDispatchMode):
     """Counts the bytes that convolutions and matrix products must read and write, each operand once an operation."""
 
-    OPERATORS = ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm', 'linear', 'resize_concat_conv2d', 'norm_mlp')
+    OPERATORS = ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm', 'linear', 'resize_concat_conv2d', 'norm_mlp',
+                 'inception_dwconv2d')
 
     def __init__(self):
         super().__init__()

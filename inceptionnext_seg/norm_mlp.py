@@ -157,10 +157,18 @@ def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: t
     sums.fc2.mul_(own.gamma[:, None])
     sums.bias2.mul_(own.gamma)
     return [grad_y, *(
-        y.new_empty(0) if parameter is None else gradient.to(parameter.dtype).reshape(parameter.shape)
+        y.new_empty(0) if parameter is None else laid_out_as(parameter, gradient.to(parameter.dtype))
         for parameter, gradient in (
             (norm_weight, grad_norm_weight), (norm_bias, grad_norm_bias), (fc1, sums.fc1), (bias1, sums.bias1),
             (fc2, sums.fc2), (bias2, sums.bias2), (gamma, grad_gamma)))]
+
+
+def laid_out_as(parameter, gradient):
+    """Of the parameter's shape and strides: those of its 1×1 are arbitrary, but DistributedDataParallel compares them."""
+    gradient = gradient.reshape(parameter.shape)
+    strides = [p if size == 1 else g for size, p, g in zip(
+        gradient.shape, parameter.stride(), gradient.stride(), strict=True)]
+    return gradient.as_strided(gradient.shape, strides)
 
 
 class Sums:

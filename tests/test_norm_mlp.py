@@ -193,6 +193,15 @@ def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen):
     assert_equal({name: leaf.grad for name, leaf in leaves.items()}, {name: wanted[name] for name in leaves}, 1e-10)
 
 
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_gradients_lie_as_their_parameters_do(layout):
+    """Where they do not, DistributedDataParallel warns and copies them."""
+    half = Half().double().to(memory_format=layout)
+    fused(half, *draw()[:2]).sum().backward()
+    for parameter in half.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+
+
 def test_without_gradients_nothing_is_kept_and_the_statistics_move():
     half, theirs = Half().double(), Half().double()
     x, y, _ = draw()
