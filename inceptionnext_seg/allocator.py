@@ -5,6 +5,7 @@ is freed. Each step then pays again for having its pages zeroed and mapped: of a
 tenth or so. PyTorch's recipe for CPUs is another allocator, by LD_PRELOAD, for the same reason
 (https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html); with one of those this changes nothing.
 """
+import contextlib
 import ctypes
 import os
 import platform
@@ -12,6 +13,9 @@ import platform
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3     # malloc.h
 VARIABLES = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
 LARGEST = 2**31 - 1     # mallopt takes an int
+# Where glibc's own thresholds, which grow with what is freed, come to rest: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c and
+# its double.
+AT_REST = 2**25
 
 
 def keep_freed_memory():
@@ -20,6 +24,20 @@ def keep_freed_memory():
     Returns:
         bool: Whether it was told. False is no error: musl, macOS and Windows have allocators of their own.
     """
+    return set_thresholds(LARGEST, LARGEST)
+
+
+@contextlib.contextmanager
+def giving_back():
+    """As glibc does by itself, within the context; behind it freed memory is kept."""
+    set_thresholds(AT_REST, 2 * AT_REST)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
+
+
+def set_thresholds(mapped, trimmed):
     if platform.system() != 'Linux' or any(name in os.environ for name in VARIABLES):
         return False
     try:
@@ -28,4 +46,4 @@ def keep_freed_memory():
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     # All of them, whatever one says: mallopt returns 1 where it took a setting.
-    return all([mallopt(M_MMAP_THRESHOLD, LARGEST), mallopt(M_TRIM_THRESHOLD, LARGEST)])
+    return all([mallopt(M_MMAP_THRESHOLD, mapped), mallopt(M_TRIM_THRESHOLD, trimmed)])

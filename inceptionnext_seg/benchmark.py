@@ -1,4 +1,5 @@
 """Throughput of segmentors and backbones, side by side: candidates, steps, limits, and where the time goes."""
+import contextlib
 import copy
 import itertools
 import math
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
-from .allocator import keep_freed_memory
+from .allocator import giving_back, keep_freed_memory
 from .decoding import BlockedEncoderDecoder
 from .deploy import fuse_for_inference
 from .environment import synchronize
@@ -34,7 +35,7 @@ from .launch import load_config
 from .measure import DTYPES, MEMORY_FORMATS, InputPool, interleave, machine_peaks, median_interval, ratio
 from .metanext import DWConv2d, InceptionDWConv2d
 
-STOCK = 'stock'
+STOCK, AS_SHIPPED = 'stock', 'as-shipped'     # the latter without the allocator's setting that all others have
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def variants(path, mode):
 
 
 def candidate_config(name, cfg_options=None):
-    """The config behind a candidate's name: a path, with a change behind '::' or without, or 'stock'."""
-    if name == STOCK:
+    """The config behind a candidate's name: a path, with a change behind '::' or without, or that of stock."""
+    if name in (STOCK, AS_SHIPPED):
         return stock_config()[0]
     path, _, only = name.partition('::')
     cfg = load_config(path, cfg_options)
@@ -124,8 +125,8 @@ def candidate_config(name, cfg_options=None):
 
 
 def candidate_label(name):
-    if name == STOCK:
-        return 'MMSegmentation stock ConvNeXt-T'
+    if name in (STOCK, AS_SHIPPED):
+        return 'MMSegmentation stock ConvNeXt-T' + (' as shipped' if name == AS_SHIPPED else '')
     path, _, change = name.partition('::')
     return f'{Path(path).stem}: {change}' if change else Path(path).stem
 
@@ -173,8 +174,9 @@ def random_labels(classes, setting, count=4):
 class Step:
     """One training or inference step of one candidate; calling it takes the next of ``images``."""
 
-    def __init__(self, cfg, setting, layout, images=None, deployed=False):
+    def __init__(self, cfg, setting, layout, images=None, deployed=False, gives_back=False):
         self.setting, self.layout = setting, layout
+        self.allocator = giving_back if gives_back else contextlib.nullcontext
         self.model = build(cfg, setting, layout)
         if deployed:
             fuse_for_inference(self.model, inplace=True)
@@ -214,6 +216,10 @@ class Step:
 
     def __call__(self):
         images, samples = next(self.batches)
+        with self.allocator():
+            self.step(images, samples)
+
+    def step(self, images, samples):
         if self.setting.mode == 'infer':
             with torch.inference_mode(), self.autocast():
                 self.forward(images, samples)
@@ -228,7 +234,7 @@ class Step:
 
 def candidate_step(name, cfg_options, setting, layout, images=None):
     return Step(candidate_config(name, cfg_options), setting, layout, images,
-                deployed=name.endswith(f'::{DEPLOYED}'))
+                deployed=name.endswith(f'::{DEPLOYED}'), gives_back=name == AS_SHIPPED)
 
 
 # Limits
@@ -290,7 +296,7 @@ def measure_memory(connection, name, cfg_options, setting, layout, threads):
     step = candidate_step(name, cfg_options, setting, layout, itertools.repeat(image))
     tensors = [image, *step.model.parameters(), *step.model.buffers()]
     before = current_memory(setting.device) - sum(tensor.nbytes for tensor in tensors)
-    if torch.device(setting.device).type == 'cpu':
+    if torch.device(setting.device).type == 'cpu' and name != AS_SHIPPED:
         keep_freed_memory()     # as when timed; not before, or what building left behind would count as libraries
     step()  # weights' gradients and optimizer state are there from the first step on
     step()
@@ -371,7 +377,7 @@ def run(names, setting, layouts=('nchw', 'nhwc'), cfg_options=None, rounds=10, w
     """Measure candidates against each other, interleaved in this process, and against the machine's limits.
 
     Args:
-        names (Sequence[str]): Config paths, or 'stock'. Ratios are to the first.
+        names (Sequence[str]): Config paths, 'stock', or 'as-shipped'. Ratios are to the first.
         layouts (Sequence[str]): Each candidate runs in all of them; :func:`best_layouts` picks.
 
     Returns:

@@ -164,7 +164,7 @@ def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: t
 
 
 def laid_out_as(parameter, gradient):
-    """Of the parameter's shape and strides: those of its 1×1 are arbitrary, but DistributedDataParallel compares them."""
+    """Of the parameter's shape and strides; those of 1×1 are arbitrary, but DistributedDataParallel compares them."""
     gradient = gradient.reshape(parameter.shape)
     strides = [p if size == 1 else g for size, p, g in zip(
         gradient.shape, parameter.stride(), gradient.stride(), strict=True)]

@@ -67,8 +67,8 @@ def report(result, pictures=()):
         'faster one. Peak memory is of two steps in a process of its own, in the faster layout: on a CPU its resident '
         'set, and of that the step, weights and optimizer state included: what it had more than before there was a '
         "model, interpreter and libraries, which are the same for all; on CUDA that of torch's allocator. On a CPU "
-        'memory once freed stays with the process, for all candidates, as in tools/train.py '
-        '(inceptionnext_seg/allocator.py).', '']
+        'memory once freed stays with the process, as in tools/train.py (inceptionnext_seg/allocator.py), for all '
+        'candidates but one named "as shipped".', '']
     for run_result in result['runs']:
         lines += [f'## {title_of(run_result["setting"])}', '', table(run_result), '']
         layouts = sorted({r['layout'] for r in run_result['results']})

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
 
 def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypatch):
     class Hungry:
-        def __init__(self, cfg, setting, layout, images, deployed):
+        def __init__(self, cfg, setting, layout, images, deployed, gives_back):
             self.setting = setting
 
         def __call__(self):
@@ -165,7 +166,7 @@ def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypat
 
 
 def test_out_of_memory_with_one_image_is_a_user_error(monkeypatch):
-    def out_of_memory(cfg, setting, layout, images, deployed):
+    def out_of_memory(cfg, setting, layout, images, deployed, gives_back):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(benchmark, 'Step', out_of_memory)
@@ -321,6 +322,23 @@ def test_the_peak_memory_of_a_child_is_not_that_of_its_larger_parent():
     ballast = torch.ones(3 * 2**28)     # 3 GiB
     peak, before = benchmark.peak_memory(INCEPTIONNEXT, SMALL, Setting('infer', batch_size=1, size=32), 'nhwc')
     assert 2**26 < before < peak < ballast.nbytes
+
+
+def test_stock_as_shipped_is_stock_with_memory_given_back(monkeypatch):
+    entered = []
+
+    @contextlib.contextmanager
+    def giving_back():
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(benchmark, 'giving_back', giving_back)
+    monkeypatch.setattr(benchmark, 'stock_config', lambda: (small(), 'a backbone'))
+    for name in (benchmark.STOCK, benchmark.AS_SHIPPED):
+        assert not entered
+        benchmark.candidate_step(name, None, TINY, 'nchw')()
+    assert entered
+    assert benchmark.candidate_label(benchmark.AS_SHIPPED) == f'{benchmark.candidate_label(benchmark.STOCK)} as shipped'
 
 
 def test_the_memory_of_a_step_is_that_of_weights_gradients_optimizer_and_maps(monkeypatch):

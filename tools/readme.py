@@ -8,7 +8,7 @@ import re
 import statistics
 from pathlib import Path
 
-from inceptionnext_seg.benchmark import ALL, DEPLOYED, STOCK, summarize
+from inceptionnext_seg.benchmark import ALL, AS_SHIPPED, DEPLOYED, STOCK, summarize
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.measure import describe_ratio
 from inceptionnext_seg.paper import MMSEGMENTATION_CONVNEXT, UPERNET
@@ -76,11 +76,12 @@ def speed():
         size = f'{setting["size"]}×{setting.get("width") or setting["size"]}'
         for ours in others:
             change = ours['name'].partition('::')[2]
-            if first['name'] != STOCK or change not in ('', ALL, DEPLOYED):
+            if first['name'] not in (STOCK, AS_SHIPPED) or change not in ('', ALL, DEPLOYED):
                 continue
             memory = ours['step_memory'] and first['step_memory'] and ours['step_memory'] / first['step_memory']
+            against = ', against stock as shipped' if first['name'] == AS_SHIPPED else ''
             rows.append([
-                f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}, {setting["batch_size"]} × {size}',
+                f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]}, {setting["batch_size"]} × {size}{against}',
                 f'{Path(ours["name"].partition("::")[0]).stem}{", " + change if change == DEPLOYED else ""}',
                 f'{first["images_per_s"]:.3g}', f'{ours["images_per_s"]:.3g}', describe_ratio(ours['speedup']),
                 f'{memory:.2f}' if memory else '–'])
