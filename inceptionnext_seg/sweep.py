@@ -322,8 +322,11 @@ class Sweep:
             return ''
         return f'; {left} left' + (f', about {duration(left * statistics.fmean(known))}' if known else '')
 
-    def write_report(self, out):
+    def write_report(self, out, benchmarks=()):
         """``tools/compare.py``'s report of the runs that are done, with parameters and MACs.
+
+        Args:
+            benchmarks (Sequence): Result files of ``tools/benchmark.py`` with the same configs.
 
         Returns:
             list[Path]: What was written.
@@ -340,7 +343,7 @@ class Sweep:
                             'Next: mend what failed, and give the same command again.')
         others = [name for name in done if name != first.name]
         against = comparison.listing(others if len(others) < 4 else [f'{len(others)} others']) if others else ''
-        content = comparison.collect(done, ' against '.join(filter(None, [first.name, against])))
+        content = comparison.collect(done, ' against '.join(filter(None, [first.name, against])), benchmarks)
         content['complexity'] = {candidate.name: cost(candidate.cfg) for candidate in self.candidates
                                  if candidate.name in done}
         if first.cfg.val_dataloader.dataset.type == 'MiniADE20KDataset':

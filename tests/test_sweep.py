@@ -407,6 +407,22 @@ def test_a_failed_run_makes_the_tool_exit_with_1_and_the_report_is_of_the_others
     assert '40.00' in (train.parent / 'work/report.md').read_text()
 
 
+def test_a_benchmark_of_the_same_configs_gives_the_report_its_throughput(train):
+    shutil.copy(ROOT / 'tools/sweep.py', train.with_name('sweep.py'))
+    other = CONFIG.replace('inceptionnext', 'convnext')
+    results = [dict(name=path, label=Path(path).stem, layout='nhwc', seconds=[seconds] * 8, settled=True, macs=1e8,
+                    nbytes=1e6, peak_memory=None) for path, seconds in ((CONFIG, 0.5), (other, 0.25))]
+    setting = dict(mode='train', part='segmentor', batch_size=2, size=64, dtype='fp32', compile=False, device='cpu')
+    measured = train.with_name('throughput.json')
+    measured.write_text(json.dumps(dict(
+        environment=dict(command='python tools/benchmark.py', versions={}, device='cpu'),
+        runs=[dict(setting=setting, peaks=dict(macs_per_second=1e9, bytes_per_second=1e9), results=results)])))
+    runpy.run_path(str(train.with_name('sweep.py')))['main']([
+        CONFIG, other, '--seeds', '0', '--work-dir', str(train.parent / 'work'), '--benchmark', str(measured)])
+    report = (train.parent / 'work/report.md').read_text()
+    assert 'Throughput in a benchmark' in report and '2.00 (2.00–2.00)' in report
+
+
 @pytest.mark.slow
 def test_a_real_sweep_trains_reports_and_resumes(call_tool, tiny_options, tmp_path):
     arguments = ['sweep', CONFIG, '--seeds', 0, '--work-dir', tmp_path, '--variant', 'band5',

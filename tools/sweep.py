@@ -30,6 +30,8 @@ def parse_args(argv=None):
                         help='override settings of all configs')
     parser.add_argument('--variant', nargs='+', action='append', default=[], metavar=('NAME', 'KEY=VALUE'),
                         help='also train every config with these settings; may be repeated')
+    parser.add_argument('--benchmark', action='append', default=[], type=Path, metavar='RESULT.json',
+                        help='add throughput of the same configs, side by side, from a result of tools/benchmark.py')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none', help='job launcher')
     parser.add_argument('--dry-run', action='store_true', help='print the commands of what is not done, and stop')
     return parser.parse_args(argv)
@@ -61,7 +63,7 @@ def main(argv=None):
     if failed:
         print(f'error: {len(failed)} of {len(sweep.runs)} runs failed: {"; ".join(run.title for run in failed)}. '
               'Next: mend the cause, shown above, and give the same command again.', file=sys.stderr)
-    for path in sweep.write_report(args.work_dir / 'report.md'):
+    for path in sweep.write_report(args.work_dir / 'report.md', args.benchmark):
         print(f'wrote {path}')
     if failed:
         sys.exit(1)
