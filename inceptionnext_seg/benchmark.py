@@ -31,7 +31,7 @@ from .decoding import BlockedEncoderDecoder
 from .deploy import fuse_for_inference
 from .environment import synchronize
 from .errors import UserError
-from .launch import load_config
+from .launch import ONE_VALUE_A_CHANNEL, load_config
 from .measure import DTYPES, MEMORY_FORMATS, InputPool, interleave, machine_peaks, median_interval, ratio
 from .metanext import DWConv2d, InceptionDWConv2d
 
@@ -370,6 +370,12 @@ def fit_batch(names, cfg_options, setting, layouts, report):
             smaller = Setting(**{**vars(setting), 'batch_size': setting.batch_size // 2})
             report(f'out of memory at batch {setting.batch_size}: every candidate goes on with {smaller.batch_size}')
             setting = smaller
+        except ValueError as error:
+            if not str(error).startswith(ONE_VALUE_A_CHANNEL):
+                raise
+            raise UserError(
+                f"one image of {'×'.join(map(str, setting.image_size))} alone cannot train: a BatchNorm has one value "
+                "a channel in the head's 1×1 pooled map. Next: --batch-size 2, or --mode infer.") from error
 
 
 def run(names, setting, layouts=('nchw', 'nhwc'), cfg_options=None, rounds=10, warmup=2, memory=True,

@@ -161,23 +161,31 @@ def build_runner(cfg):
     return Runner.from_cfg(cfg)
 
 
+ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'   # of torch.nn.functional.batch_norm
+
+
 @contextlib.contextmanager
 def explain_errors():
     """Turn the failures of building and running that a user can mend into the way on.
 
     Raises:
-        UserError: The GPU has too little memory, or a setting of the config has a name or a value that its class does
-            not know.
+        UserError: The GPU has too little memory, a setting of the config has a name or a value that its class does
+            not know, or a BatchNorm was to train on a single value a channel.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
-            'train_cfg.micro_batch_size=4 (or 2, 1: same recipe, gradients accumulated), --amp, or '
+            'train_cfg.micro_batch_size=4 (or 2: same recipe, gradients accumulated), --amp, or '
             'model.backbone.with_cp=True.') from error
     except (TypeError, KeyError, ValueError) as error:
         message = str(error.args[0]) if error.args else ''
+        if message.startswith(ONE_VALUE_A_CHANNEL):
+            raise UserError(
+                "a BatchNorm cannot train on one value a channel, which one image alone is at a head's 1×1 pooled map. "
+                'Next: two images or more at a time, train_dataloader.batch_size=2, and '
+                'train_cfg.micro_batch_size=2 where that is set.') from error
         if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry|; wanted |'
                          r'has no arch ', message):
             raise

@@ -137,6 +137,41 @@ def draw_throughput(result, path):
     save(figure, path)
 
 
+def growth(result):
+    """How cost grows: (mode, dtype) -> label -> sorted (megapixels of a step, median seconds), of whole segmentors.
+
+    Only what was measured at three sizes or more, each candidate in its faster layout; of a size measured twice, the
+    later.
+    """
+    found = {}
+    for run_result in result['runs']:
+        setting = run_result['setting']
+        if setting['part'] != 'segmentor' or setting['compile']:
+            continue
+        pixels = setting['batch_size'] * setting['size'] * (setting.get('width') or setting['size'])
+        lines = found.setdefault((setting['mode'], setting['dtype']), {})
+        for row in summarize(run_result):
+            lines.setdefault(row['label'], {})[pixels / 1e6] = setting['batch_size'] / row['images_per_s']
+    found = {key: {label: sorted(points.items()) for label, points in lines.items() if len(points) >= 3}
+             for key, lines in found.items()}
+    return {key: lines for key, lines in found.items() if lines}
+
+
+def draw_growth(found, path):
+    """Seconds of a step over its pixels, both logarithmic: on a straight line of slope 1 a pixel costs the same."""
+    figure = Figure(figsize=(5 * len(found), 4), layout='constrained')
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for axes, ((mode, dtype), lines) in zip(panels, found.items(), strict=True):
+        for label, points in lines.items():
+            axes.loglog(*zip(*points, strict=True), marker='o', label=label)
+        axes.set_xlabel('megapixels of a step, batch × height × width')
+        axes.set_ylabel('seconds of a step')
+        axes.set_title(f'{"training step" if mode == "train" else "inference"}, {dtype}', fontsize=9)
+        axes.grid(which='both', alpha=0.3)
+        axes.legend(fontsize=7)
+    save(figure, path)
+
+
 def save(figure, path):
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=90)
@@ -149,6 +184,9 @@ def write_report(result, path):
     if result['runs']:
         pictures.append(path.with_name(f'{path.stem}.png'))
         draw_throughput(result, pictures[0])
+    if found := growth(result):
+        pictures.append(path.with_name(f'{path.stem}_growth.png'))
+        draw_growth(found, pictures[-1])
     if result.get('profiles'):
         pictures.append(path.with_name(f'{path.stem}_profile.png'))
         draw_profile(result['profiles'], pictures[-1])

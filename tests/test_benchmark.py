@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inceptionnext_seg import benchmark
+from inceptionnext_seg import benchmark, throughput_report
 from inceptionnext_seg.benchmark import Setting, Step, StepClock, count_products, limit_seconds
 from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError
@@ -174,6 +174,12 @@ def test_out_of_memory_with_one_image_is_a_user_error(monkeypatch):
         benchmark.fit_batch([INCEPTIONNEXT], None, Setting(batch_size=1), ('nchw', ), print)
 
 
+def test_one_image_that_batch_norm_cannot_train_on_is_a_user_error():
+    setting = Setting('train', batch_size=1, size=32)
+    with pytest.raises(UserError, match=r'one image of 32×32 alone cannot train.*--batch-size 2'):
+        benchmark.fit_batch([INCEPTIONNEXT], SMALL, setting, ('nhwc', ), print)
+
+
 def test_candidates_are_sampled_equally_often_in_each_layout(result):
     results = result['runs'][0]['results']
     assert [(r['name'], r['layout']) for r in results] == [
@@ -301,6 +307,22 @@ def test_ours_runs_in_channels_last_alone_and_a_backbone_in_both_layouts():
     assert benchmark.layouts_of(benchmark.candidate_config(INCEPTIONNEXT), TINY, layouts) == ('nhwc', )
     assert benchmark.layouts_of(small(), Setting(part='backbone'), layouts) == layouts
     assert benchmark.layouts_of(benchmark.stock_config()[0], TINY, layouts) == layouts
+
+
+def test_how_cost_grows_is_drawn_from_three_sizes_on(tmp_path):
+    def run(size, batch_size, label, seconds):
+        return dict(setting=dict(vars(TINY), size=size, batch_size=batch_size), peaks=dict(
+            macs_per_second=1e9, bytes_per_second=1e9, matrix_size=1), results=[dict(
+                name=label, label=label, layout='nhwc', seconds=[seconds] * 8, settled=True, macs=1, nbytes=1,
+                peak_memory=None)])
+
+    runs = [run(1000, 2, 'a', 2.), run(1000, 1, 'a', 1.), run(2000, 1, 'a', 4.), run(1000, 1, 'b', 1.)]
+    found = throughput_report.growth(dict(runs=runs))
+    assert found == {('train', 'fp32'): dict(a=[(1., pytest.approx(1.)), (2., pytest.approx(2.)),
+                                                (4., pytest.approx(4.))])}
+    assert not throughput_report.growth(dict(runs=runs[1:]))
+    write_report(dict(environment=environment('cpu'), runs=runs), tmp_path / 'x.md')
+    assert (tmp_path / 'x_growth.png').is_file() and '![x_growth](x_growth.png)' in (tmp_path / 'x.md').read_text()
 
 
 def test_the_mixer_is_measured_against_one_copy_and_reported_by_form():

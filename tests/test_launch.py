@@ -42,6 +42,12 @@ def parse(*options):
 # Configs
 
 
+def test_one_image_alone_is_a_message_with_the_way_on():
+    norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(UserError, match=r'one image alone.*micro_batch_size=2'), explain_errors():
+        norm(torch.ones(1, 3, 1, 1))
+
+
 def test_a_missing_config_is_named_with_the_folder_that_was_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=rf'config not found: {tmp_path}/upernet\.py'):
