@@ -13,19 +13,17 @@ from inceptionnext_seg import allocator, launch
 
 FAULTS = """
 import resource, torch
-from inceptionnext_seg.allocator import giving_back, keep_freed_memory
+from inceptionnext_seg.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(2**25).fill_(1.)    # 128 MiB, freed at once
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-fresh = [faults(), faults()][1]
+# The least of several: an aligned block may not fit where the last one was, and the heap then grows once more.
+fresh = min(faults() for _ in range(6))
 told = keep_freed_memory()
-kept = [faults(), faults()][1]
-with giving_back():
-    given_back = [faults(), faults()][1]
-print(told, fresh, kept, given_back, [faults(), faults()][1])
+print(told, fresh, min(faults() for _ in range(6)))
 """
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the C library is not glibc')
 
@@ -40,13 +38,20 @@ def run(**variables):
 
 @glibc
 def test_memory_freed_by_one_step_is_there_for_the_next():
-    told, fresh, kept, given_back, again = run()
+    told, fresh, kept = run()
     assert told
     if fresh < 1000:
         pytest.skip(f'this system maps 128 MiB in {fresh} page faults by itself')
     assert kept < fresh / 10
-    # Unless a comparison asks for what glibc does by itself.
-    assert given_back > fresh / 2 and again < fresh / 10
+
+
+def test_a_comparison_can_have_what_glibc_does_by_itself(monkeypatch):
+    told = []
+    monkeypatch.setattr(allocator, 'set_thresholds', lambda mapped, trimmed: told.append((mapped, trimmed)))
+    with pytest.raises(KeyError), allocator.giving_back():
+        assert told == [(2**25, 2**26)]
+        raise KeyError
+    assert told[1:] == [(2**31 - 1, 2**31 - 1)]
 
 
 @glibc
