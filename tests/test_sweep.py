@@ -423,6 +423,12 @@ def test_a_benchmark_of_the_same_configs_gives_the_report_its_throughput(train):
     assert 'Throughput in a benchmark' in report and '2.00 (2.00–2.00)' in report
 
 
+def test_a_benchmark_that_is_not_there_is_a_message_before_anything_is_trained(call_tool, tmp_path):
+    result = call_tool('sweep', CONFIG, '--work-dir', tmp_path / 'work', '--benchmark', tmp_path / 'none.json')
+    assert result.returncode == 2 and 'none.json' in result.stderr and 'Traceback' not in result.stderr
+    assert not (tmp_path / 'work').exists()
+
+
 @pytest.mark.slow
 def test_a_real_sweep_trains_reports_and_resumes(call_tool, tiny_options, tmp_path):
     arguments = ['sweep', CONFIG, '--seeds', 0, '--work-dir', tmp_path, '--variant', 'band5',

@@ -16,6 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from inceptionnext_seg.comparison import read_benchmark
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.sweep import Sweep, plan
 
@@ -54,6 +55,8 @@ def variants_of(arguments):
 def main(argv=None):
     args = parse_args(argv)
     candidates = plan(args.configs, variants_of(args.variant), args.cfg_options, args.work_dir)
+    for path in args.benchmark:
+        read_benchmark(path)    # before hours of training, not after
     sweep = Sweep(candidates, dict.fromkeys(args.seeds), Path(__file__).with_name('train.py'), args.launcher)
     if args.dry_run:
         for command in sweep.commands():
