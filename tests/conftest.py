@@ -99,7 +99,7 @@ def call_tool():
         out, err, code = io.StringIO(), io.StringIO(), 0
         # Memory that one tool keeps would stay with all tests after it.
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ), \
-                mock.patch('inceptionnext_seg.launch.keep_freed_memory'), \
+                mock.patch('inceptionnext_seg.engine.launch.keep_freed_memory'), \
                 mock.patch.object(sys, 'argv', [str(path), *map(str, arguments)]):
             try:
                 tool.main()

@@ -3,7 +3,7 @@ import runpy
 import shutil
 from pathlib import Path
 
-from inceptionnext_seg.launch import load_config
+from inceptionnext_seg.engine.launch import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()

@@ -3,7 +3,7 @@ import types
 
 import pytest
 
-from inceptionnext_seg import require
+from inceptionnext_seg._requirements import require
 
 
 def module_of_version(version):

@@ -8,17 +8,18 @@ import json
 import re
 from pathlib import Path
 
+import _repository  # noqa: F401
 import torch
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from inceptionnext_seg import benchmark
-from inceptionnext_seg.allocator import keep_freed_memory
-from inceptionnext_seg.environment import environment
+from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.measure import DTYPES
-from inceptionnext_seg.result_files import write_json
-from inceptionnext_seg.throughput_report import report, write_report
+from inceptionnext_seg.files import write_json
+from inceptionnext_seg.provenance import environment
+from studies import throughput as benchmark
+from studies.throughput_report import report, write_report
+from studies.timing import DTYPES
 
 
 def parse_args():

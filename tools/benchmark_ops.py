@@ -8,15 +8,16 @@ import os
 import pathlib
 import time
 
+import _repository  # noqa: F401
 import torch
 from tqdm import tqdm
 
-from inceptionnext_seg import operator_report as report
-from inceptionnext_seg import operators
-from inceptionnext_seg.environment import environment
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.measure import DTYPES, MEMORY_FORMATS
-from inceptionnext_seg.result_files import write_json, write_text
+from inceptionnext_seg.files import write_json, write_text
+from inceptionnext_seg.provenance import environment
+from studies import operator_report as report
+from studies import operators
+from studies.timing import DTYPES, MEMORY_FORMATS
 
 # Processor time leaves out what other programs take, but counts every thread and does not see an accelerator.
 CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)

@@ -10,8 +10,10 @@ import argparse
 import re
 from pathlib import Path
 
-from inceptionnext_seg.comparison import collect, read_collected, write_report
+import _repository  # noqa: F401
+
 from inceptionnext_seg.errors import UserError, exit_on_user_error
+from studies.comparison import collect, read_collected, write_report
 
 
 def parse_args(argv=None):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from inceptionnext_seg.complexity import COUNTED, count, to_dict, to_markdown
-from inceptionnext_seg.environment import environment
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.launch import load_config
-from inceptionnext_seg.result_files import write_json, write_text
+from inceptionnext_seg.files import write_json, write_text
+from inceptionnext_seg.provenance import environment
+from inceptionnext_seg.segmentation.complexity import COUNTED, count, to_dict, to_markdown
 
 
 def parse_args():

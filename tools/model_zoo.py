@@ -2,8 +2,10 @@
 import argparse
 from pathlib import Path
 
+import _repository  # noqa: F401
+
 from inceptionnext_seg.errors import exit_on_user_error
-from inceptionnext_seg.model_zoo import write_catalogue
+from studies.model_zoo import write_catalogue
 
 
 @exit_on_user_error

@@ -12,9 +12,9 @@ import sys
 
 from mmengine.config import DictAction
 
+from inceptionnext_seg.engine.inference import Segmentor, create_folders, find_images, open_device, predict_files
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.errors import exit_on_user_error
-from inceptionnext_seg.launch import load_config
-from inceptionnext_seg.prediction import Segmentor, create_folders, find_images, open_device, predict_files
 
 
 def opacity(text):

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from inceptionnext_seg import ade20k
+from inceptionnext_seg.data import ade20k
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 
 

@@ -8,11 +8,13 @@ import re
 import statistics
 from pathlib import Path
 
-from inceptionnext_seg.benchmark import ALL, AS_SHIPPED, DEPLOYED, STOCK, summarize
+import _repository  # noqa: F401
+
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.measure import describe_ratio
-from inceptionnext_seg.paper import MMSEGMENTATION_CONVNEXT, UPERNET
-from inceptionnext_seg.result_files import markdown_table, write_text
+from inceptionnext_seg.files import markdown_table, write_text
+from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
+from studies.throughput import ALL, AS_SHIPPED, DEPLOYED, STOCK, summarize
+from studies.timing import describe_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'

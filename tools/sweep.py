@@ -16,9 +16,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from inceptionnext_seg.comparison import read_benchmark
+import _repository  # noqa: F401
+
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.sweep import Sweep, plan
+from studies.comparison import read_benchmark
+from studies.sweep import Sweep, plan
 
 
 def parse_args(argv=None):

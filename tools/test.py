@@ -4,10 +4,8 @@ CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's C
 """
 import argparse
 
-from inceptionnext_seg.checkpoint import load_model
-from inceptionnext_seg.datasets import check_folders
-from inceptionnext_seg.errors import exit_on_user_error
-from inceptionnext_seg.launch import (
+from inceptionnext_seg.data.datasets import check_folders
+from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     build_runner,
     explain_errors,
@@ -17,6 +15,8 @@ from inceptionnext_seg.launch import (
     show_predictions,
     unwrap,
 )
+from inceptionnext_seg.errors import exit_on_user_error
+from inceptionnext_seg.models.checkpoint import load_model
 
 
 def parse_args():

@@ -4,9 +4,8 @@ Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher 
 """
 import argparse
 
-from inceptionnext_seg.datasets import check_classes, check_folders
-from inceptionnext_seg.errors import exit_on_user_error
-from inceptionnext_seg.launch import (
+from inceptionnext_seg.data.datasets import check_classes, check_folders
+from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
     build_runner,
@@ -17,6 +16,7 @@ from inceptionnext_seg.launch import (
     resume_latest,
     unwrap,
 )
+from inceptionnext_seg.errors import exit_on_user_error
 
 
 def parse_args():

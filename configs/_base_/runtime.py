@@ -2,8 +2,8 @@
 default_scope = 'mmseg'
 custom_imports = dict(
     imports=[
-        'inceptionnext_seg', 'inceptionnext_seg.training', 'inceptionnext_seg.hooks', 'inceptionnext_seg.datasets',
-        'inceptionnext_seg.evaluation', 'inceptionnext_seg.heads'
+        'inceptionnext_seg', 'inceptionnext_seg.data.datasets', 'inceptionnext_seg.engine',
+        'inceptionnext_seg.segmentation'
     ],
     allow_failed_imports=False)
 env_cfg = dict(

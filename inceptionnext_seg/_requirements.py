@@ -1,0 +1,30 @@
+"""What the package needs at least, compared with what is installed."""
+import importlib
+import re
+
+NEXT = 'Next: see "Installation" in the README for the combinations that work.'
+
+
+def require(**versions):
+    """Import each module named and compare its version with the least one expected: ``require(torch='2.4')``.
+
+    Raises:
+        ImportError: One is missing, cannot be imported or is too old; says which, the version found and that expected.
+    """
+    for name, expected in versions.items():
+        try:
+            found = importlib.import_module(name).__version__
+        # AssertionError: upstream mmseg and mmdet assert the version of mmcv when they are imported.
+        except (ImportError, AssertionError) as error:
+            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found none that can be imported '
+                              f'({error}). {NEXT}') from error
+        if release(found) < release(expected):
+            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {NEXT}')
+
+
+def release(version):
+    """Major and minor number: '2.14.1+cu130' is [2, 14]."""
+    return [int(number) for number in re.findall(r'\d+', version)[:2]]
+
+
+require(torch='2.4', timm='1.0', mmengine='0.10')

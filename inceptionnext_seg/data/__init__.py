@@ -1,0 +1,1 @@
+"""Data sets: ADE20K, folders of images and masks, and the embedded drawn scenes."""

@@ -1,0 +1,346 @@
+"""Segmenting images that have no annotation: files of class numbers, and overlays with a legend.
+
+Every image goes through the config's own test pipeline and mmseg's ``inference_model``, so that a prediction here is
+the one that ``tools/test.py`` evaluates, at the image's own size.
+
+The class numbers in the files are those of ``tools/test.py --out``: 0 is the first class, except for data sets with
+``reduce_zero_label`` (ADE20K), whose own files keep 0 for unlabelled pixels: there 1 is the first class, and 0 never
+occurs. For ADE20K these are the benchmark's numbers. A data set that is restricted to some classes numbers these only.
+``classes.json``, beside the predictions, names every number.
+"""
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.apis import inference_model, init_model
+from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image, ImageDraw, ImageFont
+from tqdm import tqdm
+
+from ..data.scenes import CLASSES_USED
+from ..errors import UserError
+from ..files import write_json
+from ..models.checkpoint import load_model
+
+IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
+
+
+class Labels(NamedTuple):
+    """What the outputs of a segmentor mean: a name and an RGB colour for each, and the number of the first in files."""
+    classes: tuple
+    palette: np.ndarray  # (classes, 3), uint8
+    first_number: int
+
+    def numbers(self, prediction):
+        """Class indices (H, W) as the numbers that files hold, in the smallest integer type that has room for all."""
+        last = self.first_number + len(self.classes) - 1
+        return (prediction + self.first_number).astype(np.uint8 if last <= 255 else np.uint16)
+
+    def as_json(self):
+        """The content of ``classes.json``."""
+        return [dict(number=self.first_number + i, name=name, color=self.palette[i].tolist())
+                for i, name in enumerate(self.classes)]
+
+
+def labels_of(meta, num_classes):
+    """The ``Labels`` in a data set's ``metainfo``, or None where it does not describe ``num_classes`` classes.
+
+    A checkpoint's ``metainfo`` is untrusted input; without ``reduce_zero_label``, as in old ones, it is not enough.
+    """
+    classes, palette = meta.get('classes'), meta.get('palette')
+    if not isinstance(classes, list | tuple) or len(classes) != num_classes or 'reduce_zero_label' not in meta:
+        return None
+    try:
+        colors = np.asarray(palette, dtype=float)
+    except (TypeError, ValueError):
+        return None
+    if colors.shape != (num_classes, 3) or not ((colors >= 0) & (colors <= 255)).all():
+        return None
+    return Labels(tuple(map(str, classes)), colors.astype(np.uint8), int(bool(meta['reduce_zero_label'])))
+
+
+def dataset_config(cfg):
+    """``test_dataloader.dataset`` of a config."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    if not dataset or not dataset.get('pipeline'):
+        raise UserError('the config has no test_dataloader.dataset with a pipeline, which says how images are prepared '
+                        'and what the classes are. Wanted: one as in configs/_base_/ade20k.py.')
+    return dataset
+
+
+def config_metainfo(cfg):
+    """``metainfo`` of the test data set of a config, without its files."""
+    settings = dict(dataset_config(cfg), pipeline=[], lazy_init=True)
+    if settings['type'] == 'MiniADE20KDataset':  # building it would draw its images
+        settings.update(type='ADE20KDataset', metainfo=settings.get('metainfo') or dict(classes=tuple(CLASSES_USED)))
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    try:
+        return DATASETS.build(settings).metainfo
+    # Some data sets of mmseg look for their files at once, each with an error of its own.
+    except Exception as error:
+        raise UserError(f'the classes cannot be had from the config: test_dataloader.dataset ({settings["type"]}) '
+                        f'cannot be built: {type(error).__name__}: {error}') from error
+
+
+def find_labels(cfg, checkpoint_meta, num_classes):
+    """The labels that a segmentor was trained with: from its checkpoint where that has them, or from the config.
+
+    Raises:
+        UserError: Neither describes ``num_classes`` classes.
+    """
+    trained_with = checkpoint_meta.get('dataset_meta') if isinstance(checkpoint_meta, dict) else None
+    labels = labels_of(trained_with, num_classes) if isinstance(trained_with, dict) else None
+    if labels is None:
+        metainfo = config_metainfo(cfg)
+        labels = labels_of(metainfo, num_classes)
+        if labels is None:
+            raise UserError(
+                f'the model predicts {num_classes} classes, but test_dataloader.dataset of the config names '
+                f'{len(metainfo.get("classes") or ())}, and the checkpoint names none that fit. Wanted: a name and an '
+                'RGB colour for each. Next: give the config that the model was trained with, or '
+                'test_dataloader.dataset.metainfo with `classes` and `palette`, as in configs/_base_/camvid.py.')
+    return labels
+
+
+def open_device(name=None):
+    """The torch device ``name``, or CUDA where there is one and the CPU otherwise.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.ones(1, device=name).cpu()
+    except (RuntimeError, AssertionError) as error:
+        found = ['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))]
+        raise UserError(f'the device {name!r} cannot be used ({str(error).splitlines()[0]}). Found: '
+                        f'{", ".join(found)}. Next: give one of these to --device, or leave it out.') from error
+    return torch.device(name)
+
+
+class Segmentor:
+    """A config's model with a checkpoint's weights, ready to segment images.
+
+    Args:
+        cfg (Config): With ``model`` and ``test_dataloader.dataset.pipeline``.
+        checkpoint (str): A path or URL; every key and shape must fit.
+        device (torch.device | str): Where the model runs.
+
+    Attributes:
+        labels (Labels): What its predictions mean.
+
+    Raises:
+        UserError: The checkpoint is missing or does not fit, or no classes are known for it.
+    """
+
+    def __init__(self, cfg, checkpoint, device='cpu'):
+        pipeline = [dict(step) for step in dataset_config(cfg).pipeline if step['type'] != 'LoadAnnotations']
+        self.model = init_model(cfg, device='cpu')
+        self.labels = find_labels(cfg, load_model(self.model, checkpoint), self.model.num_classes)
+        self.model.to(device)
+        self.loader = TRANSFORMS.build(pipeline[0])
+        self.model.cfg = Config(dict(test_pipeline=pipeline))  # where inference_model looks for it
+
+    def load(self, path):
+        """An image file as the config loads it: (H, W, 3), BGR, 8 bits, upright by its EXIF orientation, no alpha.
+
+        Raises:
+            OSError: It cannot be read, or it is cut short.
+        """
+        try:
+            # OpenCV fills what a cut file lacks with grey, and never says why it cannot read one.
+            with Image.open(path) as file:
+                file.load()
+            return self.loader(dict(img_path=str(path)))['img']
+        # Decoders have errors of every kind for a broken file: OSError, SyntaxError, struct.error, cv2.error and more.
+        except Exception as error:
+            raise OSError(str(error) or type(error).__name__) from error
+
+    def predict(self, image):
+        """Class indices (H, W), int64, from an image (H, W, 3) as ``load`` returns it.
+
+        Raises:
+            ValueError: After the pipeline it is smaller than the backbone's stride of 32.
+        """
+        sample = inference_model(self.model, image)
+        return sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.int64)
+
+
+def find_images(source, out):
+    """The images to segment, and the file that each is written to below the folders in ``out``.
+
+    A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own two folders is left
+    out, so that ``out`` may be in ``source``. Files are named as in MMSegmentation, ``name.png`` for ``name.jpg``;
+    where two images would share a name, as ``a.jpg`` and ``a.png``, they become ``a.jpg.png`` and ``a.png.png``.
+
+    Returns:
+        dict[Path, Path]: From image to relative output, sorted.
+
+    Raises:
+        UserError: ``source`` is missing, is not an image by its suffix, has no image, or would be overwritten.
+    """
+    source, out = Path(source), Path(out)
+    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS)]
+
+    def is_image(path):
+        return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+    def is_output(path):
+        return any(path.resolve().is_relative_to(folder) for folder in written)
+
+    kinds = ', '.join(IMAGE_SUFFIXES)
+    if not source.exists():
+        raise UserError(f'no such image or folder: {source.absolute()}')
+    if source.is_dir():
+        found = {path: path.relative_to(source) for path in sorted(source.rglob('*'))
+                 if is_image(path) and not is_output(path)}
+        if not found:
+            raise UserError(f'no image in the folder {source.absolute()} and its subfolders. Wanted: files that end in '
+                            f'{kinds}.')
+    elif not is_image(source):
+        raise UserError(f'not an image, by its name: {source.absolute()}. Wanted: a file that ends in {kinds}.')
+    elif is_output(source):
+        raise UserError(f'{source.absolute()} is in the output folder, where predictions would overwrite it. '
+                        'Next: give another --out.')
+    else:
+        found = {source: Path(source.name)}
+
+    outputs = {path: name.with_suffix('.png') for path, name in found.items()}
+    while True:  # more than once where a longer name is again that of another, as beside `a.jpg.jpg`
+        times = Counter(outputs.values())
+        shared = [path for path, name in outputs.items()
+                  if times[name] > 1 and name == found[path].with_suffix('.png')]
+        if not shared:
+            return outputs
+        outputs.update({path: found[path].with_name(f'{found[path].name}.png') for path in shared})
+
+
+def shares(prediction, num_classes):
+    """``(class index, share of the image)`` of the classes in a prediction (H, W), the largest first."""
+    counts = np.bincount(prediction.ravel(), minlength=num_classes)
+    order = np.argsort(-counts, kind='stable')
+    return [(int(i), counts[i] / prediction.size) for i in order if counts[i]]
+
+
+def percentage(share):
+    """A share as in the legend: with a decimal, and never 0 for what was found."""
+    return '< 0.1 %' if share < 0.0005 else f'{100 * share:.1f} %'
+
+
+def draw_legend(entries, labels, height, font_size):
+    """A panel with swatch, name and share of each class, at least ``height`` high, in columns where they need it."""
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'), font_size)
+    line, gap = round(1.5 * font_size), round(0.6 * font_size)
+    names = [labels.classes[i] for i, _ in entries]
+    percentages = [percentage(share) for _, share in entries]
+    name_width, share_width = (
+        int(np.ceil(max(font.getlength(text) for text in texts))) for texts in (names, percentages))
+    rows = min(len(entries), max((height - 2 * gap) // line, 12))
+    column = gap + font_size + gap + name_width + 2 * gap + share_width + gap
+    panel = Image.new('RGB', (column * -(-len(entries) // rows), max(height, rows * line + 2 * gap)), 'white')
+    draw = ImageDraw.Draw(panel)
+    for k, ((i, _), name, text) in enumerate(zip(entries, names, percentages, strict=True)):
+        left, middle = k // rows * column + gap, gap + k % rows * line + line // 2
+        draw.rectangle((left, middle - font_size // 2, left + font_size - 1, middle - font_size // 2 + font_size - 1),
+                       fill=tuple(labels.palette[i].tolist()), outline='black', width=max(1, font_size // 16))
+        draw.text((left + font_size + gap, middle), name, 'black', font, anchor='lm')
+        draw.text((left + column - 2 * gap, middle), text, 'black', font, anchor='rm')
+    return panel
+
+
+def draw_overlay(image, prediction, labels, opacity=0.5):
+    """A picture of a prediction: the image under its classes' colours, and beside it a legend of the classes found.
+
+    Args:
+        image (np.ndarray): (H, W, 3), BGR, 8 bits.
+        prediction (np.ndarray): Class indices (H, W).
+        labels (Labels): Names and colours.
+        opacity (float): Of the colours: 0 shows the image, 1 the colours alone.
+
+    Returns:
+        PIL.Image.Image: RGB; the blend unscaled in the upper left corner, the legend to the right of it.
+    """
+    blend = (1 - opacity) * image[..., ::-1] + opacity * labels.palette[prediction]
+    height, width = prediction.shape
+    # Legible at full size in a small picture, and in a large one that is scaled to a screen.
+    font_size = max(14, round((height * width)**0.5 / 48))
+    legend = draw_legend(shares(prediction, len(labels.classes)), labels, height, font_size)
+    picture = Image.new('RGB', (width + legend.width, legend.height), 'white')
+    picture.paste(Image.fromarray(blend.round().astype(np.uint8)), (0, 0))
+    picture.paste(legend, (width, 0))
+    return picture
+
+
+def save_png(picture, path):
+    """Write a ``PIL.Image`` to ``path``, whole or not at all."""
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(temporary, format='PNG')
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f'cannot write {path.absolute()}: {error}. Next: give another --out, or free space.') from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_folders(out):
+    """Make the folders of the output, before a model is loaded for nothing.
+
+    Raises:
+        UserError: They cannot be made or written to.
+    """
+    for folder in (Path(out) / CLASS_NUMBERS, Path(out) / OVERLAYS):
+        probe = folder / f'.{os.getpid()}.tmp'
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f'cannot write to the folder {folder.absolute()}: {error}. Next: give another --out.') \
+                from error
+
+
+def predict_files(segmentor, images, out, opacity=0.5, progress=True):
+    """Segment image files and write, for each, class numbers and an overlay; the module's docstring says which numbers.
+
+    Args:
+        segmentor (Segmentor): The model.
+        images (dict[Path, Path]): From image to relative output, of :func:`find_images`.
+        out (Path | str): Gets ``class_numbers/`` (PNG, one channel, the image's size), ``overlays/`` (PNG, RGB) and
+            ``classes.json``.
+        opacity (float): Of the overlays' colours.
+        progress (bool): Whether to show a progress bar.
+
+    Returns:
+        dict[Path, str]: The images that were not segmented, and why.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    out = Path(out)
+    write_json(out / 'classes.json', segmentor.labels.as_json())
+    failures = {}
+    for path, name in tqdm(images.items(), desc='predicting', unit='image', disable=not progress):
+        try:
+            image = segmentor.load(path)
+            prediction = segmentor.predict(image)
+        except OSError as error:
+            failures[path] = f'cannot be read: {error}'
+            continue
+        except ValueError as error:
+            failures[path] = f'cannot be segmented: {error}'
+            continue
+        except torch.OutOfMemoryError:
+            failures[path] = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
+            continue
+        save_png(Image.fromarray(segmentor.labels.numbers(prediction)), out / CLASS_NUMBERS / name)
+        save_png(draw_overlay(image, prediction, segmentor.labels, opacity), out / OVERLAYS / name)
+    return failures

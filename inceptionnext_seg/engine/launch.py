@@ -1,0 +1,217 @@
+"""From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
+import atexit
+import contextlib
+import inspect
+import os
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from ..errors import UserError
+from ..models.checkpoint import read_file
+from .allocator import keep_freed_memory
+
+# What the runner, the tools and mmengine's loading of a config read of it.
+SETTINGS_OF_A_RUN = {
+    *inspect.signature(Runner).parameters, 'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports',
+    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'}
+
+
+def add_common_arguments(parser):
+    """Arguments of both train and test, spelled as in MMSegmentation's tools."""
+    parser.add_argument('--work-dir', help='the directory to save logs and models')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override settings of the config, such as model.backbone.init_cfg=None')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torchrun's predecessors pass it.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(path, cfg_options=None):
+    """The config file with ``cfg_options`` laid over it.
+
+    Raises:
+        UserError: The file, a base of it or an option is missing or wrong.
+    """
+    if not Path(path).is_file():
+        raise UserError(f'config not found: {Path(path).absolute()}. Those of the package are in configs/.')
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise UserError(f'config {path}: a base of it is missing: {error}') from error
+    except (SyntaxError, NameError) as error:
+        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    if cfg_options:
+        check_keys(cfg, cfg_options)
+        cfg.merge_from_dict(cfg_options)
+    return cfg
+
+
+def check_keys(cfg, cfg_options):
+    """A key of ``--cfg-options`` that nothing reads would silently do nothing: its path must exist, its end aside."""
+    for key in cfg_options:
+        if key.split('.')[0] not in SETTINGS_OF_A_RUN:
+            raise UserError(f'--cfg-options {key}: no part of a run reads {key.split(".")[0]!r}. Wanted: one of '
+                            f'{", ".join(sorted(SETTINGS_OF_A_RUN & set(cfg)))}. A variable of the config file, '
+                            'such as data_root, is read there alone; set it where it is used, for example '
+                            'train_dataloader.dataset.data_root.')
+        node = cfg
+        for name in key.split('.')[:-1]:
+            if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
+                node = node[int(name)]
+            elif isinstance(node, dict | Config) and name in node:
+                node = node[name]
+            elif node is None or takes_setting(node, name):
+                break
+            else:
+                known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'
+                raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
+
+
+def takes_setting(node, name):
+    """Whether ``node`` is the config of a backbone of ours that has a setting ``name``, though it does not give it."""
+    known = MODELS.get(node['type']) if isinstance(node, dict) and isinstance(node.get('type'), str) else None
+    return known is not None and name in inspect.signature(known).parameters
+
+
+def prepare(cfg, args):
+    """Fill in what the command line and this machine decide: work_dir and launcher; join the processes of a CPU run.
+
+    On a CPU this process keeps memory that it freed from now on.
+
+    Raises:
+        UserError: The processes cannot be joined by this launcher.
+    """
+    if 'LOCAL_RANK' not in os.environ:
+        os.environ['LOCAL_RANK'] = str(args.local_rank)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    if args.launcher != 'none':
+        check_launcher(args.launcher)
+        if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+            # Before the runner does, since mmengine selects a CUDA device first.
+            torch.distributed.init_process_group('gloo')
+            atexit.register(leave_process_group)
+
+
+def leave_process_group():
+    """A process that exits while gloo's threads still run can be aborted, exit code -6, after its work was done."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def check_launcher(launcher):
+    """Whether this process was started as ``--launcher`` says, and as a machine without a GPU can run it."""
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch: this process was not started by torchrun. '
+                        'Next: torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch')
+    if launcher != 'pytorch' and not torch.cuda.is_available():
+        raise UserError(f'--launcher {launcher} needs a GPU in each process, and no GPU is found here. '
+                        'Next: torchrun and --launcher pytorch, which run on CPUs too.')
+
+
+def enable_amp(cfg):
+    """fp16 with loss scaling on CUDA, bf16 on a CPU."""
+    kind = cfg.optim_wrapper.type
+    if kind in ('AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+        return
+    if kind != 'OptimWrapper':
+        raise UserError(f'--amp works where optim_wrapper.type is OptimWrapper; this config has {kind}.')
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale = 'AmpOptimWrapper', 'dynamic'
+    else:
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+def resume_latest(cfg):
+    """Set the run to go on from the last checkpoint of ``work_dir``, read first as the untrusted file that it is."""
+    latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    cfg.resume = latest is not None
+    if latest is None:
+        print(f'--resume: no checkpoint in {cfg.work_dir} yet, so training begins at the start.')
+        return
+    checkpoint = read_file(latest)
+    if not isinstance(checkpoint, dict) or 'optimizer' not in checkpoint:
+        raise UserError(f'--resume: {latest} has no optimizer state, so training cannot go on from it. '
+                        'Wanted: a checkpoint that tools/train.py wrote.')
+    cfg.load_from = latest
+    # They would be overwritten, and may need a network that is not there any more.
+    cfg.model.backbone.init_cfg = None
+
+
+def announce_scratch(cfg, path):
+    """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
+    named = Config.fromfile(path).model.backbone.get('init_cfg')
+    if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
+        print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, '
+              f'{named["checkpoint"]}. To train from them, leave the option out; to train from a file that you have: '
+              '--cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+
+
+def build_runner(cfg):
+    """mmengine's runner of a config, in the config's scope."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return Runner.from_cfg(cfg)
+
+
+ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'   # of torch.nn.functional.batch_norm
+
+
+@contextlib.contextmanager
+def explain_errors():
+    """Turn the failures of building and running that a user can mend into the way on.
+
+    Raises:
+        UserError: The GPU has too little memory, a setting of the config has a name or a value that its class does
+            not know, or a BatchNorm was to train on a single value a channel.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
+            'train_cfg.micro_batch_size=4 (or 2: same recipe, gradients accumulated), --amp, or '
+            'model.backbone.with_cp=True.') from error
+    except (TypeError, KeyError, ValueError) as error:
+        message = str(error.args[0]) if error.args else ''
+        if message.startswith(ONE_VALUE_A_CHANNEL):
+            raise UserError(
+                "a BatchNorm cannot train on one value a channel, which one image alone is at a head's 1×1 pooled map. "
+                'Next: two images or more at a time, train_dataloader.batch_size=2, and '
+                'train_cfg.micro_batch_size=2 where that is set.') from error
+        if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry|; wanted |'
+                         r'has no arch ', message):
+            raise
+        raise UserError(f'the config cannot be built: {message.split(". More details")[0]}. '
+                        'Next: check the spelling in the config and in --cfg-options.') from error
+
+
+def for_tta(cfg):
+    """The config of a multi-scale and flip test: mmseg's TTA model around the model, its pipeline around the images."""
+    if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+        raise UserError('--tta needs tta_pipeline and tta_model in the config, as in configs/_base_/ade20k.py.')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.tta_model.module = cfg.model
+    cfg.model = ConfigDict(cfg.tta_model)
+    return cfg
+
+
+def show_predictions(cfg, args):
+    """Let mmseg's visualization hook draw labels and predictions, into ``--show-dir``, a window, or both."""
+    cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
+    if args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def unwrap(model):
+    """The segmentor inside DistributedDataParallel and mmseg's TTA model."""
+    while hasattr(model, 'module'):
+        model = model.module
+    return model

@@ -1,0 +1,247 @@
+"""Reading weights: untrusted files, every ConvNeXt naming, and loading that leaves nothing out unsaid.
+
+Checkpoints are untrusted input. They are read with ``weights_only=True`` or as safetensors and never unpickled freely.
+"""
+import codecs
+import hashlib
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.logging import HistoryBuffer, print_log
+
+from ..errors import UserError
+
+# From the names of facebookresearch/ConvNeXt (dwconv, pwconv1), of OpenMMLab (depthwise_conv, pointwise_conv1) and of
+# timm (conv_dw) to the names of the released InceptionNeXt weights, which match no pattern here and stay as they are.
+KEY_MAP = (
+    (re.compile(r'^downsample_layers\.0\.'), 'stem.'),
+    (re.compile(r'^downsample_layers\.(\d+)\.'), r'stages.\1.downsample.'),
+    (re.compile(r'^(stages\.\d+)\.(\d+\.)'), r'\1.blocks.\2'),
+    (re.compile(r'\.(?:dwconv|depthwise_conv|conv_dw)\.'), '.token_mixer.'),
+    (re.compile(r'\.(?:pwconv|pointwise_conv)(\d)\.'), r'.mlp.fc\1.'),
+)
+# The classifier of ImageNet weights: `head` everywhere, with facebookresearch/ConvNeXt's norm after the pooling.
+CLASSIFIER = re.compile(r'^(?:head|norm)\.')
+OUTPUT_NORM = re.compile(r'^norm\d+\.')
+
+WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
+           'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+
+
+def to_metanext_names(state_dict, prefix=''):
+    """Rename, in place, the keys under ``prefix`` from any ConvNeXt naming to ours; MLP weights become 1×1 kernels."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = key[len(prefix):]
+        for pattern, replacement in KEY_MAP:
+            name = pattern.sub(replacement, name)
+        value = state_dict.pop(key)
+        if re.search(r'\.mlp\.fc\d\.weight$', name) and value.ndim == 2:
+            value = value[:, :, None, None]
+        state_dict[prefix + name] = value
+
+
+def history_buffer_method(owner, name):
+    """What a checkpoint of mmengine may call ``getattr`` for: the statistics of its log buffers, and nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of an mmengine log buffer')
+    return getattr(owner, name)
+
+
+def named(path, function):
+    """``function`` under another name: torch 2.4 finds what is safe by its ``__module__`` and ``__name__`` alone."""
+
+    def call(*args):
+        return function(*args)
+
+    call.__module__, _, call.__name__ = path.rpartition('.')
+    call.__qualname__ = call.__name__
+    return call
+
+
+# Log buffers of a training checkpoint of mmengine: plain numbers, in numpy arrays, written under numpy 1 or 2.
+SAFE_GLOBALS = [
+    HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in (np.float64, np.float32, np.int64)),
+    codecs.encode,
+    named('builtins.getattr', history_buffer_method),
+    *(named(f'{module}.{rebuild.__name__}', rebuild)
+      for rebuild in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
+      for module in ('numpy.core.multiarray', 'numpy._core.multiarray')),
+]
+
+
+def first_line(text):
+    return text.strip().partition('\n')[0].rstrip('.') or 'no detail'
+
+
+def read_file(path):
+    """The object in a ``.pth`` or ``.safetensors`` file, on the CPU.
+
+    Raises:
+        UserError: The file is missing, cut short, not a checkpoint, or would run code when unpickled.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f'checkpoint not found: {path.absolute()}. Give the path of a .pth or .safetensors file.')
+    try:
+        if path.suffix == '.safetensors':
+            return safetensors.torch.load_file(path)
+        # Each time: mmengine's own loading takes what it shares with this list away again.
+        torch.serialization.add_safe_globals(SAFE_GLOBALS)
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except UnpicklingError as error:
+        # torch's own message advises to load it all the same, code and all.
+        asked = re.search(r'GLOBAL (\S+)', str(error))
+        asked = f' (it asks for {asked[1]})' if asked else ''
+        raise UserError(f'checkpoint {path} holds more than weights{asked}, or is no checkpoint at all, and was not '
+                        'unpickled. Wanted: tensors, numbers and text, as torch.save writes them from a state dict. '
+                        'If you trust it, save its state dict again, alone.') from error
+    # A damaged file fails in torch with whatever it came upon: IndexError, AttributeError, UnicodeDecodeError, ...
+    except Exception as error:
+        raise UserError(f'checkpoint {path} ({path.stat().st_size} bytes) cannot be read, it may be cut short: '
+                        f'{type(error).__name__}: {first_line(str(error))}. Download or copy it again.') from error
+
+
+def location_of(source):
+    """The URL of ``timm://NAME`` on the Hugging Face hub, or its path where the hub's cache has it; others stay."""
+    if not source.startswith('timm://'):
+        return source
+    repository = f'timm/{source.removeprefix("timm://")}'
+    cached = huggingface_hub.try_to_load_from_cache(repository, 'model.safetensors')
+    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(repository, 'model.safetensors')
+
+
+def fetch(location):
+    """The object at a path or behind a URL, downloaded once; a download that cannot be read is not kept."""
+    if '://' not in location:
+        return read_file(location)
+    # By URL, not by name alone: on the Hugging Face hub every model's file has the same name.
+    name = f'{hashlib.sha256(location.encode()).hexdigest()[:8]}-{Path(urlsplit(location).path).name}'
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(location, str(path), progress=get_rank() == 0)
+    try:
+        return read_file(path)
+    except UserError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def read_checkpoint(source):
+    """The object at ``source``: a path, a URL, or ``timm://NAME``, NAME being a model on the hub's timm page.
+
+    One process of a run downloads, the others find its file.
+
+    Raises:
+        UserError: It cannot be had or read. The message says what was tried and how to go on.
+    """
+    source = str(source)
+    if '://' not in source:
+        return read_file(source)
+    tried = source
+    try:
+        location = location_of(source)
+        if location != source:
+            tried = f'{source} ({location})'
+        if get_rank() == 0:
+            checkpoint = fetch(location)
+        barrier()
+        return checkpoint if get_rank() == 0 else fetch(location)
+    # Behind one line are urllib, the network and the disk, each with errors of its own.
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {first_line(str(error))}.'
+        raise UserError(f'cannot get the weights {tried}: {reason} {WAYS_ON}') from error
+
+
+def state_dict_of(checkpoint, source, prefix=None):
+    """The tensors of a checkpoint: unwrapped from 'state_dict' or 'model', without 'module.', and below ``prefix``."""
+    for wrapper in ('state_dict', 'model'):
+        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(wrapper), dict):
+            checkpoint = checkpoint[wrapper]
+    if not isinstance(checkpoint, dict) or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in checkpoint.items()):
+        found = sorted(map(str, checkpoint))[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
+        raise UserError(f'checkpoint {source} holds no state dict (found {found}); wanted: a dict of tensors, or one '
+                        "under 'state_dict' or 'model'.")
+    state_dict = {key.removeprefix('module.'): value for key, value in checkpoint.items()}
+    if prefix is None and any(key.startswith('backbone.') for key in state_dict):
+        prefix = 'backbone.'
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        found = sorted(state_dict)[:3]
+        state_dict = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        if not state_dict:
+            raise UserError(f'checkpoint {source} has no key under {prefix!r}; its keys begin with {found}.')
+    return state_dict
+
+
+def load_strictly(module, state_dict, source, may_be_missing=None):
+    """Load ``state_dict`` into ``module``; only keys that match the pattern ``may_be_missing`` may be left out.
+
+    Raises:
+        UserError: Lists every missing and unexpected key and every shape that differs; nothing was loaded.
+    """
+    from .fuse import Folded, refuse_unfused  # which imports the backbone, which imports this module
+    own = module.state_dict()
+    if any(isinstance(part, Folded) for part in module.modules()):
+        refuse_unfused([key for key in state_dict if key not in own and key.endswith(('running_mean', 'gamma'))])
+    # Counters, not weights: old checkpoints have none.
+    missing = [key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')
+               and not (may_be_missing and may_be_missing.search(key))]
+    unexpected = [key for key in state_dict if key not in own]
+    shapes = [f'{key}: {tuple(state_dict[key].shape)} in the checkpoint, {tuple(value.shape)} in the model'
+              for key, value in own.items() if key in state_dict and state_dict[key].shape != value.shape]
+    problems = [f'{title} ({len(keys)}): {", ".join(keys)}' for title, keys in (
+        ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys]
+    if problems:
+        raise UserError(f'{source} does not fit {type(module).__name__}. Wanted: the same keys and shapes. Found '
+                        f'{"; ".join(problems)}. Next: check that `arch`, `in_channels` and the number of classes are '
+                        'those of the checkpoint.')
+    module.load_state_dict(state_dict, strict=False)
+
+
+def load_pretrained(backbone, source, prefix=None):
+    """Load ImageNet or segmentation weights into a MetaNeXt backbone, strictly.
+
+    The classifier is left out by name and output norms may be new; any other key that is missing, unexpected or of
+    another shape is an error.
+
+    Args:
+        backbone (MetaNeXt): Where to load.
+        source (str): A path (.pth, .safetensors), a URL, or ``timm://inception_next_tiny.sail_in1k``.
+        prefix (str | None): Of the backbone in the checkpoint; ``backbone.`` is found by itself.
+
+    Raises:
+        UserError: It cannot be read, or does not fit.
+    """
+    state_dict = state_dict_of(read_checkpoint(source), source, prefix)
+    to_metanext_names(state_dict)
+    own = backbone.state_dict()
+    state_dict = {
+        key: value for key, value in state_dict.items()
+        if not CLASSIFIER.match(key) and not (OUTPUT_NORM.match(key) and key not in own)}
+    load_strictly(backbone, state_dict, source, may_be_missing=OUTPUT_NORM)
+    new = sorted({key.split('.')[0] for key in own if OUTPUT_NORM.match(key) and key not in state_dict})
+    print_log(f'Loaded {len(state_dict)} tensors from {source}; new: {", ".join(new) or "none"}', 'current')
+
+
+def load_model(model, source):
+    """Load a whole segmentor, of ours or of OpenMMLab's ConvNeXt UperNets, strictly. Returns the checkpoint's ``meta``.
+
+    Raises:
+        UserError: It cannot be read, or does not fit.
+    """
+    checkpoint = read_checkpoint(source)
+    state_dict = state_dict_of(checkpoint, source, prefix='')
+    if any(key.startswith('backbone.') for key in state_dict):
+        to_metanext_names(state_dict, 'backbone.')
+    load_strictly(model, state_dict, source)
+    return checkpoint.get('meta', {}) if isinstance(checkpoint, dict) else {}

@@ -1,0 +1,1 @@
+"""One operator a file: identity, reference in torch, fast forms, gradient, and what each form cannot take."""

@@ -1,0 +1,285 @@
+"""The second half of a MetaNeXt block, ``x + s · γ · fc2(GELU(fc1(norm(y))))``, on a CPU with little traffic to memory.
+
+The same function as the block's modules one after another, differently done:
+
+- Of BatchNorm only the moments need a pass over the map of their own: it is then a scale and a shift of each channel,
+  ``z = a ⊙ y + c``. Backwards ``∂γ = Σ ∂z (y − μ) / σ``, ``∂β = Σ ∂z``, and ``∂y = a ∂z + slope ⊙ y + offset``, where
+  what ``y`` owes to having moved its own moments is the last two.
+- Stochastic depth is one factor ``s`` an image. Of an image that it drops, nothing but the moments is computed, forward
+  or backward.
+- Everything goes over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
+  Between the products, bias and GELU are one pass, their gradients another, layer scale and residual a third.
+
+Maps of bfloat16 are multiplied in float where the CPU has no bfloat16 tiles: there that is faster.
+"""
+import itertools
+
+import torch
+import torch.nn as nn
+from torch.utils.flop_counter import register_flop_formula
+
+from . import _native as native
+from . import winograd
+from .batch_norm_act import GRADIENT, GRADIENT_SUMS, kernel, moments, move_statistics
+
+# Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
+# so that reading the weights is little beside it.
+BLOCK_BYTES, LEAST_ROWS = 1 << 20, 512
+# Hidden values of the whole map below which torch's own operators, one after another, have less to do around the work.
+LEAST_HIDDEN = 1 << 19
+GELU = (*(native.POINTER, ) * 3, *(native.INT, ) * 3)
+GELU_GRADIENT = (*(native.POINTER, ) * 4, *(native.INT, ) * 3)
+RESIDUAL = (*(native.POINTER, ) * 5, *(native.INT, ) * 3)
+
+
+def rows(x):
+    """(B · H · W, C) of a channels_last map."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def blocks(factors, pixels, hidden):
+    """(factor, begin, end) of the rows that stochastic depth keeps, neighbouring images of one factor together."""
+    size = max(LEAST_ROWS, BLOCK_BYTES // (4 * hidden))
+    end = 0
+    for factor, images in itertools.groupby(factors):
+        begin, end = end, end + pixels * len(list(images))
+        if factor:
+            yield from ((factor, at, min(at + size, end)) for at in range(begin, end, size))
+
+
+def dropped(factors, x):
+    """The images of ``x`` that stochastic depth drops."""
+    return [x[image] for image, factor in enumerate(factors) if not factor]
+
+
+def mlp_kernel(name, dtypes, argument_types):
+    suffix = '_'.join(winograd.SUFFIXES[dtype] for dtype in dtypes)
+    return native.function('mlp', f'{name}_{suffix}', *argument_types)
+
+
+class Parameters:
+    """The block's parameters in the dtype that its products are computed in; the norm as a scale and a shift."""
+
+    def __init__(self, dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma):
+        self.fc1, self.bias1 = fc1.flatten(1).to(dtype), bias1.to(dtype)
+        self.fc2, self.bias2 = fc2.flatten(1).to(dtype), bias2.to(dtype)
+        self.gamma = torch.ones_like(self.bias2) if gamma is None else gamma.to(dtype)
+        self.scale = None
+        if mean is not None:
+            self.inverse = (variance.double() + eps).rsqrt()
+            scale = self.inverse if norm_weight is None else norm_weight.double() * self.inverse
+            shift = -mean.double() * scale
+            shift = shift if norm_bias is None else norm_bias.double() + shift
+            self.scale, self.shift = scale.to(dtype), shift.to(dtype)
+
+    def normalize(self, y):
+        y = y.to(self.fc1.dtype)
+        return y if self.scale is None else torch.addcmul(self.shift, y, self.scale)
+
+
+@torch.library.custom_op('inceptionnext_seg::norm_mlp', mutates_args=(), device_types='cpu')
+def forward(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None, norm_weight: torch.Tensor | None,
+            norm_bias: torch.Tensor | None, mean: torch.Tensor | None, variance: torch.Tensor | None, eps: float,
+            batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
+            gamma: torch.Tensor | None, keep: bool) -> native.TENSORS:
+    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``."""
+    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
+    dtype = winograd.compute_dtype(y.dtype)
+    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
+    batch, pixels, hidden = x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]
+    out = torch.empty(x.shape, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
+    kept = torch.empty(batch * pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
+    factors = [1.] * batch if factors is None else factors.tolist()
+    for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
+        target.copy_(source)
+    gelu = mlp_kernel('gelu', [y.dtype if keep else dtype], GELU)
+    add = mlp_kernel('residual', [x.dtype, out.dtype], RESIDUAL)
+    x, y, out_rows = rows(x), rows(y), rows(out)
+    scale = last = None
+    for factor, begin, end in blocks(factors, pixels, hidden):
+        scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
+        z, a = own.normalize(y[begin:end]), torch.empty(end - begin, hidden, dtype=dtype)
+        h = kept[begin:end] if keep and kept.dtype == dtype else None
+        h = torch.mm(z, own.fc1.t(), out=h)
+        if keep and kept.dtype != dtype:
+            h = kept[begin:end].copy_(h)
+        gelu(h, own.bias1, a, end - begin, hidden, native.threads())
+        o = torch.mm(a, own.fc2.t())
+        add(x[begin:end], o, own.bias2, scale, out_rows[begin:end], *o.shape, native.threads())
+    return [out, kept]
+
+
+def out_dtype(x, gamma):
+    return x.dtype if gamma is None else torch.promote_types(x.dtype, gamma.dtype)
+
+
+@forward.register_fake
+def _(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2, gamma,
+      keep):
+    out = torch.empty_like(x, dtype=out_dtype(x, gamma)).to(memory_format=torch.channels_last)
+    return [out, y.new_empty((x.shape[0] * x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
+
+
+@torch.library.custom_op('inceptionnext_seg::norm_mlp_backward', mutates_args=(), device_types='cpu')
+def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: torch.Tensor | None,
+             norm_weight: torch.Tensor | None, norm_bias: torch.Tensor | None, mean: torch.Tensor | None,
+             variance: torch.Tensor | None, eps: float, batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor,
+             fc2: torch.Tensor, bias2: torch.Tensor, gamma: torch.Tensor | None) -> native.TENSORS:
+    """Gradients to y, norm weight and bias, fc1, its bias, fc2, its bias, gamma; empty where there is no such input."""
+    grad, y = (t.contiguous(memory_format=torch.channels_last) for t in (grad, y))
+    dtype = winograd.compute_dtype(y.dtype)
+    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
+    batch, pixels, hidden = y.shape[0], y.shape[2] * y.shape[3], fc1.shape[0]
+    grad_y = torch.empty_like(y)
+    factors = [1.] * batch if factors is None else factors.tolist()
+    for target in dropped(factors, grad_y):
+        target.zero_()
+    sums = Sums(own)
+    gelu_gradient = mlp_kernel('gelu_gradient', [kept.dtype], GELU_GRADIENT)
+    grad_rows, y_rows, grad_y_rows = rows(grad), rows(y), rows(grad_y)
+    for factor, begin, end in blocks(factors, pixels, hidden):
+        g, y_block = grad_rows[begin:end].to(dtype), y_rows[begin:end].to(dtype)
+        grad_h = torch.mm(g * (own.gamma * factor), own.fc2)
+        a = torch.empty_like(grad_h)
+        gelu_gradient(kept[begin:end], own.bias1, a, grad_h, end - begin, hidden, native.threads())
+        sums.fc2.addmm_(g.t(), a, alpha=factor)
+        ones = g.new_ones(end - begin)
+        sums.bias2.addmv_(g.t(), ones, alpha=factor)    # a product: torch's sum over rows is slower
+        sums.fc1.addmm_(grad_h.t(), own.normalize(y_block))
+        sums.bias1.addmv_(grad_h.t(), ones)
+        grad_z = grad_y_rows[begin:end] if grad_y.dtype == dtype else None
+        grad_z = torch.mm(grad_h, own.fc1, out=grad_z)
+        if grad_y.dtype != dtype:
+            grad_y_rows[begin:end] = grad_z
+    grad_norm_weight = grad_norm_bias = None
+    if own.scale is not None:
+        grad_norm_weight, grad_norm_bias = norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments)
+    grad_gamma = torch.linalg.vecdot(sums.fc2, own.fc2) + sums.bias2 * own.bias2
+    sums.fc2.mul_(own.gamma[:, None])
+    sums.bias2.mul_(own.gamma)
+    return [grad_y, *(
+        y.new_empty(0) if parameter is None else laid_out_as(parameter, gradient.to(parameter.dtype))
+        for parameter, gradient in (
+            (norm_weight, grad_norm_weight), (norm_bias, grad_norm_bias), (fc1, sums.fc1), (bias1, sums.bias1),
+            (fc2, sums.fc2), (bias2, sums.bias2), (gamma, grad_gamma)))]
+
+
+def laid_out_as(parameter, gradient):
+    """Of the parameter's shape and strides; those of 1×1 are arbitrary, but DistributedDataParallel compares them."""
+    gradient = gradient.reshape(parameter.shape)
+    strides = [p if size == 1 else g for size, p, g in zip(
+        gradient.shape, parameter.stride(), gradient.stride(), strict=True)]
+    return gradient.as_strided(gradient.shape, strides)
+
+
+class Sums:
+    """Gradients of the MLP's parameters, added up block by block; those of fc2 are before layer scale."""
+
+    def __init__(self, own):
+        self.fc1, self.fc2 = torch.zeros_like(own.fc1), torch.zeros_like(own.fc2)
+        self.bias1, self.bias2 = torch.zeros_like(own.bias1), torch.zeros_like(own.bias2)
+
+
+def norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments):
+    """From the gradient to the norm's output that to its input, in place, and to its weight and bias, in two passes."""
+    count, channels, dtype = y.numel() // y.shape[1], y.shape[1], own.scale.dtype
+    total, product = (torch.empty(channels, dtype=torch.float64) for _ in range(2))
+    kernel('gradient_sums', y.dtype, GRADIENT_SUMS)(
+        grad_y, y, own.scale, own.shift, mean.to(dtype), total, product, 0, count, channels, native.threads())
+    product *= own.inverse
+    slope = offset = torch.zeros_like(own.inverse)
+    if batch_moments:
+        scale = own.inverse if norm_weight is None else norm_weight.double() * own.inverse
+        slope = -scale * own.inverse * product / count
+        offset = -scale * total / count - slope * mean
+    kernel('gradient', y.dtype, GRADIENT)(
+        grad_y, y, own.scale, own.shift, slope.to(dtype), offset.to(dtype), grad_y, 0, count, channels,
+        native.threads())
+    return product, total
+
+
+@backward.register_fake
+def _(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2,
+      gamma):
+    return [torch.empty_like(y).to(memory_format=torch.channels_last), *(
+        y.new_empty(0) if parameter is None else torch.empty_like(parameter)
+        for parameter in (norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))]
+
+
+def setup_context(ctx, inputs, output):
+    ctx.set_materialize_grads(False)    # only the first output has a gradient
+    (_, y, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, fc1, bias1, fc2, bias2, gamma,
+     _) = inputs
+    ctx.x_dtype = inputs[0].dtype
+    ctx.save_for_backward(y, output[1], factors, norm_weight, norm_bias, mean, variance, fc1, bias1, fc2, bias2, gamma)
+
+
+def autograd_backward(ctx, grads):
+    grad = grads[0]
+    if grad is None:
+        return (None, ) * 15
+    y, kept, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
+    grad_y, *found = backward(
+        grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp)
+    parameters = (norm_weight, norm_bias, *mlp)
+    found = [None if parameter is None else gradient for parameter, gradient in zip(parameters, found, strict=True)]
+    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
+
+
+forward.register_autograd(autograd_backward, setup_context=setup_context)
+
+
+@register_flop_formula(torch.ops.inceptionnext_seg.norm_mlp)
+def forward_flops(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args, **kwargs):
+    """Of all images: which of them stochastic depth drops is not known from shapes."""
+    batch, channels, height, width = x
+    return 4 * batch * height * width * channels * fc1[0]
+
+
+@register_flop_formula(torch.ops.inceptionnext_seg.norm_mlp_backward)
+def backward_flops(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args,
+                   **kwargs):
+    return 2 * forward_flops(grad, y, None, None, None, None, None, None, None, fc1)
+
+
+def applies(x, y, norm, activation, hidden):
+    """Whether the operator can do what these modules do to these maps, and the maps are large enough to be worth it."""
+    batch_norm = type(norm) is nn.BatchNorm2d and (norm.training or norm.track_running_stats)
+    return (x.device.type == 'cpu' and (batch_norm or norm is None) and type(activation) is nn.GELU
+            and y.dtype in winograd.SUFFIXES and x.dtype in winograd.SUFFIXES
+            and (x.dtype == torch.float64) == (y.dtype == torch.float64)
+            and activation.approximate == 'none'
+            and not (y.dtype == torch.bfloat16 and native.has_fast_bf16())
+            and x.numel() > x.shape[1] and x.numel() // x.shape[1] * hidden >= LEAST_HIDDEN
+            and not native.runs_elsewhere() and native.available('batch_norm') and native.available('mlp'))
+
+
+def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    """``x + factors · gamma · fc2(activation(fc1(norm(y))))`` where :func:`applies` says so.
+
+    Args:
+        x (Tensor), y (Tensor): (B, C, H, W), the block's input and its token mixer's output.
+        norm (nn.BatchNorm2d | None): Its running statistics move as in its own forward.
+        fc1 (nn.Conv2d), fc2 (nn.Conv2d): 1×1 convolutions with biases.
+        gamma (Tensor | None): (C, ), layer scale.
+        factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
+
+    Returns:
+        Tensor: (B, C, H, W), channels_last.
+    """
+    mean = variance = weight = bias = None
+    batch_moments, eps = False, 0.
+    y = y.contiguous(memory_format=torch.channels_last)
+    if norm is not None:
+        weight, bias, eps, batch_moments = norm.weight, norm.bias, norm.eps, norm.training
+        mean, variance = norm.running_mean, norm.running_var
+        if batch_moments:
+            mean, variance = moments(y.detach())
+            move_statistics(norm, mean, variance, y.numel() // y.shape[1])
+        else:
+            mean, variance = mean.clone(), variance.clone()     # the backward needs these, whatever they become
+    keep = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
+    with torch.autocast('cpu', enabled=False):  # its products are of the dtype it chooses
+        return forward(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
+                       fc2.weight, fc2.bias, gamma, keep)[0]

@@ -1,0 +1,1 @@
+"""What was measured with this package, and how: run from a checkout, not installed."""

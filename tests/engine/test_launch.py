@@ -1,0 +1,357 @@
+"""What tools/train.py and tools/test.py do between the command line and the runner."""
+import argparse
+import atexit
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn as nn
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.registry import MODELS as MODELS_OF_MMSEG
+
+from inceptionnext_seg.engine import launch
+from inceptionnext_seg.engine.launch import (
+    add_common_arguments,
+    announce_scratch,
+    build_runner,
+    enable_amp,
+    explain_errors,
+    for_tta,
+    load_config,
+    prepare,
+    resume_latest,
+    show_predictions,
+    unwrap,
+)
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+
+
+@pytest.fixture
+def camvid(root):
+    return root / 'configs/upernet_inceptionnext_a_camvid.py'
+
+
+def parse(*options):
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    return parser.parse_args(options)
+
+
+# Configs
+
+
+def test_one_image_alone_is_a_message_with_the_way_on():
+    norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(UserError, match=r'one image alone.*micro_batch_size=2'), explain_errors():
+        norm(torch.ones(1, 3, 1, 1))
+
+
+def test_a_missing_config_is_named_with_the_folder_that_was_searched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf'config not found: {tmp_path}/upernet\.py'):
+        load_config('upernet.py')
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ("_base_ = ['none.py']", 'a base of it is missing'), ('model = dict(', 'cannot be read: SyntaxError'),
+    ('model = dict(depth=nine)', "cannot be read: NameError: name 'nine' is not defined")])
+def test_a_broken_config_is_one_message(tmp_path, text, message):
+    path = tmp_path / 'config.py'
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as error:
+        load_config(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(('key', 'message'), [
+    ('model.backbon.arch', "no 'backbon' there. It has: .*backbone, .*decode_head"),
+    ('trian_cfg.max_iters', "no part of a run reads 'trian_cfg'. Wanted: one of .*train_cfg"),
+    ('max_iters', "no part of a run reads 'max_iters'"),
+    ('data_root', r"no part of a run reads 'data_root'.*train_dataloader\.dataset\.data_root"),
+    ('train_dataloader.dataset.pipeline.99.scale', "no '99' there"),
+    ('optim_wrapper.optimizers.lr', "no 'optimizers' there. It has: constructor, optimizer"),
+])
+def test_a_misspelled_option_is_an_error_and_not_a_setting_that_does_nothing(camvid, key, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_config(camvid, {key: 1})
+    assert f'--cfg-options {key}' in str(error.value)
+
+
+def test_an_option_below_a_number_is_an_error(camvid):
+    with pytest.raises(UserError, match=r'--cfg-options train_cfg\.max_iters\.a\.b'):
+        load_config(camvid, {'train_cfg.max_iters.a.b': 1})
+
+
+def test_options_change_add_and_clear_settings_as_in_mmsegmentation(root):
+    options = parse('--cfg-options', 'model.backbone.init_cfg=None', 'train_cfg.max_iters=7',
+                    'model.backbone.with_cp=True', 'train_dataloader.dataset.pipeline.3.crop_size=(64,32)',
+                    'auto_scale_lr.enable=False', 'find_unused_parameters=True').cfg_options
+    cfg = load_config(root / 'configs/upernet_inceptionnext_t_ade20k.py', options)
+    assert cfg.model.backbone.init_cfg is None
+    assert cfg.model.backbone.with_cp is True
+    assert cfg.train_cfg.max_iters == 7
+    assert tuple(cfg.train_dataloader.dataset.pipeline[3].crop_size) == (64, 32)
+    assert cfg.auto_scale_lr.enable is False
+    assert cfg.find_unused_parameters is True
+
+
+def test_clearing_the_pretrained_weights_builds_a_backbone_without_them(root):
+    from mmseg.registry import MODELS
+    cfg = load_config(root / 'configs/upernet_inceptionnext_t_ade20k.py', {'model.backbone.init_cfg': None})
+    with torch.device('meta'):
+        backbone = MODELS.build(cfg.model.backbone)
+    assert backbone.init_cfg is None
+    backbone.to_empty(device='cpu').init_weights()
+
+
+# Preparation
+
+
+def test_the_work_dir_is_the_argument_the_configs_or_named_after_the_config(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    args = dict(config='configs/name.py', launcher='none', local_rank=0)
+    for work_dir, of_config, wanted in ((None, {}, 'work_dirs/name'), (None, dict(work_dir='b'), 'b'),
+                                        ('a', dict(work_dir='b'), 'a')):
+        cfg = Config(of_config)
+        prepare(cfg, SimpleNamespace(work_dir=work_dir, **args))
+        assert cfg.work_dir == wanted
+        assert cfg.launcher == 'none'
+
+
+@pytest.mark.parametrize(('launcher', 'message'), [
+    ('pytorch', 'was not started by torchrun.*torchrun --nproc_per_node'), ('slurm', 'needs a GPU'), ('mpi', 'a GPU')])
+def test_a_launcher_that_cannot_work_here_is_told(monkeypatch, launcher, message):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.delenv('RANK', raising=False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UserError, match=message):
+        prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
+
+
+def test_processes_without_a_gpu_are_joined_by_gloo_and_leave_it_before_they_exit(monkeypatch):
+    joined, at_exit = [], []
+    monkeypatch.setattr(atexit, 'register', at_exit.append)
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', joined.append)
+    prepare(Config(), parse('--launcher', 'pytorch', '--work-dir', 'a'))
+    assert joined == ['gloo']
+    leave, = at_exit
+    leave()  # nothing was joined in truth
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'destroy_process_group', lambda: joined.append('left'))
+    leave()
+    assert joined == ['gloo', 'left']
+
+
+def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *_: pytest.fail('joined here'))
+    for launcher in ('none', 'pytorch', 'slurm', 'mpi'):
+        prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
+
+
+@pytest.mark.parametrize(('cuda', 'kind', 'wanted'), [
+    (False, 'OptimWrapper', dict(type='CPUAmpOptimWrapper')),
+    (True, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+    (True, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
+    (False, 'CPUAmpOptimWrapper', dict(type='CPUAmpOptimWrapper'))])
+def test_amp_is_what_the_device_can_do(monkeypatch, cuda, kind, wanted):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    cfg = Config(dict(optim_wrapper=dict(type=kind)))
+    enable_amp(cfg)
+    assert cfg.optim_wrapper.to_dict() == wanted
+
+
+def test_amp_with_an_optimizer_wrapper_of_another_kind_is_told():
+    with pytest.raises(UserError, match='OptimWrapper; this config has ApexOptimWrapper'):
+        enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+# Resuming
+
+
+def resumable(work_dir):
+    return Config(dict(work_dir=str(work_dir), load_from=None, resume=False, model=dict(backbone=dict(
+        init_cfg=dict(type='Pretrained', checkpoint='https://weights.pth')))))
+
+
+@pytest.mark.parametrize('name', ['missing', '.'])
+def test_resuming_without_a_checkpoint_says_so_and_starts_at_the_beginning(tmp_path, capsys, name):
+    cfg = resumable(tmp_path / name)
+    resume_latest(cfg)
+    assert (cfg.resume, cfg.load_from) == (False, None)
+    assert cfg.model.backbone.init_cfg.checkpoint == 'https://weights.pth'
+    assert f'no checkpoint in {tmp_path / name} yet' in capsys.readouterr().out
+
+
+def save_latest(work_dir, content):
+    path = work_dir / 'iter_4.pth'
+    torch.save(content, path)
+    (work_dir / 'last_checkpoint').write_text(str(path))
+    return path
+
+
+def test_resuming_goes_on_from_the_last_checkpoint_and_needs_no_pretrained_weights(tmp_path):
+    path = save_latest(tmp_path, dict(state_dict={}, optimizer={}, message_hub={}))
+    cfg = resumable(tmp_path)
+    resume_latest(cfg)
+    assert (cfg.resume, cfg.load_from) == (True, str(path))
+    assert cfg.model.backbone.init_cfg is None
+
+
+@pytest.mark.parametrize('content', [dict(state_dict={}), {'weight': torch.zeros(1)}, torch.zeros(1)])
+def test_resuming_from_weights_alone_is_an_error(tmp_path, content):
+    save_latest(tmp_path, content)
+    with pytest.raises(UserError, match=r'iter_4\.pth has no optimizer state.*that tools/train.py wrote'):
+        resume_latest(resumable(tmp_path))
+
+
+def test_resuming_from_a_truncated_checkpoint_is_an_error(tmp_path):
+    path = save_latest(tmp_path, dict(state_dict={'weight': torch.zeros(1000)}, optimizer={}))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r'iter_4\.pth \(2000 bytes\) cannot be read, it may be cut short'):
+        resume_latest(resumable(tmp_path))
+
+
+def test_resuming_from_a_checkpoint_that_was_deleted_is_an_error(tmp_path):
+    save_latest(tmp_path, {}).unlink()
+    with pytest.raises(UserError, match=r'checkpoint not found: \S+/iter_4\.pth'):
+        resume_latest(resumable(tmp_path))
+
+
+def test_resuming_runs_no_code_of_a_checkpoint(tmp_path):
+    save_latest(tmp_path, dict(state_dict={}, optimizer=Path('/')))
+    with pytest.raises(UserError, match='holds more than weights'):
+        resume_latest(resumable(tmp_path))
+
+
+# Building and running
+
+
+def test_a_setting_that_a_class_does_not_know_is_one_message(camvid, tmp_path):
+    cfg = load_config(camvid, {'model.backbone.drop_path_rat': 0.1, 'work_dir': str(tmp_path)})
+    with pytest.raises(UserError, match=r"unexpected keyword argument 'drop_path_rat'.*check the spelling"), \
+            explain_errors():
+        build_runner(cfg)
+
+
+def test_a_class_that_is_not_there_is_one_message(camvid, tmp_path):
+    cfg = load_config(camvid, {'model.backbone.type': 'InceptionNext', 'work_dir': str(tmp_path)})
+    with pytest.raises(UserError, match=r'InceptionNext is not in the mmseg::model registry'), explain_errors():
+        build_runner(cfg)
+
+
+@pytest.mark.parametrize('error', [TypeError('a bug'), KeyError('a bug'), KeyError(), ValueError('a bug')])
+def test_errors_of_the_code_keep_their_traceback(error):
+    with pytest.raises(type(error)) as found, explain_errors():
+        raise error
+    assert found.value is error
+
+
+def test_a_gpu_that_is_too_small_is_told_with_the_ways_on():
+    with pytest.raises(UserError, match='Tried to allocate') as error, explain_errors():
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 9 GiB.\nmore')
+    for way in ('train_cfg.micro_batch_size=4', '--amp', 'model.backbone.with_cp=True'):
+        assert way in str(error.value)
+
+
+def test_tta_wraps_the_model_and_takes_its_own_pipeline(camvid):
+    cfg = load_config(camvid)
+    model, pipeline = cfg.model.to_dict(), cfg.tta_pipeline
+    cfg = for_tta(cfg)
+    assert cfg.model.type == 'LogitsTTAModel'
+    assert cfg.model.module.to_dict() == model
+    assert cfg.test_dataloader.dataset.pipeline == pipeline
+    assert cfg.val_dataloader.dataset.pipeline != pipeline
+
+
+@pytest.mark.parametrize('name', ['tta_pipeline', 'tta_model'])
+def test_tta_without_its_settings_is_told(camvid, name):
+    cfg = load_config(camvid)
+    cfg.pop(name)
+    with pytest.raises(UserError, match='--tta needs tta_pipeline and tta_model'):
+        for_tta(cfg)
+
+
+def test_predictions_are_shown_where_the_command_line_says(camvid):
+    cfg = load_config(camvid)
+    show_predictions(cfg, SimpleNamespace(show=False, show_dir='pictures', wait_time=2))
+    hook = cfg.default_hooks.visualization
+    assert (hook.draw, hook.show, hook.wait_time) == (True, False, 2)
+    assert cfg.visualizer.save_dir == 'pictures'
+
+
+class Wrapper(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+def test_the_segmentor_is_found_inside_its_wrappers():
+    model = nn.Linear(1, 1)
+    assert unwrap(model) is model
+    assert unwrap(nn.DataParallel(Wrapper(model))) is model
+
+
+def test_a_user_error_is_one_message_on_stderr_and_exit_code_2(capsys):
+    @exit_on_user_error
+    def main(fails):
+        if fails:
+            raise UserError('no such file: a. Wanted: b.')
+        return 'done'
+
+    assert main(False) == 'done'
+    with pytest.raises(SystemExit) as exit:
+        main(True)
+    assert exit.value.code == 2
+    assert capsys.readouterr() == ('', 'error: no such file: a. Wanted: b.\n')
+
+
+def test_every_top_level_setting_of_the_configs_that_a_run_reads_can_be_set(root):
+    for path in sorted((root / 'configs').glob('*.py')):
+        cfg = load_config(path)
+        for name in ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper', 'tta_model', 'auto_scale_lr',
+                     'visualizer', 'log_level', 'custom_hooks', 'model_wrapper_cfg'):
+            assert name in cfg
+            launch.check_keys(cfg, ConfigDict({name: None}))
+
+
+def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, capsys):
+    path = str(root / 'configs/upernet_inceptionnext_t_ade20k.py')
+    announce_scratch(load_config(path), path)
+    assert capsys.readouterr().out == ''
+    announce_scratch(load_config(path, {'model.backbone.init_cfg': None}), path)
+    said = capsys.readouterr().out
+    assert 'inceptionnext_tiny.pth' in said and 'leave the option out' in said
+    assert 'model.backbone.init_cfg.checkpoint=PATH' in said
+
+
+def test_a_config_without_pretrained_weights_has_nothing_to_say_of_them(root, capsys):
+    path = str(root / 'configs/upernet_inceptionnext_a_mini.py')
+    announce_scratch(load_config(path), path)
+    assert capsys.readouterr().out == ''
+
+
+def test_a_setting_of_the_backbone_can_be_given_where_the_config_has_none(root):
+    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixer.impl': 'torch'})
+    backbone = MODELS.build(cfg.model.backbone)
+    assert backbone.stages[0].blocks[0].token_mixer.impl == 'torch'
+    assert backbone.stages[0].blocks[0].token_mixer.dwconv_w.kernel_size == (1, 9)  # the rest is the arch's own
+    with pytest.raises(UserError, match="has no 'token_mixr' there"):
+        load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixr.impl': 'torch'})
+
+
+@pytest.mark.parametrize(('key', 'message'), [
+    ('model.decode_head.fusion', "fusion is 'none-such'; wanted one of 'auto'"),
+    ('model.backbone.impl', "impl is 'none-such'; wanted 'auto' or 'torch'"),
+    ('model.backbone.token_mixer.impl', "impl is 'none-such'; wanted one of 'auto'"),
+    ('model.backbone.arch', "has no arch 'none-such'")])
+def test_a_value_that_a_class_does_not_know_is_one_message(root, key, message):
+    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {key: 'none-such'})
+    init_default_scope('mmseg')
+    with pytest.raises(UserError, match=message), explain_errors():
+        MODELS_OF_MMSEG.build(cfg.model)

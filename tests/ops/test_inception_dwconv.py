@@ -1,0 +1,541 @@
+"""The token mixer in one pass against its definition in torch's operators, and timm's module."""
+import copy
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from timm.models.inception_next import InceptionDWConv2d as TimmInceptionDWConv2d
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from inceptionnext_seg import InceptionDWConv2d, InceptionNeXt
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import inception_dwconv
+from inceptionnext_seg.ops.inception_dwconv import inception_dwconv2d
+
+LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
+# Batch, channels, height, width, channels of a branch, square kernel, band kernel. Channels that fill vectors and ones
+# that do not; no identity at all; fewer channels than a vector; one row, one column, one pixel; tiles cut at odd
+# places; kernels larger than the image, and of one pixel.
+SHAPES = [
+    (2, 96, 9, 16, 12, 3, 11), (1, 128, 7, 21, 16, 3, 11), (2, 40, 8, 8, 10, 3, 9), (1, 150, 5, 37, 50, 3, 5),
+    (1, 3, 5, 7, 1, 3, 5), (2, 8, 6, 1, 2, 5, 3), (2, 8, 1, 9, 1, 3, 11), (3, 17, 1, 1, 3, 7, 21),
+    (1, 34, 4, 3, 11, 9, 31), (2, 24, 6, 11, 3, 1, 1), (1, 12, 20, 18, 4, 3, 7)]
+
+
+@pytest.fixture
+def kernel():
+    """Without the compiled kernel both sides of a comparison would be torch's operators."""
+    if native.load('inception_dwconv') is None:
+        pytest.skip('there is no C++ compiler, or INCEPTIONNEXT_SEG_NATIVE=0')
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """A machine without a compiler."""
+    monkeypatch.setattr(native, 'load', lambda name: None)
+
+
+def definition(x, weight_hw, bias_hw, weight_w, bias_w, weight_h, bias_h):
+    """Split, three convolutions, concatenate."""
+    branch, square, band_w, band_h = len(weight_hw), weight_hw.shape[3], weight_w.shape[3], weight_h.shape[2]
+    identity = x[:, :-3 * branch]
+    parts = x[:, -3 * branch:-2 * branch], x[:, -2 * branch:-branch], x[:, -branch:]
+    return torch.cat([
+        identity,
+        F.conv2d(parts[0], weight_hw, bias_hw, padding=(square // 2, square // 2), groups=branch),
+        F.conv2d(parts[1], weight_w, bias_w, padding=(0, band_w // 2), groups=branch),
+        F.conv2d(parts[2], weight_h, bias_h, padding=(band_h // 2, 0), groups=branch)], dim=1)
+
+
+def draw(shape, layout='nhwc', dtype=torch.float32, seed=0):
+    """Input, parameters and the gradient of the output."""
+    batch, channels, height, width, branch, square, band = shape
+    torch.manual_seed(seed)
+    x, grad = (torch.randn(batch, channels, height, width, dtype=dtype).to(memory_format=LAYOUTS[layout])
+               for _ in range(2))
+    parameters = [torch.randn(size, dtype=dtype) for size in (
+        (branch, 1, square, square), branch, (branch, 1, 1, band), branch, (branch, 1, band, 1), branch)]
+    return x, parameters, grad
+
+
+def run(function, x, parameters, grad):
+    """Output, and the gradients of the input and of the six parameters."""
+    x, *parameters = (tensor.detach().clone().requires_grad_() for tensor in (x, *parameters))
+    y = function(x, *parameters)
+    y.backward(grad)
+    return [y.detach(), x.grad, *(parameter.grad for parameter in parameters)]
+
+
+def by_impl(impl):
+    return lambda *arguments: inception_dwconv2d(*arguments, impl=impl)
+
+
+def assert_close(found, wanted, tolerance):
+    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        assert a.shape == b.shape, i
+        error = (a.double() - b.double()).abs().max().item()
+        assert error <= tolerance * max(b.abs().max().item(), 1e-6), f'tensor {i}: {error:.2e}'
+
+
+# The same function
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
+def test_output_and_gradients_are_those_of_the_definition(kernel, dtype, tolerance, shape, layout):
+    drawn = draw(shape, layout, dtype)
+    assert_close(run(by_impl('native'), *drawn), run(definition, *drawn), tolerance)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_random_shapes_in_float64(kernel, layout):
+    choose = random.Random(layout)
+    for seed in range(40):
+        branch = choose.randint(1, 20)
+        shape = (choose.randint(1, 3), 3 * branch + choose.choice((0, 1, choose.randint(0, 70))),
+                 choose.randint(1, 20), choose.randint(1, 40), branch, choose.choice((1, 3, 5, 7)),
+                 choose.choice((1, 3, 9, 11, 23)))
+        drawn = draw(shape, layout, torch.float64, seed)
+        assert_close(run(by_impl('native'), *drawn), run(definition, *drawn), 1e-10)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('shape', SHAPES[:5], ids=str)
+def test_bfloat16_is_the_float32_result_rounded(kernel, shape, layout):
+    drawn = draw(shape, layout, torch.bfloat16)
+    found = run(by_impl('native'), *drawn)
+    wanted = run(definition, *([tensor.float() for tensor in part] if isinstance(part, list) else part.float()
+                               for part in drawn))
+    assert {tensor.dtype for tensor in found} == {torch.bfloat16}
+    assert_close(found, wanted, 2**-8)
+    identity = shape[1] - 3 * shape[4]
+    assert torch.equal(found[0][:, :identity], drawn[0][:, :identity])
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_bfloat16_rounds_to_nearest_even_as_torch(kernel, layout):
+    x, parameters, _ = draw((1, 24, 16, 16, 8, 3, 11), layout)
+    # Integers, so that every sum is exact in float32 and its rounding is all there is; many are ties.
+    x, *parameters = (tensor.mul(20).round() for tensor in (x, *parameters))
+    exact = definition(x, *parameters)
+    found = inception_dwconv2d(x.bfloat16(), *(parameter.bfloat16() for parameter in parameters), impl='native')
+    ties = exact.view(torch.int32) & 0xffff == 0x8000
+    assert ties.sum() > 50
+    assert torch.equal(found, exact.bfloat16())
+
+
+@pytest.mark.logits_match
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('channels, settings', [(48, dict()), (40, dict(band_kernel_size=9, branch_ratio=0.25))])
+def test_timm_gives_the_same_output_and_gradients_for_the_same_state_dict(kernel, channels, settings, layout):
+    theirs = TimmInceptionDWConv2d(channels, **settings).double()
+    ours = InceptionDWConv2d(channels, **settings, impl='native').double()
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    results = []
+    for module in (ours, theirs):
+        x = draw((2, channels, 13, 9, 1, 1, 1), layout, torch.float64)[0].requires_grad_()
+        y = module(x)
+        y.square().sum().backward()
+        results.append([y.detach(), x.grad, *(parameter.grad for parameter in module.parameters())])
+    assert_close(*results, 1e-10)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_gradients_are_right_by_finite_differences(kernel, layout):
+    x, parameters, _ = draw((1, 7, 3, 4, 2, 3, 5), layout, torch.float64)
+    x, *parameters = (tensor.requires_grad_() for tensor in (x, *parameters))
+    assert torch.autograd.gradcheck(by_impl('native'), (x, *parameters))
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_nan_and_infinity_reach_what_they_reach_in_torch(kernel, layout, dtype, value):
+    x, parameters, grad = draw((1, 20, 9, 19, 6, 3, 5), layout, dtype)
+    for channel, row, column in ((0, 3, 3), (5, 0, 0), (9, 8, 18), (16, 4, 9)):
+        x[0, channel, row, column] = value
+        grad[0, channel, row, column] = value
+    found, wanted = run(by_impl('native'), x, parameters, grad), run(definition, x, parameters, grad)
+    for a, b in zip(found[:2], wanted[:2], strict=True):
+        assert torch.equal(a.isnan(), b.isnan()) and torch.equal(a.isinf(), b.isinf())
+        assert torch.equal(a[a.isinf()], b[b.isinf()])
+    for a, b in zip(found[2:], wanted[2:], strict=True):    # no infinite gradient may go unseen by a loss scaler
+        assert a[~b.isfinite()].isfinite().sum() == 0
+
+
+def test_weight_gradients_do_not_lose_digits_in_large_maps(kernel):
+    x, parameters, grad = draw((2, 4, 300, 300, 1, 3, 3))
+    x, grad = x + 1, grad + 1   # the sum grows to 180,000, of which float32 alone would keep five digits
+    wanted = run(definition, x.double(), [parameter.double() for parameter in parameters], grad.double())
+    assert_close(run(by_impl('native'), x, parameters, grad), wanted, 1e-6)
+
+
+# Layouts, threads
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_the_output_and_the_gradient_keep_the_layout(kernel, layout):
+    x, parameters, grad = draw((2, 24, 6, 5, 3, 3, 5), layout)
+    y, grad_x, *_ = run(by_impl('native'), x, parameters, grad)
+    assert y.stride() == x.stride() == grad_x.stride()
+
+
+@pytest.mark.parametrize('change', [
+    lambda t: t[:, :, 1:, ::2], lambda t: t[:, ::2], lambda t: t.transpose(2, 3), lambda t: t[:1].expand(2, -1, -1, -1),
+    lambda t: t.flip(0).transpose(0, 1).contiguous().transpose(0, 1)])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_any_strides_of_input_and_gradient_are_taken(kernel, layout, change):
+    x, _, grad = draw((2, 48, 8, 8, 3, 3, 5), layout, torch.float64)
+    x, grad = change(x), change(grad)
+    parameters = draw((1, 48, 1, 1, 3, 3, 5), dtype=torch.float64)[1]
+    for one, other in ((x, grad), (x, grad.contiguous()), (x, grad.to(memory_format=torch.channels_last))):
+        assert_close(run(by_impl('native'), one, parameters, other), run(definition, one, parameters, other), 1e-10)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_the_number_of_threads_changes_nothing(kernel, layout):
+    drawn = draw((3, 48, 21, 33, 6, 3, 11), layout)
+    alone = run(by_impl('native'), *drawn)
+    torch.set_num_threads(3)
+    try:
+        together, again = run(by_impl('native'), *drawn), run(by_impl('native'), *drawn)
+    finally:
+        torch.set_num_threads(1)
+    assert all(map(torch.equal, together, again))
+    assert_close(alone, together, 1e-6)
+    assert torch.equal(alone[0], together[0]) and torch.equal(alone[1], together[1])
+
+
+def test_an_empty_batch_gives_an_empty_output():
+    x, parameters, grad = draw((0, 8, 4, 4, 2, 3, 5))
+    y, grad_x, *grads = run(by_impl('auto'), x, parameters, grad)
+    assert y.shape == grad_x.shape == x.shape
+    assert not any(grad.any() for grad in grads)
+
+
+# With the rest of torch
+
+
+def test_autocast_is_as_with_a_convolution(kernel):
+    x, parameters, grad = draw((2, 24, 8, 9, 3, 3, 11))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = run(by_impl('native'), x, parameters, grad.bfloat16())
+        convolved = F.conv2d(x, torch.randn(1, 24, 1, 1))
+        exact = run(by_impl('native'), x.double(), [parameter.double() for parameter in parameters], grad.double())
+    assert found[0].dtype == convolved.dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in found[1:]} == {torch.float32}    # as the tensors that they are gradients of
+    assert {tensor.dtype for tensor in exact} == {torch.float64}
+    wanted = run(definition, x.bfloat16().float(), parameters, grad.bfloat16().float())
+    assert_close(found, wanted, 2**-8)
+
+
+def test_autocast_to_a_type_that_the_kernel_has_not_takes_torchs_operators(kernel):
+    x, parameters, _ = draw((1, 12, 5, 5, 2, 3, 5))
+    with torch.autocast('cpu', dtype=torch.float16):
+        found, wanted = inception_dwconv2d(x, *parameters), definition(x, *parameters)
+        with pytest.raises(RuntimeError, match=r"impl='native' .* computed in torch.float16; wanted one of"):
+            inception_dwconv2d(x, *parameters, impl='native')
+    assert found.dtype == wanted.dtype and torch.equal(found, wanted)
+
+
+def test_only_what_is_needed_gets_a_gradient(kernel):
+    module = InceptionDWConv2d(16, impl='native')
+    x = torch.randn(1, 16, 6, 6)
+    module.requires_grad_(False)
+    input_alone = x.clone().requires_grad_()
+    module(input_alone).sum().backward()
+    assert input_alone.grad is not None and all(parameter.grad is None for parameter in module.parameters())
+    module.requires_grad_(True)
+    module.dwconv_w.weight.requires_grad_(False)
+    module(x).sum().backward()
+    assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == ['dwconv_w.weight']
+    module.requires_grad_(False)
+    assert not module(x).requires_grad
+
+
+def test_checkpointing_and_inference_mode_give_the_same(kernel):
+    x, parameters, grad = draw((2, 16, 7, 7, 2, 3, 11))
+    plain = run(by_impl('native'), x, parameters, grad)
+    recomputed = run(lambda *given: checkpoint(by_impl('native'), *given, use_reentrant=False), x, parameters, grad)
+    assert all(map(torch.equal, plain, recomputed))
+    with torch.inference_mode():
+        assert torch.equal(inception_dwconv2d(x, *parameters, impl='native'), plain[0])
+
+
+def test_a_second_derivative_is_refused_and_not_wrong(kernel):
+    x, parameters, grad = draw((1, 8, 4, 4, 1, 3, 5))
+    x.requires_grad_(), parameters[0].requires_grad_()
+    found, = torch.autograd.grad(inception_dwconv2d(x, *parameters, impl='native'), x, grad, create_graph=True)
+    with pytest.raises(RuntimeError, match='no autograd formula was registered'):
+        found.sum().backward()
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_torch_finds_the_operators_to_be_what_they_say(kernel, dtype, layout):
+    x, parameters, grad = draw((2, 16, 5, 6, 2, 3, 5), layout, dtype)
+    torch.library.opcheck(inception_dwconv.forward, (x, *parameters))
+    torch.library.opcheck(inception_dwconv.forward, (
+        x.requires_grad_(), *(parameter.requires_grad_() for parameter in parameters)),
+        test_utils=('test_schema', 'test_faketensor', 'test_autograd_registration'))
+    for need_x, need_parameters in ((True, True), (True, False), (False, True)):
+        torch.library.opcheck(inception_dwconv.backward, (
+            grad, x.detach(), *(parameter.detach() for parameter in parameters[::2]), need_x, need_parameters))
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_torch_compile_takes_the_whole_graph(kernel, dtype):
+    module = InceptionDWConv2d(24)
+    compiled = torch.compile(module, fullgraph=True, backend='aot_eager')
+    x, _, grad = draw((2, 24, 9, 8, 3, 3, 11))
+    results = []
+    with torch.autocast('cpu', dtype=dtype, enabled=dtype != torch.float32):
+        for function in (compiled, module):
+            module.zero_grad()
+            given = x.clone().requires_grad_()
+            y = function(given)
+            y.backward(grad.to(y.dtype))
+            results.append([y.detach(), given.grad, *(parameter.grad for parameter in module.parameters())])
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.compile
+def test_torch_compile_sees_one_operator(kernel):
+    graphs = []
+    torch.compile(InceptionDWConv2d(24), fullgraph=True, backend=lambda graph, inputs: graphs.append(graph) or graph)(
+        torch.randn(2, 24, 9, 8))
+    operators = [str(node.target) for node in graphs[0].graph.nodes if node.op == 'call_function']
+    assert 'inceptionnext_seg.inception_dwconv2d.default' in operators
+    assert not any('conv2d' in name or 'cat' in name for name in operators if 'inceptionnext_seg' not in name)
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+def test_code_that_torch_compile_generates_around_it_gives_the_same(kernel):
+    block = nn.Sequential(nn.GELU(), InceptionDWConv2d(24), nn.GELU(), InceptionDWConv2d(24))
+    x = draw((2, 24, 9, 8, 3, 3, 11))[0]
+    results = []
+    for function in (torch.compile(block, fullgraph=True), block):
+        given = x.clone().requires_grad_()
+        y = function(given)
+        y.square().sum().backward()
+        results.append([y.detach(), given.grad])
+    assert_close(*results, 1e-5)
+
+
+def test_a_traced_or_exported_model_needs_nothing_of_this_package(kernel):
+    module = InceptionDWConv2d(16).eval()
+    x = torch.randn(1, 16, 6, 6)
+    assert 'inceptionnext_seg::' not in str(torch.jit.trace(module, x).inlined_graph)
+    exported = torch.export.export(module, (x, ))
+    assert 'inceptionnext_seg.' not in str(exported.graph)
+    assert_close([exported.module()(x)], [module(x)], 1e-5)
+
+
+def test_a_copied_module_computes_the_same(kernel):
+    module = InceptionDWConv2d(16, impl='native')
+    x = torch.randn(1, 16, 6, 6)
+    assert torch.equal(copy.deepcopy(module)(x), module(x))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_training_goes_as_with_torchs_operators(kernel, layout):
+    arch = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+    models = [InceptionNeXt(arch, token_mixer=dict(impl=impl), impl='torch').to(memory_format=LAYOUTS[layout])
+              for impl in ('torch', 'auto')]
+    models[1].load_state_dict(models[0].state_dict())
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64).to(memory_format=LAYOUTS[layout])
+    losses = []
+    for model in models:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        for _ in range(5):
+            loss = sum((output - 1).square().mean() for output in model(images))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[:5] == pytest.approx(losses[5:], rel=1e-4)
+    assert losses[4] < losses[0]
+
+
+# Counting
+
+
+@pytest.mark.parametrize('trained, passes', [('x and parameters', 3), ('x', 2), ('parameters', 2), ('', 1)])
+def test_its_macs_are_those_of_the_convolutions(kernel, trained, passes):
+    from studies.throughput import count_products
+    x, parameters, grad = draw((2, 24, 9, 8, 3, 3, 11))
+    x.requires_grad_('x' in trained)
+    parameters = [parameter.requires_grad_('parameters' in trained) for parameter in parameters]
+
+    def step(impl):
+        y = inception_dwconv2d(x, *parameters, impl=impl)
+        if trained:
+            y.backward(grad)
+
+    macs = {impl: count_products(lambda impl=impl: step(impl))[0] for impl in ('native', 'torch')}
+    assert macs['native'] == macs['torch'] == passes * 2 * 9 * 8 * 3 * (9 + 11 + 11)
+
+
+def test_macs_are_counted_on_meta_tensors_convolution_by_convolution():
+    with torch.device('meta'):
+        module, x = InceptionDWConv2d(16, impl='native'), torch.empty(2, 16, 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    flops = {name.rpartition('.')[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    assert flops['dwconv_w'] == flops['dwconv_h'] == 2 * 2 * 8 * 8 * 2 * 11
+    assert flops['dwconv_hw'] == 2 * 2 * 8 * 8 * 2 * 9
+
+
+# Choice and errors
+
+
+@pytest.mark.parametrize('impl, native_calls', [('auto', 1), ('native', 1), ('torch', 0)])
+def test_impl_chooses_the_implementation(kernel, impl, native_calls, monkeypatch):
+    calls = []
+    monkeypatch.setattr(inception_dwconv, 'native_forward', lambda original=inception_dwconv.native_forward:
+                        calls.append(1) or original())
+    InceptionDWConv2d(16, impl=impl)(torch.randn(1, 16, 4, 4))
+    assert len(calls) == native_calls
+
+
+def test_without_a_compiler_auto_takes_torchs_operators(no_kernel):
+    drawn = draw((1, 12, 6, 5, 2, 3, 5))
+    assert all(map(torch.equal, run(by_impl('auto'), *drawn), run(definition, *drawn)))
+
+
+def test_an_implementation_that_is_not_there_is_an_error(no_kernel):
+    with pytest.raises(RuntimeError, match=r"impl='native' .* was not compiled.* C\+\+17 .* Next: impl='auto'"):
+        InceptionDWConv2d(16, impl='native')(torch.randn(1, 16, 4, 4))
+    with pytest.raises(RuntimeError, match=r"impl='triton' .* on 'cpu', for which the kernel is 'native'"):
+        InceptionDWConv2d(16, impl='triton')(torch.randn(1, 16, 4, 4))
+
+
+def test_the_type_of_weights_and_input_must_be_one_as_for_a_convolution(kernel):
+    x, parameters, _ = draw((1, 12, 6, 5, 2, 3, 5))
+    with pytest.raises(RuntimeError, match=r'weights are torch.float32 and the input is computed in torch.bfloat16'):
+        inception_dwconv2d(x.bfloat16(), *parameters, impl='native')
+    with pytest.raises(RuntimeError, match='should be the same'):
+        inception_dwconv2d(x.bfloat16(), *parameters)
+
+
+@pytest.mark.parametrize('settings, message', [
+    (dict(impl='cuda'), "impl is 'cuda'; wanted one of 'auto', 'torch', 'native', 'triton'"),
+    (dict(band_kernel_size=10), 'band_kernel_size 10; wanted odd'),
+    (dict(square_kernel_size=2), 'square_kernel_size is 2')])
+def test_a_wrong_setting_is_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        InceptionDWConv2d(16, **settings)
+
+
+def test_an_input_with_other_channels_is_refused(kernel):
+    with pytest.raises(RuntimeError, match='split'):
+        InceptionDWConv2d(16, impl='native')(torch.randn(1, 24, 4, 4))
+
+
+@pytest.mark.parametrize('position, shape, message', [
+    (0, (1, 5, 4, 4), r'shape \(1, 5, 4, 4\); wanted \(B, C, H, W\) with C at least 6'),
+    (0, (12, 4, 4), 'wanted \\(B, C, H, W\\)'),
+    (1, (2, 1, 3, 5), r'weight_hw has shape \(2, 1, 3, 5\); wanted'),
+    (3, (3, 1, 1, 5), r'weight_w has shape \(3, 1, 1, 5\); wanted \(2, 1, 1, 5\)'),
+    (5, (2, 1, 5, 3), r'weight_h has shape \(2, 1, 5, 3\); wanted \(2, 1, 5, 1\)'),
+    (4, (3, ), r'bias_w has shape \(3,\); wanted \(2,\)'),
+    (3, (2, 1, 1, 4), r'kernel sizes are 3, 4 and 5 .* wanted odd')])
+def test_shapes_that_do_not_fit_are_named(position, shape, message):
+    x, parameters, _ = draw((1, 12, 6, 5, 2, 3, 5))
+    given = [x, *parameters]
+    given[position] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        inception_dwconv2d(*given)
+
+
+# Triton
+
+
+TRITON_CHECK = '''
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from inceptionnext_seg.ops import inception_dwconv_triton
+from test_inception_dwconv import LAYOUTS, assert_close, definition, draw, run
+# The interpreter takes a bfloat16's upper bits as they are, where a device rounds.
+dtypes = (torch.float32, 1e-5), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)
+for shape, chosen in (((2, 7, 4, 9, 2, 3, 11), dtypes), ((1, 20, 5, 1, 5, 5, 7), dtypes[:1])):
+    for layout in LAYOUTS:
+        for dtype, tolerance in chosen:
+            x, parameters, grad = draw(shape, layout)
+            x, grad = x.to(dtype), grad.to(dtype)
+            weights, biases = parameters[::2], parameters[1::2]
+            wanted = run(definition, x.double(), [parameter.double() for parameter in parameters], grad.double())
+            y = inception_dwconv_triton.forward(x, weights, biases)
+            assert y.stride() == x.stride() and y.dtype == dtype
+            for other in (grad, grad.contiguous(), grad.to(memory_format=torch.channels_last)):
+                grad_x = torch.empty_like(x)
+                grads = [torch.empty_like(parameter) for parameter in (*weights, *biases)]
+                inception_dwconv_triton.backward(other, x, weights, grad_x, grads)
+                order = grads[0], grads[3], grads[1], grads[4], grads[2], grads[5]
+                assert_close([y, grad_x, *order], wanted, tolerance)
+            alone = torch.empty_like(x)
+            inception_dwconv_triton.backward(grad, x, weights, grad_x=alone)
+            assert torch.equal(alone, grad_x)
+            again = [torch.empty_like(grad) for grad in grads]
+            inception_dwconv_triton.backward(grad, x, weights, grad_parameters=again)
+            assert all(map(torch.equal, again, grads))
+'''
+
+
+@pytest.fixture
+def triton():
+    return pytest.importorskip('triton', reason='triton is not installed')
+
+
+@pytest.mark.slow
+def test_the_triton_kernels_give_the_same_under_tritons_interpreter(triton, root):
+    environment = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1',
+                       PYTHONPATH=os.pathsep.join((str(root), os.environ.get('PYTHONPATH', ''))))
+    result = subprocess.run([sys.executable, '-c', TRITON_CHECK, str(root / 'tests')], env=environment,
+                            capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('contiguous', ['c', 'w'])
+@pytest.mark.parametrize('name', ['forward_kernel', 'backward_kernel'])
+def test_the_triton_kernels_compile_for_a_gpu_that_is_not_here(triton, name, contiguous):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from inceptionnext_seg.ops import inception_dwconv_triton
+    kernel = getattr(inception_dwconv_triton, name)
+    constants = dict(K_HW=3, K_W=11, K_H=11, NEED_X=True, NEED_PARAMETERS=True, PIXELS=64, CHANNELS=16)
+    signature, values = {}, {}
+    for i, argument in enumerate(kernel.arg_names):
+        if argument in constants or argument in (f'x_{contiguous}', f'y_{contiguous}', f'g_{contiguous}'):
+            signature[argument], values[i, ] = 'constexpr', constants.get(argument, 1)
+        elif argument in ('num_pixels', 'identity', 'branch', 'height', 'width') or argument[1:2] == '_':
+            signature[argument] = 'i32'
+        else:
+            signature[argument] = '*bf16' if argument in ('x', 'y', 'grad_x', 'grad_y') else '*fp32'
+    compiled = triton.compile(ASTSource(kernel, signature, values), target=GPUTarget('cuda', 80, 32))
+    assert '.entry' in compiled.asm['ptx']
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.bfloat16, 2**-7)], ids=str)
+def test_on_cuda_the_triton_kernel_gives_the_same(triton, dtype, tolerance, layout):
+    drawn = draw((2, 96, 17, 33, 12, 3, 11), layout, dtype)
+    wanted = run(definition, *([tensor.double() for tensor in part] if isinstance(part, list) else part.double()
+                               for part in drawn))
+    x, parameters, grad = drawn
+    found = run(by_impl('triton'), x.cuda(), [parameter.cuda() for parameter in parameters], grad.cuda())
+    assert_close([tensor.cpu() for tensor in found], wanted, tolerance)
