@@ -1,22 +1,23 @@
 """What a fast class is: a subclass of a plain module's class with a ``forward`` of its own and nothing else.
 
-Acceleration changes a module's class and no more, so that parameters, buffers, hooks, names and the module itself stay what
-they are: to a checkpoint, an optimizer and DistributedDataParallel nothing happens.
+Acceleration changes a module's class and no more, so that parameters, buffers, hooks, names and the module itself stay
+what they are: for a checkpoint, an optimizer and DistributedDataParallel nothing happens.
 """
 
 
 class Fast:
-    """Mixin, first among the bases, of the fast classes.
+    """Mixin of fast classes, the first of their bases: ``class FastBlock(Fast, Block)``.
 
     Attributes:
-        plain (type): The class that this one stands for, and that ``restore`` sets again.
-        form (str): Which form of the operator runs: 'auto', 'torch' or a form's name.
+        plain (type): The class that this one stands for, which ``restore`` sets again.
+        forms (dict[str, str]): For each part of the acceleration that is not on 'auto', the form that runs it.
     """
     plain = None
-    form = 'auto'
+    forms = {}
 
-    def extra_repr(self):
-        return ', '.join(filter(None, (super().extra_repr(), f'accelerated, form={self.form!r}')))
+    def form(self, part):
+        """'auto', 'torch' (the operators of the plain module) or the name of a form."""
+        return self.forms.get(part, 'auto')
 
 
 def plain_type(module):
