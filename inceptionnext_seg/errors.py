@@ -1,20 +1,28 @@
-"""Errors that a user can cause and mend: one message, no traceback."""
+"""Errors that a user can cause and fix: one message, no traceback."""
 import functools
 import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P, R = ParamSpec('P'), TypeVar('R')
 
 
 class UserError(RuntimeError):
-    """Something the user can mend. The message names the thing, the value found, the value wanted and the next step."""
+    """Something the user can fix. The message names the thing, the value found, the value expected, the next step."""
 
 
-def exit_on_user_error(main):
+class SettingError(UserError, ValueError):
+    """A setting of a model has a value that it does not take: raised where the model is built."""
+
+
+def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate a tool's ``main``: a :class:`UserError` becomes ``error: message`` on stderr and exit code 2.
 
     Ctrl-C becomes one line and exit code 130, as from a shell.
     """
 
     @functools.wraps(main)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return main(*args, **kwargs)
         except UserError as error:
