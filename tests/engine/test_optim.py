@@ -15,8 +15,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from inceptionnext_seg.engine import training
-from inceptionnext_seg.engine.training import AnyDeviceDistributedDataParallel, CPUAmpOptimWrapper
+from inceptionnext_seg.engine import optim
+from inceptionnext_seg.engine.optim import AnyDeviceDistributedDataParallel, CPUAmpOptimWrapper
 from inceptionnext_seg.errors import UserError
 
 LR, MOMENTUM = 0.05, 0.9
@@ -264,7 +264,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, micr
     (8, 4, 2, 1), (2, 3, 8, 4)])
 def test_processes_share_the_batch_and_the_learning_rate_stays(
         tmp_path, monkeypatch, processes, micro_batch_size, share, accumulations):
-    monkeypatch.setattr(training, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(optim, 'get_world_size', lambda: processes)
     runner, _ = build_runner(tmp_path, micro_batch_size, total_batch_size=16,
                              auto_scale_lr=dict(enable=True, base_batch_size=16))
     monkeypatch.setattr(type(runner), 'world_size', processes)
@@ -283,7 +283,7 @@ def test_the_learning_rate_follows_another_total_batch_size(tmp_path):
 
 
 def test_a_batch_that_the_processes_cannot_share_is_an_error_that_names_the_next_that_they_can(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, 'get_world_size', lambda: 3)
+    monkeypatch.setattr(optim, 'get_world_size', lambda: 3)
     runner, _ = build_runner(tmp_path, total_batch_size=16)
     with pytest.raises(UserError, match=r'total_batch_size is 16, which 3 processes.*total_batch_size=18'):
         runner.train_loop  # noqa: B018  a property that builds
@@ -384,8 +384,8 @@ def test_batchnorm_is_synchronized_where_several_cuda_processes_train_and_there_
         nn.Module.__init__(self)
         wrapped.update(module=module, device_ids=device_ids)
 
-    monkeypatch.setattr(training.MMDistributedDataParallel, '__init__', wrap)
-    monkeypatch.setattr(training, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(optim.MMDistributedDataParallel, '__init__', wrap)
+    monkeypatch.setattr(optim, 'get_world_size', lambda: processes)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     monkeypatch.setattr(network, 'parameters', lambda: iter([SimpleNamespace(is_cuda=on_cuda)]))
     AnyDeviceDistributedDataParallel(network, device_ids=[0])
