@@ -1,4 +1,4 @@
 """Training and inference: loops, optimizer, hooks, command line to runner. Importing it registers what configs name."""
-from . import hooks, optim
+from . import ddp, hooks, loops, optim
 
-__all__ = ['hooks', 'optim']
+__all__ = ['ddp', 'hooks', 'loops', 'optim']
