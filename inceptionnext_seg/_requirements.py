@@ -1,11 +1,11 @@
-"""What the package needs at least, compared with what is installed."""
+"""The least versions that the package needs, compared with what is installed."""
 import importlib
 import re
 
 NEXT = 'Next: see "Installation" in the README for the combinations that work.'
 
 
-def require(**versions):
+def require(**versions: str) -> None:
     """Import each module named and compare its version with the least one expected: ``require(torch='2.4')``.
 
     Raises:
@@ -22,7 +22,7 @@ def require(**versions):
             raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {NEXT}')
 
 
-def release(version):
+def release(version: str) -> list[int]:
     """Major and minor number: '2.14.1+cu130' is [2, 14]."""
     return [int(number) for number in re.findall(r'\d+', version)[:2]]
 

@@ -12,14 +12,14 @@ def module_of_version(version):
     return module
 
 
-def test_a_missing_package_is_named_with_the_version_wanted():
-    with pytest.raises(ImportError, match=r'needs no_such_package >= 1\.2, found none'):
+def test_a_missing_package_is_named_with_the_version_expected():
+    with pytest.raises(ImportError, match=r'no_such_package >= 1\.2'):
         require(no_such_package='1.2')
 
 
-def test_a_package_that_is_too_old_is_named_with_the_version_found_and_wanted(monkeypatch):
+def test_a_package_that_is_too_old_is_named_with_the_version_found_and_expected(monkeypatch):
     monkeypatch.setitem(sys.modules, 'fake', module_of_version('0.9.12'))
-    with pytest.raises(ImportError, match=r'needs fake >= 0\.10, found 0\.9\.12'):
+    with pytest.raises(ImportError, match=r'fake >= 0\.10.*0\.9\.12'):
         require(fake='0.10')
 
 
@@ -32,5 +32,5 @@ def test_a_package_that_is_new_enough_passes(monkeypatch, version):
 def test_a_package_that_refuses_another_is_reported_with_its_reason(monkeypatch, tmp_path):
     (tmp_path / 'refusing.py').write_text("raise AssertionError('MMCV==2.2.0 is used but incompatible')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImportError, match=r'needs refusing >= 1\.2.*MMCV==2\.2\.0 is used but incompatible'):
+    with pytest.raises(ImportError, match=r'refusing >= 1\.2.*MMCV==2\.2\.0'):
         require(refusing='1.2')

@@ -1,10 +1,10 @@
 """Segment images: python tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER --out DIR
 
 For each image DIR gets
-  class_numbers/NAME.png  one channel, the image's size, a class number a pixel: 0 is the first class, or 1 for data
+  class_numbers/NAME.png  one channel, the image's size, a class index a pixel: 0 is the first class, or 1 for data
                           sets whose files keep 0 for unlabelled pixels (ADE20K), as tools/test.py --out writes them
   overlays/NAME.png       the image under its classes' colours, with a legend: colour, name, share of the image
-and, once, classes.json: number, name and colour of every class. A folder is walked with its subfolders. Exit code: 0
+and, once, classes.json: index, name and colour of every class. A folder is walked with its subfolders. Exit code: 0
 every image was segmented, 1 some could not be read (they are listed, the others are written), 2 nothing could be done.
 """
 import argparse

@@ -24,7 +24,7 @@ def parse_args():
     parser.add_argument('config', help='config file path')
     parser.add_argument('checkpoint', help='checkpoint file, or its URL')
     parser.add_argument('--tta', action='store_true', help='multi-scale (0.5 to 1.75) and flip, as in the papers')
-    parser.add_argument('--out', help='directory for the predictions, one PNG of class numbers an image')
+    parser.add_argument('--out', help='directory for the predictions, one PNG of class indices an image')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='directory for pictures of labels and predictions')
     parser.add_argument('--wait-time', type=float, default=2, help='the interval of --show in seconds')

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3     # malloc.h
 VARIABLES = ('MALLOC_TRIM_THRESHOLD_', 'MALLOC_MMAP_THRESHOLD_', 'GLIBC_TUNABLES')
@@ -18,7 +19,7 @@ LARGEST = 2**31 - 1     # mallopt takes an int
 AT_REST = 2**25
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> bool:
     """Tell glibc to, for the rest of this process, unless its environment variables say something already.
 
     Returns:
@@ -28,7 +29,7 @@ def keep_freed_memory():
 
 
 @contextlib.contextmanager
-def giving_back():
+def giving_back() -> Iterator[None]:
     """As glibc does by itself, within the context; behind it freed memory is kept."""
     set_thresholds(AT_REST, 2 * AT_REST)
     try:
@@ -37,7 +38,7 @@ def giving_back():
         keep_freed_memory()
 
 
-def set_thresholds(mapped, trimmed):
+def set_thresholds(mapped: int, trimmed: int) -> bool:
     if platform.system() != 'Linux' or any(name in os.environ for name in VARIABLES):
         return False
     try:

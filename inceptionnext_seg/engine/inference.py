@@ -1,19 +1,20 @@
-"""Segmenting images that have no annotation: files of class numbers, and overlays with a legend.
+"""Segmenting images that have no annotation: files of class indices, and overlays with a legend.
 
 Every image goes through the config's own test pipeline and mmseg's ``inference_model``, so that a prediction here is
 the one that ``tools/test.py`` evaluates, at the image's own size.
 
-The class numbers in the files are those of ``tools/test.py --out``: 0 is the first class, except for data sets with
+The class indices in the files are those of ``tools/test.py --out``: 0 is the first class, except for data sets with
 ``reduce_zero_label`` (ADE20K), whose own files keep 0 for unlabelled pixels: there 1 is the first class, and 0 never
-occurs. For ADE20K these are the benchmark's numbers. A data set that is restricted to some classes numbers these only.
-``classes.json``, beside the predictions, names every number.
+occurs, as the benchmark's server expects it. A data set restricted to some classes counts these only. ``classes.json``,
+beside the predictions, names every index.
 """
+import functools
+import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -33,13 +34,13 @@ CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
 
 
 class Labels(NamedTuple):
-    """What the outputs of a segmentor mean: a name and an RGB colour for each, and the number of the first in files."""
+    """What the outputs of a segmentor mean: a name and an RGB colour for each, and the index of the first in files."""
     classes: tuple
     palette: np.ndarray  # (classes, 3), uint8
     first_number: int
 
     def numbers(self, prediction):
-        """Class indices (H, W) as the numbers that files hold, in the smallest integer type that has room for all."""
+        """Class indices (H, W) as files hold them, from ``first_number``, in the smallest integer type that fits."""
         last = self.first_number + len(self.classes) - 1
         return (prediction + self.first_number).astype(np.uint8 if last <= 255 else np.uint16)
 
@@ -71,7 +72,7 @@ def dataset_config(cfg):
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
     if not dataset or not dataset.get('pipeline'):
         raise UserError('the config has no test_dataloader.dataset with a pipeline, which says how images are prepared '
-                        'and what the classes are. Wanted: one as in configs/_base_/ade20k.py.')
+                        'and what the classes are. Expected: one as in configs/_base_/ade20k.py.')
     return dataset
 
 
@@ -103,8 +104,8 @@ def find_labels(cfg, checkpoint_meta, num_classes):
         if labels is None:
             raise UserError(
                 f'the model predicts {num_classes} classes, but test_dataloader.dataset of the config names '
-                f'{len(metainfo.get("classes") or ())}, and the checkpoint names none that fit. Wanted: a name and an '
-                'RGB colour for each. Next: give the config that the model was trained with, or '
+                f'{len(metainfo.get("classes") or ())}, and the checkpoint names none that fit. Expected: a name and '
+                'an RGB colour for each. Next: give the config that the model was trained with, or '
                 'test_dataloader.dataset.metainfo with `classes` and `palette`, as in configs/_base_/camvid.py.')
     return labels
 
@@ -202,10 +203,10 @@ def find_images(source, out):
         found = {path: path.relative_to(source) for path in sorted(source.rglob('*'))
                  if is_image(path) and not is_output(path)}
         if not found:
-            raise UserError(f'no image in the folder {source.absolute()} and its subfolders. Wanted: files that end in '
-                            f'{kinds}.')
+            raise UserError(f'no image in the folder {source.absolute()} and its subfolders. Expected: files that end '
+                            f'in {kinds}.')
     elif not is_image(source):
-        raise UserError(f'not an image, by its name: {source.absolute()}. Wanted: a file that ends in {kinds}.')
+        raise UserError(f'not an image, by its name: {source.absolute()}. Expected: a file that ends in {kinds}.')
     elif is_output(source):
         raise UserError(f'{source.absolute()} is in the output folder, where predictions would overwrite it. '
                         'Next: give another --out.')
@@ -234,9 +235,26 @@ def percentage(share):
     return '< 0.1 %' if share < 0.0005 else f'{100 * share:.1f} %'
 
 
+@functools.cache
+def dejavu_sans():
+    """DejaVu Sans as matplotlib ships it, found without importing matplotlib; None where it is not installed."""
+    package = importlib.util.find_spec('matplotlib')
+    path = Path(package.origin).parent / 'mpl-data/fonts/ttf/DejaVuSans.ttf' if package and package.origin else None
+    return path if path and path.is_file() else None
+
+
+def legend_font(size):
+    """DejaVu Sans, which has letters with accents, Greek and Cyrillic; without it Pillow's own font, which has ASCII.
+
+    mmengine depends on matplotlib, so that the file is there wherever this package runs.
+    """
+    path = dejavu_sans()
+    return ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)
+
+
 def draw_legend(entries, labels, height, font_size):
     """A panel with swatch, name and share of each class, at least ``height`` high, in columns where they need it."""
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf'), font_size)
+    font = legend_font(font_size)
     line, gap = round(1.5 * font_size), round(0.6 * font_size)
     names = [labels.classes[i] for i, _ in entries]
     percentages = [percentage(share) for _, share in entries]
@@ -309,7 +327,7 @@ def create_folders(out):
 
 
 def predict_files(segmentor, images, out, opacity=0.5, progress=True):
-    """Segment image files and write, for each, class numbers and an overlay; the module's docstring says which numbers.
+    """Segment image files and write, for each, class indices and an overlay; the module's docstring says which indices.
 
     Args:
         segmentor (Segmentor): The model.

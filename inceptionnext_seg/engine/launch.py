@@ -2,16 +2,21 @@
 import atexit
 import contextlib
 import inspect
+import itertools
 import os
-import re
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn as nn
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, build_from_cfg, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from ..models.checkpoint import read_file
 from .allocator import keep_freed_memory
 
@@ -21,7 +26,7 @@ SETTINGS_OF_A_RUN = {
     'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'}
 
 
-def add_common_arguments(parser):
+def add_common_arguments(parser: ArgumentParser) -> None:
     """Arguments of both train and test, spelled as in MMSegmentation's tools."""
     parser.add_argument('--work-dir', help='the directory to save logs and models')
     parser.add_argument(
@@ -32,8 +37,8 @@ def add_common_arguments(parser):
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path, cfg_options=None):
-    """The config file with ``cfg_options`` laid over it.
+def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None) -> Config:
+    """The config file, overridden by ``cfg_options``.
 
     Raises:
         UserError: The file, a base of it or an option is missing or wrong.
@@ -52,11 +57,11 @@ def load_config(path, cfg_options=None):
     return cfg
 
 
-def check_keys(cfg, cfg_options):
+def check_keys(cfg: Config, cfg_options: dict[str, Any]) -> None:
     """A key of ``--cfg-options`` that nothing reads would silently do nothing: its path must exist, its end aside."""
     for key in cfg_options:
         if key.split('.')[0] not in SETTINGS_OF_A_RUN:
-            raise UserError(f'--cfg-options {key}: no part of a run reads {key.split(".")[0]!r}. Wanted: one of '
+            raise UserError(f'--cfg-options {key}: no part of a run reads {key.split(".")[0]!r}. Expected: one of '
                             f'{", ".join(sorted(SETTINGS_OF_A_RUN & set(cfg)))}. A variable of the config file, '
                             'such as data_root, is read there alone; set it where it is used, for example '
                             'train_dataloader.dataset.data_root.')
@@ -73,13 +78,13 @@ def check_keys(cfg, cfg_options):
                 raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
 
 
-def takes_setting(node, name):
+def takes_setting(node: Any, name: str) -> bool:
     """Whether ``node`` is the config of a backbone of ours that has a setting ``name``, though it does not give it."""
     known = MODELS.get(node['type']) if isinstance(node, dict) and isinstance(node.get('type'), str) else None
     return known is not None and name in inspect.signature(known).parameters
 
 
-def prepare(cfg, args):
+def prepare(cfg: Config, args: Namespace) -> None:
     """Fill in what the command line and this machine decide: work_dir and launcher; join the processes of a CPU run.
 
     On a CPU this process keeps memory that it freed from now on.
@@ -101,13 +106,13 @@ def prepare(cfg, args):
             atexit.register(leave_process_group)
 
 
-def leave_process_group():
+def leave_process_group() -> None:
     """A process that exits while gloo's threads still run can be aborted, exit code -6, after its work was done."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def check_launcher(launcher):
+def check_launcher(launcher: str) -> None:
     """Whether this process was started as ``--launcher`` says, and as a machine without a GPU can run it."""
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch: this process was not started by torchrun. '
@@ -117,7 +122,7 @@ def check_launcher(launcher):
                         'Next: torchrun and --launcher pytorch, which run on CPUs too.')
 
 
-def enable_amp(cfg):
+def enable_amp(cfg: Config) -> None:
     """fp16 with loss scaling on CUDA, bf16 on a CPU."""
     kind = cfg.optim_wrapper.type
     if kind in ('AmpOptimWrapper', 'CPUAmpOptimWrapper'):
@@ -130,7 +135,7 @@ def enable_amp(cfg):
         cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
 
 
-def resume_latest(cfg):
+def resume_latest(cfg: Config) -> None:
     """Set the run to go on from the last checkpoint of ``work_dir``, read first as the untrusted file that it is."""
     latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
     cfg.resume = latest is not None
@@ -140,13 +145,13 @@ def resume_latest(cfg):
     checkpoint = read_file(latest)
     if not isinstance(checkpoint, dict) or 'optimizer' not in checkpoint:
         raise UserError(f'--resume: {latest} has no optimizer state, so training cannot go on from it. '
-                        'Wanted: a checkpoint that tools/train.py wrote.')
+                        'Expected: a checkpoint that tools/train.py wrote.')
     cfg.load_from = latest
     # They would be overwritten, and may need a network that is not there any more.
     cfg.model.backbone.init_cfg = None
 
 
-def announce_scratch(cfg, path):
+def announce_scratch(cfg: Config, path: str | Path) -> None:
     """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
     named = Config.fromfile(path).model.backbone.get('init_cfg')
     if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
@@ -155,18 +160,20 @@ def announce_scratch(cfg, path):
               '--cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
 
 
-def build_runner(cfg):
+def build_runner(cfg: Config) -> Runner:
     """mmengine's runner of a config, in the config's scope."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return Runner.from_cfg(cfg)
 
 
-ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'   # of torch.nn.functional.batch_norm
+# Of torch.nn.functional.batch_norm, which has no exception type for it.
+ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'
+CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
 
 
 @contextlib.contextmanager
-def explain_errors():
-    """Turn the failures of building and running that a user can mend into the way on.
+def explain_errors() -> Iterator[None]:
+    """Turn the failures of building and running that a user can fix into the way on.
 
     Raises:
         UserError: The GPU has too little memory, a setting of the config has a name or a value that its class does
@@ -183,17 +190,30 @@ def explain_errors():
         message = str(error.args[0]) if error.args else ''
         if message.startswith(ONE_VALUE_A_CHANNEL):
             raise UserError(
-                "a BatchNorm cannot train on one value a channel, which one image alone is at a head's 1×1 pooled map. "
-                'Next: two images or more at a time, train_dataloader.batch_size=2, and '
+                "a BatchNorm cannot train on one value a channel, which is what a head's 1×1 pooled map of one image "
+                'has. Next: two images or more at a time, train_dataloader.batch_size=2, and '
                 'train_cfg.micro_batch_size=2 where that is set.') from error
-        if not re.search(r'__init__\(\) got an unexpected keyword argument|is not in the .* registry|; wanted |'
-                         r'has no arch ', message):
+        if not isinstance(error, SettingError) and not is_unknown_to_its_class(error):
             raise
-        raise UserError(f'the config cannot be built: {message.split(". More details")[0]}. '
+        raise UserError(f'the config cannot be built: {message.split(". More details")[0].rstrip(".")}. '
                         'Next: check the spelling in the config and in --cfg-options.') from error
 
 
-def for_tta(cfg):
+def is_unknown_to_its_class(error: Exception) -> bool:
+    """Whether building from a config ended with ``error`` for a type that no registry has, or a setting that its class
+    does not take.
+
+    Told by where it was raised: a KeyError in mmengine's ``build_from_cfg`` itself, a TypeError there or in a
+    constructor below it, which may hand its settings on to that of its base class.
+    """
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if build_from_cfg.__code__ not in codes:
+        return False
+    below = list(itertools.takewhile(lambda code: code is not build_from_cfg.__code__, reversed(codes)))
+    return not below or (isinstance(error, TypeError) and all(code.co_name in CONSTRUCTORS for code in below))
+
+
+def for_tta(cfg: Config) -> Config:
     """The config of a multi-scale and flip test: mmseg's TTA model around the model, its pipeline around the images."""
     if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
         raise UserError('--tta needs tta_pipeline and tta_model in the config, as in configs/_base_/ade20k.py.')
@@ -203,14 +223,14 @@ def for_tta(cfg):
     return cfg
 
 
-def show_predictions(cfg, args):
+def show_predictions(cfg: Config, args: Namespace) -> None:
     """Let mmseg's visualization hook draw labels and predictions, into ``--show-dir``, a window, or both."""
     cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def unwrap(model):
+def unwrap(model: nn.Module) -> nn.Module:
     """The segmentor inside DistributedDataParallel and mmseg's TTA model."""
     while hasattr(model, 'module'):
         model = model.module

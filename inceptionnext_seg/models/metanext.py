@@ -20,6 +20,7 @@ from timm.layers import DropPath, LayerNorm2d, trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ..errors import SettingError
 from ..ops import inception_dwconv, norm_mlp
 from ..ops.batch_norm_act import batch_norm_act
 from ..ops.patch_conv import patch_conv2d
@@ -341,7 +342,7 @@ class MetaNeXt(BaseModule):
                 raise ValueError(f'arch {dict(arch)} has no {" and no ".join(sorted(missing))}')
             return arch
         if arch not in cls.arch_settings:
-            raise ValueError(f'{cls.__name__} has no arch {arch!r}; there are {", ".join(cls.arch_settings)}, '
+            raise SettingError(f'{cls.__name__} has no arch {arch!r}; there are {", ".join(cls.arch_settings)}, '
                              'and a dict with depths and dims')
         return cls.arch_settings[arch]
 

@@ -161,8 +161,8 @@ def test_a_log_line_shows_images_over_seconds_of_its_window_and_not_a_mean_of_ra
     seconds = [BATCH * LOAD + STEP + 2.0**i for i in range(3)]
     scalars = [json.loads(line) for line in next(Path(runner.log_dir).glob('vis_data/scalars.json')).open()]
     shown = [line['images_per_s'] for line in scalars if 'images_per_s' in line]
-    wanted = [BATCH / seconds[0], 2 * BATCH / sum(seconds[:2]), 2 * BATCH / sum(seconds[1:])]
-    assert shown == pytest.approx(wanted, rel=1e-6)
+    expected = [BATCH / seconds[0], 2 * BATCH / sum(seconds[:2]), 2 * BATCH / sum(seconds[1:])]
+    assert shown == pytest.approx(expected, rel=1e-6)
 
 
 def test_test_throughput_is_loading_and_prediction(tmp_path):

@@ -1,6 +1,7 @@
 """What tools/train.py and tools/test.py do between the command line and the runner."""
 import argparse
 import atexit
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, Registry, init_default_scope
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
 from inceptionnext_seg.engine import launch
@@ -25,7 +26,7 @@ from inceptionnext_seg.engine.launch import (
     show_predictions,
     unwrap,
 )
-from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.errors import SettingError, UserError
 
 
 @pytest.fixture
@@ -44,19 +45,19 @@ def parse(*options):
 
 def test_one_image_alone_is_a_message_with_the_way_on():
     norm = torch.nn.BatchNorm2d(3)
-    with pytest.raises(UserError, match=r'one image alone.*micro_batch_size=2'), explain_errors():
+    with pytest.raises(UserError, match=r'train_dataloader\.batch_size=2.*micro_batch_size=2'), explain_errors():
         norm(torch.ones(1, 3, 1, 1))
 
 
 def test_a_missing_config_is_named_with_the_folder_that_was_searched(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf'config not found: {tmp_path}/upernet\.py'):
+    with pytest.raises(UserError, match=re.escape(f'{tmp_path}/upernet.py')):
         load_config('upernet.py')
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ("_base_ = ['none.py']", 'a base of it is missing'), ('model = dict(', 'cannot be read: SyntaxError'),
-    ('model = dict(depth=nine)', "cannot be read: NameError: name 'nine' is not defined")])
+    ("_base_ = ['none.py']", r'none\.py'), ('model = dict(', 'SyntaxError'),
+    ('model = dict(depth=nine)', "NameError.*'nine'")])
 def test_a_broken_config_is_one_message(tmp_path, text, message):
     path = tmp_path / 'config.py'
     path.write_text(text)
@@ -66,12 +67,10 @@ def test_a_broken_config_is_one_message(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(('key', 'message'), [
-    ('model.backbon.arch', "no 'backbon' there. It has: .*backbone, .*decode_head"),
-    ('trian_cfg.max_iters', "no part of a run reads 'trian_cfg'. Wanted: one of .*train_cfg"),
-    ('max_iters', "no part of a run reads 'max_iters'"),
-    ('data_root', r"no part of a run reads 'data_root'.*train_dataloader\.dataset\.data_root"),
-    ('train_dataloader.dataset.pipeline.99.scale', "no '99' there"),
-    ('optim_wrapper.optimizers.lr', "no 'optimizers' there. It has: constructor, optimizer"),
+    ('model.backbon.arch', "'backbon'.*backbone, .*decode_head"), ('trian_cfg.max_iters', "'trian_cfg'.*train_cfg"),
+    ('max_iters', "'max_iters'"), ('data_root', r"'data_root'.*train_dataloader\.dataset\.data_root"),
+    ('train_dataloader.dataset.pipeline.99.scale', "'99'"),
+    ('optim_wrapper.optimizers.lr', "'optimizers'.*constructor, optimizer"),
 ])
 def test_a_misspelled_option_is_an_error_and_not_a_setting_that_does_nothing(camvid, key, message):
     with pytest.raises(UserError, match=message) as error:
@@ -98,10 +97,9 @@ def test_options_change_add_and_clear_settings_as_in_mmsegmentation(root):
 
 
 def test_clearing_the_pretrained_weights_builds_a_backbone_without_them(root):
-    from mmseg.registry import MODELS
     cfg = load_config(root / 'configs/upernet_inceptionnext_t_ade20k.py', {'model.backbone.init_cfg': None})
     with torch.device('meta'):
-        backbone = MODELS.build(cfg.model.backbone)
+        backbone = MODELS_OF_MMSEG.build(cfg.model.backbone)
     assert backbone.init_cfg is None
     backbone.to_empty(device='cpu').init_weights()
 
@@ -112,16 +110,16 @@ def test_clearing_the_pretrained_weights_builds_a_backbone_without_them(root):
 def test_the_work_dir_is_the_argument_the_configs_or_named_after_the_config(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     args = dict(config='configs/name.py', launcher='none', local_rank=0)
-    for work_dir, of_config, wanted in ((None, {}, 'work_dirs/name'), (None, dict(work_dir='b'), 'b'),
+    for work_dir, of_config, expected in ((None, {}, 'work_dirs/name'), (None, dict(work_dir='b'), 'b'),
                                         ('a', dict(work_dir='b'), 'a')):
         cfg = Config(of_config)
         prepare(cfg, SimpleNamespace(work_dir=work_dir, **args))
-        assert cfg.work_dir == wanted
+        assert cfg.work_dir == expected
         assert cfg.launcher == 'none'
 
 
 @pytest.mark.parametrize(('launcher', 'message'), [
-    ('pytorch', 'was not started by torchrun.*torchrun --nproc_per_node'), ('slurm', 'needs a GPU'), ('mpi', 'a GPU')])
+    ('pytorch', 'torchrun --nproc_per_node'), ('slurm', '--launcher slurm.* GPU'), ('mpi', '--launcher mpi.* GPU')])
 def test_a_launcher_that_cannot_work_here_is_told(monkeypatch, launcher, message):
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.delenv('RANK', raising=False)
@@ -154,20 +152,20 @@ def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
         prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
 
 
-@pytest.mark.parametrize(('cuda', 'kind', 'wanted'), [
+@pytest.mark.parametrize(('cuda', 'kind', 'expected'), [
     (False, 'OptimWrapper', dict(type='CPUAmpOptimWrapper')),
     (True, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
     (True, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
     (False, 'CPUAmpOptimWrapper', dict(type='CPUAmpOptimWrapper'))])
-def test_amp_is_what_the_device_can_do(monkeypatch, cuda, kind, wanted):
+def test_amp_is_what_the_device_can_do(monkeypatch, cuda, kind, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
     cfg = Config(dict(optim_wrapper=dict(type=kind)))
     enable_amp(cfg)
-    assert cfg.optim_wrapper.to_dict() == wanted
+    assert cfg.optim_wrapper.to_dict() == expected
 
 
 def test_amp_with_an_optimizer_wrapper_of_another_kind_is_told():
-    with pytest.raises(UserError, match='OptimWrapper; this config has ApexOptimWrapper'):
+    with pytest.raises(UserError, match='ApexOptimWrapper'):
         enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
 
 
@@ -185,7 +183,7 @@ def test_resuming_without_a_checkpoint_says_so_and_starts_at_the_beginning(tmp_p
     resume_latest(cfg)
     assert (cfg.resume, cfg.load_from) == (False, None)
     assert cfg.model.backbone.init_cfg.checkpoint == 'https://weights.pth'
-    assert f'no checkpoint in {tmp_path / name} yet' in capsys.readouterr().out
+    assert str(tmp_path / name) in capsys.readouterr().out
 
 
 def save_latest(work_dir, content):
@@ -206,27 +204,39 @@ def test_resuming_goes_on_from_the_last_checkpoint_and_needs_no_pretrained_weigh
 @pytest.mark.parametrize('content', [dict(state_dict={}), {'weight': torch.zeros(1)}, torch.zeros(1)])
 def test_resuming_from_weights_alone_is_an_error(tmp_path, content):
     save_latest(tmp_path, content)
-    with pytest.raises(UserError, match=r'iter_4\.pth has no optimizer state.*that tools/train.py wrote'):
+    with pytest.raises(UserError, match=r'iter_4\.pth.*tools/train\.py'):
         resume_latest(resumable(tmp_path))
 
 
 def test_resuming_from_a_truncated_checkpoint_is_an_error(tmp_path):
     path = save_latest(tmp_path, dict(state_dict={'weight': torch.zeros(1000)}, optimizer={}))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match=r'iter_4\.pth \(2000 bytes\) cannot be read, it may be cut short'):
+    with pytest.raises(UserError, match=r'iter_4\.pth.*2000 bytes'):
         resume_latest(resumable(tmp_path))
 
 
 def test_resuming_from_a_checkpoint_that_was_deleted_is_an_error(tmp_path):
     save_latest(tmp_path, {}).unlink()
-    with pytest.raises(UserError, match=r'checkpoint not found: \S+/iter_4\.pth'):
+    with pytest.raises(UserError, match=r'/iter_4\.pth'):
         resume_latest(resumable(tmp_path))
+
+
+class Code:
+    """Unpickling it touches a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path, )
 
 
 def test_resuming_runs_no_code_of_a_checkpoint(tmp_path):
-    save_latest(tmp_path, dict(state_dict={}, optimizer=Path('/')))
-    with pytest.raises(UserError, match='holds more than weights'):
+    written = tmp_path / 'written'
+    save_latest(tmp_path, dict(state_dict={}, optimizer=Code(written)))
+    with pytest.raises(UserError, match=r'iter_4\.pth'):
         resume_latest(resumable(tmp_path))
+    assert not written.exists()
 
 
 # Building and running
@@ -234,14 +244,13 @@ def test_resuming_runs_no_code_of_a_checkpoint(tmp_path):
 
 def test_a_setting_that_a_class_does_not_know_is_one_message(camvid, tmp_path):
     cfg = load_config(camvid, {'model.backbone.drop_path_rat': 0.1, 'work_dir': str(tmp_path)})
-    with pytest.raises(UserError, match=r"unexpected keyword argument 'drop_path_rat'.*check the spelling"), \
-            explain_errors():
+    with pytest.raises(UserError, match=r"'drop_path_rat'.*--cfg-options"), explain_errors():
         build_runner(cfg)
 
 
 def test_a_class_that_is_not_there_is_one_message(camvid, tmp_path):
     cfg = load_config(camvid, {'model.backbone.type': 'InceptionNext', 'work_dir': str(tmp_path)})
-    with pytest.raises(UserError, match=r'InceptionNext is not in the mmseg::model registry'), explain_errors():
+    with pytest.raises(UserError, match=r'InceptionNext .*mmseg::model'), explain_errors():
         build_runner(cfg)
 
 
@@ -253,7 +262,7 @@ def test_errors_of_the_code_keep_their_traceback(error):
 
 
 def test_a_gpu_that_is_too_small_is_told_with_the_ways_on():
-    with pytest.raises(UserError, match='Tried to allocate') as error, explain_errors():
+    with pytest.raises(UserError, match='9 GiB') as error, explain_errors():
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 9 GiB.\nmore')
     for way in ('train_cfg.micro_batch_size=4', '--amp', 'model.backbone.with_cp=True'):
         assert way in str(error.value)
@@ -273,7 +282,7 @@ def test_tta_wraps_the_model_and_takes_its_own_pipeline(camvid):
 def test_tta_without_its_settings_is_told(camvid, name):
     cfg = load_config(camvid)
     cfg.pop(name)
-    with pytest.raises(UserError, match='--tta needs tta_pipeline and tta_model'):
+    with pytest.raises(UserError, match=r'--tta.*tta_pipeline.*tta_model'):
         for_tta(cfg)
 
 
@@ -297,20 +306,6 @@ def test_the_segmentor_is_found_inside_its_wrappers():
     assert unwrap(nn.DataParallel(Wrapper(model))) is model
 
 
-def test_a_user_error_is_one_message_on_stderr_and_exit_code_2(capsys):
-    @exit_on_user_error
-    def main(fails):
-        if fails:
-            raise UserError('no such file: a. Wanted: b.')
-        return 'done'
-
-    assert main(False) == 'done'
-    with pytest.raises(SystemExit) as exit:
-        main(True)
-    assert exit.value.code == 2
-    assert capsys.readouterr() == ('', 'error: no such file: a. Wanted: b.\n')
-
-
 def test_every_top_level_setting_of_the_configs_that_a_run_reads_can_be_set(root):
     for path in sorted((root / 'configs').glob('*.py')):
         cfg = load_config(path)
@@ -326,7 +321,7 @@ def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, ca
     assert capsys.readouterr().out == ''
     announce_scratch(load_config(path, {'model.backbone.init_cfg': None}), path)
     said = capsys.readouterr().out
-    assert 'inceptionnext_tiny.pth' in said and 'leave the option out' in said
+    assert 'inceptionnext_tiny.pth' in said
     assert 'model.backbone.init_cfg.checkpoint=PATH' in said
 
 
@@ -337,21 +332,62 @@ def test_a_config_without_pretrained_weights_has_nothing_to_say_of_them(root, ca
 
 
 def test_a_setting_of_the_backbone_can_be_given_where_the_config_has_none(root):
-    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixer.impl': 'torch'})
-    backbone = MODELS.build(cfg.model.backbone)
-    assert backbone.stages[0].blocks[0].token_mixer.impl == 'torch'
-    assert backbone.stages[0].blocks[0].token_mixer.dwconv_w.kernel_size == (1, 9)  # the rest is the arch's own
-    with pytest.raises(UserError, match="has no 'token_mixr' there"):
-        load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.token_mixr.impl': 'torch'})
+    path = root / 'configs/upernet_inceptionnext_a_mini.py'
+    cfg = load_config(path, {'model.backbone.token_mixer.band_kernel_size': 5})
+    token_mixer = MODELS.build(cfg.model.backbone).stages[0].blocks[0].token_mixer
+    assert token_mixer.dwconv_w.kernel_size == (1, 5)
+    assert token_mixer.dwconv_hw.kernel_size == (3, 3)  # the rest is the arch's own
+    with pytest.raises(UserError, match=r"'token_mixr'"):
+        load_config(path, {'model.backbone.token_mixr.band_kernel_size': 5})
 
 
-@pytest.mark.parametrize(('key', 'message'), [
-    ('model.decode_head.fusion', "fusion is 'none-such'; wanted one of 'auto'"),
-    ('model.backbone.impl', "impl is 'none-such'; wanted 'auto' or 'torch'"),
-    ('model.backbone.token_mixer.impl', "impl is 'none-such'; wanted one of 'auto'"),
-    ('model.backbone.arch', "has no arch 'none-such'")])
-def test_a_value_that_a_class_does_not_know_is_one_message(root, key, message):
-    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {key: 'none-such'})
+def test_a_value_that_a_class_does_not_take_is_one_message(root):
+    cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {'model.backbone.arch': 'none-such'})
     init_default_scope('mmseg')
-    with pytest.raises(UserError, match=message), explain_errors():
+    with pytest.raises(UserError, match=r"'none-such'.*--cfg-options"), explain_errors():
         MODELS_OF_MMSEG.build(cfg.model)
+
+
+# What building raises, by where it is raised
+
+REGISTRY = Registry('test')
+
+
+class Base:
+    def __init__(self, width=1):
+        if width < 1:
+            raise SettingError(f'width is {width}; expected: at least 1')
+        self.columns = list_columns(width)
+
+
+@REGISTRY.register_module()
+class Derived(Base):
+    def __init__(self, depth=1, **settings):
+        super().__init__(**settings)
+        self.name = {1: 'one'}[depth]
+
+
+@REGISTRY.register_module()
+def build_derived(depth):
+    return Derived(depth)
+
+
+def list_columns(width):
+    return [0] * width if width < 10 else len(width)  # an int has no len()
+
+
+@pytest.mark.parametrize(('cfg', 'named'), [
+    (dict(type='Derivd'), 'Derivd'), (dict(type='Derived', heigth=1), "'heigth'"), (dict(width=1), "'width': 1"),
+    (dict(type='Derived', width=-3), '-3'), (dict(type='build_derived', dept=1), "'dept'"),
+    (dict(type='Derived', width='2'), 'str')])
+def test_a_config_that_its_class_does_not_take_is_one_message(cfg, named):
+    with pytest.raises(UserError, match=named), explain_errors():
+        REGISTRY.build(cfg)
+
+
+@pytest.mark.parametrize(('cfg', 'kind'), [
+    (dict(type='Derived', depth=7), KeyError), (dict(type='Derived', width=10), TypeError)])
+def test_a_defect_met_while_building_keeps_its_traceback(cfg, kind):
+    with pytest.raises(kind) as found, explain_errors():
+        REGISTRY.build(cfg)
+    assert type(found.value) is kind
