@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/ready-$(shell cksum pyproject.toml | cut -d' ' -f1)
+SUM := $(shell cksum pyproject.toml | cut -d' ' -f1)
+READY := $(VENV)/ready-$(SUM)
+TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
 .PHONY: train test lint clean
@@ -13,8 +15,9 @@ train: $(READY)
 test: lint
 	$(BIN)/python -m pytest tests
 
-lint: $(READY)
+lint: $(TEST_READY)
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 clean:
 	rm -rf $(VENV)
@@ -26,5 +29,10 @@ $(READY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed, found " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# What only the tests and the studies need.
+$(TEST_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@

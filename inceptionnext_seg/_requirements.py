@@ -5,21 +5,26 @@ import re
 NEXT = 'Next: see "Installation" in the README for the combinations that work.'
 
 
-def require(**versions: str) -> None:
+def require(extra: str | None = None, **versions: str) -> None:
     """Import each module named and compare its version with the least one expected: ``require(torch='2.4')``.
+
+    Args:
+        extra: The extra of pyproject.toml that installs them, where they are not dependencies of the package.
+        versions: Major and minor version by the name to import.
 
     Raises:
         ImportError: One is missing, cannot be imported or is too old; says which, the version found and that expected.
     """
+    way_on = f"Next: pip install -e '.[{extra}]' in the repository." if extra else NEXT
     for name, expected in versions.items():
         try:
             found = importlib.import_module(name).__version__
         # AssertionError: upstream mmseg and mmdet assert the version of mmcv when they are imported.
         except (ImportError, AssertionError) as error:
             raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found none that can be imported '
-                              f'({error}). {NEXT}') from error
+                              f'({error}). {way_on}') from error
         if release(found) < release(expected):
-            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {NEXT}')
+            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {way_on}')
 
 
 def release(version: str) -> list[int]:

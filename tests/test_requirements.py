@@ -34,3 +34,8 @@ def test_a_package_that_refuses_another_is_reported_with_its_reason(monkeypatch,
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImportError, match=r'refusing >= 1\.2.*MMCV==2\.2\.0'):
         require(refusing='1.2')
+
+
+def test_a_package_of_an_extra_is_reported_with_the_name_of_the_extra():
+    with pytest.raises(ImportError, match=r"no_such_package >= 1\.2.*\[studies\]"):
+        require(extra='studies', no_such_package='1.2')

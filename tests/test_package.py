@@ -1,0 +1,118 @@
+"""The wheel, built from a copy of the checkout, and used where the checkout is not."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from inceptionnext_seg import __version__
+
+SOURCES = ('pyproject.toml', 'README.md', 'LICENSE', 'inceptionnext_seg', 'studies', 'tests', 'tools', 'configs')
+COMPILERS = (os.environ.get('CXX', 'g++'), 'g++', 'c++', 'clang++')
+
+# Without site (-S), so that no .pth file of an editable installation puts the checkout on the path.
+USE = """
+import sys
+sys.path[:0] = {paths!r}
+import json, os
+import torch
+import inceptionnext_seg, inceptionnext_seg.data, inceptionnext_seg.engine, inceptionnext_seg.segmentation
+from inceptionnext_seg.ops.inception_dwconv import inception_dwconv2d
+
+torch.manual_seed(0)
+backbone = inceptionnext_seg.InceptionNeXt('atto').eval()
+with torch.no_grad():
+    shapes = [tuple(level.shape) for level in backbone(torch.randn(1, 3, 64, 96))]
+x = torch.randn(1, 40, 16, 24).contiguous(memory_format=torch.channels_last)
+weights = [torch.randn(shape) for shape in ((5, 1, 3, 3), (5, ), (5, 1, 1, 9), (5, ), (5, 1, 9, 1), (5, ))]
+expected = inception_dwconv2d(x, *weights, impl='torch')
+try:
+    error, reason = (inception_dwconv2d(x, *weights, impl='native') - expected).abs().max().item(), None
+except RuntimeError as why_not:
+    error, reason = None, str(why_not)
+print(json.dumps(dict(
+    version=inceptionnext_seg.__version__, shapes=shapes, error=error, reason=reason,
+    files=sorted(module.__file__ for name, module in sys.modules.items() if name.startswith('inceptionnext_seg')),
+    cache=sorted(os.listdir(os.environ['INCEPTIONNEXT_SEG_CACHE'])) if error is not None else [])))
+"""
+
+
+def run(*command, **settings):
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, **settings)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+@pytest.fixture(scope='module')
+def built(root, tmp_path_factory):
+    """The wheel and what building it printed. Of a copy, so that the checkout gets no build/ of it."""
+    source = tmp_path_factory.mktemp('source')
+    for name in SOURCES:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy(root / name, source)
+    out = tmp_path_factory.mktemp('wheel')
+    result = run(sys.executable, '-m', 'pip', 'wheel', source, '--no-deps', '--no-build-isolation', '--no-index',
+                 '--verbose', '--wheel-dir', out, cwd=out)
+    return next(out.glob('*.whl')), result.stdout + result.stderr
+
+
+def test_the_wheel_holds_the_package_with_its_cpp_sources_and_nothing_else(root, built):
+    folder = root / 'inceptionnext_seg'
+    expected = {str(path.relative_to(root)) for path in folder.rglob('*')
+                if path.is_file() and '__pycache__' not in path.parts}
+    found = {name for name in zipfile.ZipFile(built[0]).namelist() if '.dist-info/' not in name}
+    assert found == expected
+    assert {'inceptionnext_seg/py.typed', 'inceptionnext_seg/ops/csrc/inception_dwconv.cpp'} <= found
+
+
+def test_scipy_and_matplotlib_are_of_an_extra(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        metadata = wheel.read(f'inceptionnext_seg-{__version__}.dist-info/METADATA').decode()
+    requirements = re.findall(r'^Requires-Dist: ([\w-]+)(?:[^;\n]*)(?:; extra == ["\'](\w+)["\'])?$', metadata, re.M)
+    assert ('torch', '') in requirements
+    for name in ('scipy', 'matplotlib'):
+        assert [extra for found, extra in requirements if found == name] == ['studies']
+
+
+def test_building_prints_no_warning(built):
+    assert 'Successfully built inceptionnext-seg' in built[1]
+    assert not re.search(r'\w*Warning\b|absent from|deprecated', built[1]), built[1]
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_checkout(root, built, tmp_path):
+    target, cache = tmp_path / 'site', tmp_path / 'cache'
+    run(sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index', '--no-compile', '--target', target,
+        built[0], cwd=tmp_path)
+    installed = [path for path in sys.path if Path(path).name in ('site-packages', 'dist-packages')]
+    result = run(
+        sys.executable, '-I', '-S', '-c', USE.format(paths=[str(target), *installed]), cwd=tmp_path,
+        env=dict(os.environ, INCEPTIONNEXT_SEG_CACHE=str(cache), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''))
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found['version'] == __version__
+    assert len(found['files']) > 20
+    assert all(Path(file).is_relative_to(target) for file in found['files'])
+    assert found['shapes'] == [[1, 40, 16, 24], [1, 80, 8, 12], [1, 160, 4, 6], [1, 320, 2, 3]]
+    if found['reason']:
+        turned_off = os.environ.get('INCEPTIONNEXT_SEG_NATIVE') == '0'
+        assert turned_off or not any(map(shutil.which, COMPILERS)), found['reason']
+    else:
+        assert found['error'] < 1e-5
+        assert any(name.startswith('inception_dwconv') for name in found['cache'])  # compiled from the wheel's sources
+
+
+def test_the_citation_names_this_version_and_the_paper(root):
+    yaml = pytest.importorskip('yaml')
+    citation = yaml.safe_load((root / 'CITATION.cff').read_text())
+    assert str(citation['version']) == __version__
+    assert citation['license'] == 'Apache-2.0'
+    paper, = citation['references']
+    assert [author['family-names'] for author in paper['authors']] == ['Yu', 'Zhou', 'Yan', 'Wang']
+    assert paper['url'].endswith('2303.16900')
