@@ -20,17 +20,17 @@ AT_REST = 2**25
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to, for the rest of this process, unless its environment variables say something already.
+    """Make glibc keep freed memory for the rest of this process, unless its environment variables decide already.
 
     Returns:
-        bool: Whether it was told. False is no error: musl, macOS and Windows have allocators of their own.
+        bool: Whether it does. False is no error: musl, macOS and Windows have allocators of their own.
     """
     return set_thresholds(LARGEST, LARGEST)
 
 
 @contextlib.contextmanager
 def giving_back() -> Iterator[None]:
-    """As glibc does by itself, within the context; behind it freed memory is kept."""
+    """Within the context glibc gives memory back as it does by default; after it, freed memory is kept."""
     set_thresholds(AT_REST, 2 * AT_REST)
     try:
         yield

@@ -13,11 +13,11 @@ import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS, TRANSFORMS
@@ -35,22 +35,22 @@ CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
 
 class Labels(NamedTuple):
     """What the outputs of a segmentor mean: a name and an RGB colour for each, and the index of the first in files."""
-    classes: tuple
+    classes: tuple[str, ...]
     palette: np.ndarray  # (classes, 3), uint8
     first_number: int
 
-    def numbers(self, prediction):
+    def numbers(self, prediction: np.ndarray) -> np.ndarray:
         """Class indices (H, W) as files hold them, from ``first_number``, in the smallest integer type that fits."""
         last = self.first_number + len(self.classes) - 1
         return (prediction + self.first_number).astype(np.uint8 if last <= 255 else np.uint16)
 
-    def as_json(self):
+    def as_json(self) -> list[dict[str, Any]]:
         """The content of ``classes.json``."""
         return [dict(number=self.first_number + i, name=name, color=self.palette[i].tolist())
                 for i, name in enumerate(self.classes)]
 
 
-def labels_of(meta, num_classes):
+def labels_of(meta: dict[str, Any], num_classes: int) -> Labels | None:
     """The ``Labels`` in a data set's ``metainfo``, or None where it does not describe ``num_classes`` classes.
 
     A checkpoint's ``metainfo`` is untrusted input; without ``reduce_zero_label``, as in old ones, it is not enough.
@@ -67,7 +67,7 @@ def labels_of(meta, num_classes):
     return Labels(tuple(map(str, classes)), colors.astype(np.uint8), int(bool(meta['reduce_zero_label'])))
 
 
-def dataset_config(cfg):
+def dataset_config(cfg: Config) -> ConfigDict:
     """``test_dataloader.dataset`` of a config."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset')
     if not dataset or not dataset.get('pipeline'):
@@ -76,7 +76,7 @@ def dataset_config(cfg):
     return dataset
 
 
-def config_metainfo(cfg):
+def config_metainfo(cfg: Config) -> dict[str, Any]:
     """``metainfo`` of the test data set of a config, without its files."""
     settings = dict(dataset_config(cfg), pipeline=[], lazy_init=True)
     if settings['type'] == 'MiniADE20KDataset':  # building it would draw its images
@@ -90,7 +90,7 @@ def config_metainfo(cfg):
                         f'cannot be built: {type(error).__name__}: {error}') from error
 
 
-def find_labels(cfg, checkpoint_meta, num_classes):
+def find_labels(cfg: Config, checkpoint_meta: Any, num_classes: int) -> Labels:
     """The labels that a segmentor was trained with: from its checkpoint where that has them, or from the config.
 
     Raises:
@@ -110,7 +110,7 @@ def find_labels(cfg, checkpoint_meta, num_classes):
     return labels
 
 
-def open_device(name=None):
+def open_device(name: str | None = None) -> torch.device:
     """The torch device ``name``, or CUDA where there is one and the CPU otherwise.
 
     Raises:
@@ -141,7 +141,7 @@ class Segmentor:
         UserError: The checkpoint is missing or does not fit, or no classes are known for it.
     """
 
-    def __init__(self, cfg, checkpoint, device='cpu'):
+    def __init__(self, cfg: Config, checkpoint: str | Path, device: torch.device | str = 'cpu') -> None:
         pipeline = [dict(step) for step in dataset_config(cfg).pipeline if step['type'] != 'LoadAnnotations']
         self.model = init_model(cfg, device='cpu')
         self.labels = find_labels(cfg, load_model(self.model, checkpoint), self.model.num_classes)
@@ -149,7 +149,7 @@ class Segmentor:
         self.loader = TRANSFORMS.build(pipeline[0])
         self.model.cfg = Config(dict(test_pipeline=pipeline))  # where inference_model looks for it
 
-    def load(self, path):
+    def load(self, path: str | Path) -> np.ndarray:
         """An image file as the config loads it: (H, W, 3), BGR, 8 bits, upright by its EXIF orientation, no alpha.
 
         Raises:
@@ -164,7 +164,7 @@ class Segmentor:
         except Exception as error:
             raise OSError(str(error) or type(error).__name__) from error
 
-    def predict(self, image):
+    def predict(self, image: np.ndarray) -> np.ndarray:
         """Class indices (H, W), int64, from an image (H, W, 3) as ``load`` returns it.
 
         Raises:
@@ -174,7 +174,7 @@ class Segmentor:
         return sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.int64)
 
 
-def find_images(source, out):
+def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
     """The images to segment, and the file that each is written to below the folders in ``out``.
 
     A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own two folders is left
@@ -223,27 +223,27 @@ def find_images(source, out):
         outputs.update({path: found[path].with_name(f'{found[path].name}.png') for path in shared})
 
 
-def shares(prediction, num_classes):
+def shares(prediction: np.ndarray, num_classes: int) -> list[tuple[int, float]]:
     """``(class index, share of the image)`` of the classes in a prediction (H, W), the largest first."""
     counts = np.bincount(prediction.ravel(), minlength=num_classes)
     order = np.argsort(-counts, kind='stable')
     return [(int(i), counts[i] / prediction.size) for i in order if counts[i]]
 
 
-def percentage(share):
+def percentage(share: float) -> str:
     """A share as in the legend: with a decimal, and never 0 for what was found."""
     return '< 0.1 %' if share < 0.0005 else f'{100 * share:.1f} %'
 
 
 @functools.cache
-def dejavu_sans():
+def dejavu_sans() -> Path | None:
     """DejaVu Sans as matplotlib ships it, found without importing matplotlib; None where it is not installed."""
     package = importlib.util.find_spec('matplotlib')
     path = Path(package.origin).parent / 'mpl-data/fonts/ttf/DejaVuSans.ttf' if package and package.origin else None
     return path if path and path.is_file() else None
 
 
-def legend_font(size):
+def legend_font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which has letters with accents, Greek and Cyrillic; without it Pillow's own font, which has ASCII.
 
     mmengine depends on matplotlib, so that the file is there wherever this package runs.
@@ -252,7 +252,7 @@ def legend_font(size):
     return ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)
 
 
-def draw_legend(entries, labels, height, font_size):
+def draw_legend(entries: list[tuple[int, float]], labels: Labels, height: int, font_size: int) -> Image.Image:
     """A panel with swatch, name and share of each class, at least ``height`` high, in columns where they need it."""
     font = legend_font(font_size)
     line, gap = round(1.5 * font_size), round(0.6 * font_size)
@@ -273,7 +273,7 @@ def draw_legend(entries, labels, height, font_size):
     return panel
 
 
-def draw_overlay(image, prediction, labels, opacity=0.5):
+def draw_overlay(image: np.ndarray, prediction: np.ndarray, labels: Labels, opacity: float = 0.5) -> Image.Image:
     """A picture of a prediction: the image under its classes' colours, and beside it a legend of the classes found.
 
     Args:
@@ -296,7 +296,7 @@ def draw_overlay(image, prediction, labels, opacity=0.5):
     return picture
 
 
-def save_png(picture, path):
+def save_png(picture: Image.Image, path: Path) -> None:
     """Write a ``PIL.Image`` to ``path``, whole or not at all."""
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
@@ -309,7 +309,7 @@ def save_png(picture, path):
         temporary.unlink(missing_ok=True)
 
 
-def create_folders(out):
+def create_folders(out: str | Path) -> None:
     """Make the folders of the output, before a model is loaded for nothing.
 
     Raises:
@@ -326,7 +326,8 @@ def create_folders(out):
                 from error
 
 
-def predict_files(segmentor, images, out, opacity=0.5, progress=True):
+def predict_files(segmentor: Segmentor, images: dict[Path, Path], out: str | Path, opacity: float = 0.5,
+                  progress: bool = True) -> dict[Path, str]:
     """Segment image files and write, for each, class indices and an overlay; the module's docstring says which indices.
 
     Args:
