@@ -27,6 +27,7 @@ from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import markdown_table, replacing, write_json, write_text
 from inceptionnext_seg.provenance import environment
 
+from .throughput.summary import summarize
 from .timing import describe_ratio
 
 FORMAT = 'inceptionnext_seg comparison 1'
@@ -183,12 +184,6 @@ def read_benchmark(path):
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{path} is no result of tools/benchmark.py: {error!r}. Next: {again}.') from error
     return dict(runs=content['runs'], environment=origin)
-
-
-def summarize(run):
-    """A row a candidate of a benchmark, see :func:`studies.throughput.summarize`."""
-    from . import throughput as benchmark  # imports mmseg, which a report without a benchmark does not need
-    return benchmark.summarize(run)
 
 
 def collect(candidates, title=None, benchmarks=()):

@@ -13,7 +13,8 @@ import _repository  # noqa: F401
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
-from studies.throughput import ALL, AS_SHIPPED, DEPLOYED, STOCK, summarize
+from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, STOCK
+from studies.throughput.summary import summarize
 from studies.timing import describe_ratio
 
 ROOT = Path(__file__).resolve().parents[1]

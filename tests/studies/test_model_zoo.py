@@ -24,7 +24,7 @@ from inceptionnext_seg.models.checkpoint import load_model
 from inceptionnext_seg.models.metanext import PartialDWConv2d
 from studies.model_zoo import PREFACE, catalogue, entries, write_catalogue
 from studies.paper import MMSEGMENTATION_CONVNEXT
-from studies.throughput import stock_config
+from studies.throughput.candidates import stock_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = Path(mmseg.__file__).with_name('.mim') / 'configs'
