@@ -23,8 +23,12 @@ from mmengine.runner import find_latest_checkpoint
 from inceptionnext_seg.engine.launch import SETTINGS_OF_A_RUN, load_config
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import write_json
+from inceptionnext_seg.segmentation.complexity import count
 
-from . import comparison
+from .comparison.collecting import collect
+from .comparison.reading import read_metrics, read_object
+from .comparison.report import write_report
+from .comparison.words import listing
 
 LOG_TAIL = 15
 # For reports on runs with the embedded data set.
@@ -150,7 +154,7 @@ def check_settings(candidate):
     if not path.is_file():
         write_json(path, wanted)
         return
-    found = comparison.read_object(path, 'the settings of the runs beside it', f'delete {candidate.folder}')
+    found = read_object(path, 'the settings of the runs beside it', f'delete {candidate.folder}')
     different = [f'{key} was {found.get(key, "not set")} and is now {wanted.get(key, "not set")}'
                  for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
     if different:
@@ -166,7 +170,7 @@ def finished(run):
     """Path and content of the ``metrics.json`` of the last iteration's evaluation; None while there is none."""
     for path in sorted(run.work_dir.rglob('metrics.json'), reverse=True):
         with contextlib.suppress(UserError):
-            metrics = comparison.read_metrics(path)
+            metrics = read_metrics(path)
             if metrics.get('iteration') == run.candidate.cfg.train_cfg.max_iters:
                 return path, metrics
     return None
@@ -343,17 +347,16 @@ class Sweep:
             raise UserError(f'no run of {first.name} is done, with which the report compares the others. '
                             'Next: mend what failed, and give the same command again.')
         others = [name for name in done if name != first.name]
-        against = comparison.listing(others if len(others) < 4 else [f'{len(others)} others']) if others else ''
-        content = comparison.collect(done, ' against '.join(filter(None, [first.name, against])), benchmarks)
+        against = listing(others if len(others) < 4 else [f'{len(others)} others']) if others else ''
+        content = collect(done, ' against '.join(filter(None, [first.name, against])), benchmarks)
         content['complexity'] = {candidate.name: cost(candidate.cfg) for candidate in self.candidates
                                  if candidate.name in done}
         if first.cfg.val_dataloader.dataset.type == 'MiniADE20KDataset':
             content['note'] = MINI_SET
-        return comparison.write_report(content, out)
+        return write_report(content, out)
 
 
 def cost(cfg):
     """Parameters and MACs of a config's segmentor."""
-    from inceptionnext_seg.segmentation.complexity import count  # imports mmseg, which running alone does not need
     complexity = count(cfg)
     return dict(shape=list(complexity.shape), parameters=complexity.parameters, macs=complexity.macs)

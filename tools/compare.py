@@ -13,7 +13,8 @@ from pathlib import Path
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from studies.comparison import collect, read_collected, write_report
+from studies.comparison.collecting import collect, read_collected
+from studies.comparison.report import write_report
 
 
 def parse_args(argv=None):

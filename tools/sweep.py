@@ -19,7 +19,7 @@ from pathlib import Path
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from studies.comparison import read_benchmark
+from studies.comparison.reading import read_benchmark
 from studies.sweep import Sweep, plan
 
 
