@@ -15,8 +15,12 @@ from tqdm import tqdm
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json, write_text
 from inceptionnext_seg.provenance import environment
-from studies import operator_report as report
-from studies import operators
+from studies.operators.cases import FORMS, GROUPINGS, MODES, groups_of
+from studies.operators.document import fill
+from studies.operators.measuring import measure_cases
+from studies.operators.report import case_tables, summary, write_report
+from studies.operators.result import read_result
+from studies.operators.suites import SUITES, select
 from studies.timing import DTYPES, MEMORY_FORMATS
 
 # Processor time leaves out what other programs take, but counts every thread and does not see an accelerator.
@@ -30,17 +34,17 @@ def kernel_size(text):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--suite', choices=list(operators.SUITES), default='quick',
+    parser.add_argument('--suite', choices=list(SUITES), default='quick',
                         help='quick: minutes on two CPU cores; full: every combination, hours on a GPU, days on a CPU')
     parser.add_argument('--channels', type=int, nargs='+', help="instead of the suite's")
     parser.add_argument('--size', type=int, nargs='+', help="height and width in pixels, instead of the suite's")
     parser.add_argument('--batch-size', type=int, nargs='+', help="instead of the suite's")
     parser.add_argument('--dtype', nargs='+', choices=list(DTYPES), help="instead of the suite's")
     parser.add_argument('--layout', nargs='+', choices=list(MEMORY_FORMATS), help='both, if not given')
-    parser.add_argument('--mode', nargs='+', choices=list(operators.MODES), help="instead of the suite's; " + '; '.join(
-        f'{name}: {meaning}' for name, meaning in operators.MODES.items()))
-    parser.add_argument('--grouping', nargs='+', choices=operators.GROUPINGS, help='only these')
-    parser.add_argument('--form', nargs='+', choices=list(operators.FORMS), help='only these')
+    parser.add_argument('--mode', nargs='+', choices=list(MODES), help="instead of the suite's; " + '; '.join(
+        f'{name}: {meaning}' for name, meaning in MODES.items()))
+    parser.add_argument('--grouping', nargs='+', choices=GROUPINGS, help='only these')
+    parser.add_argument('--form', nargs='+', choices=list(FORMS), help='only these')
     parser.add_argument('--kernel', nargs='+', type=kernel_size, metavar='N|HxW', help='only these nominal kernels')
     parser.add_argument('--cache', nargs='+', choices=['cold', 'hot'], help='only these')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -87,11 +91,11 @@ def measure(args):
         torch.set_num_threads(args.threads)
     check(args)
     names = ('channels', 'size', 'batch_size', 'dtype', 'layout', 'mode', 'grouping', 'form', 'kernel', 'cache')
-    cases = operators.select(args.suite, **{name: getattr(args, name) for name in names})
+    cases = select(args.suite, **{name: getattr(args, name) for name in names})
     described = environment(args.device)
-    with tqdm(total=len(operators.groups_of(cases)), desc=f'{len(cases)} cases', unit='group') as bar:
-        peaks, records = operators.measure_cases(cases, args.device, rounds=args.rounds, clock=CLOCKS[args.clock],
-                                                 progress=bar.update)
+    with tqdm(total=len(groups_of(cases)), desc=f'{len(cases)} cases', unit='group') as bar:
+        peaks, records = measure_cases(
+            cases, args.device, rounds=args.rounds, clock=CLOCKS[args.clock], progress=bar.update)
     return dict(environment=described, suite=args.suite, rounds=args.rounds, clock=args.clock, peaks=peaks,
                 records=records)
 
@@ -101,19 +105,19 @@ def main():
     args = parse_args()
     path = args.report or args.out
     if args.report:
-        result = operators.read_result(args.report)
+        result = read_result(args.report)
     else:
         result = measure(args)
         write_json(path, result)
-    written = report.write_report(result, path.with_suffix('.md'))
+    written = write_report(result, path.with_suffix('.md'))
     if args.fill:
         if not args.fill.is_file():
             raise UserError(f'--fill {args.fill} is no file; wanted a Markdown document with "measured:" comments. '
                             'Next: mend the path')
-        write_text(args.fill, report.fill(args.fill.read_text(encoding='utf-8'), result))
+        write_text(args.fill, fill(args.fill.read_text(encoding='utf-8'), result))
         written.append(args.fill)
-    print(report.case_tables(result))
-    print(report.summary(result))
+    print(case_tables(result))
+    print(summary(result))
     print('Written:', *[os.path.relpath(file) for file in [path, *written]])
 
 
