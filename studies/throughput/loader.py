@@ -5,7 +5,7 @@ import time
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from inceptionnext_seg.data.datasets import check_folders
+from inceptionnext_seg.data.checks import check_folders
 
 
 def measure_loader(cfg, setting, batches=20, clock=time.perf_counter):

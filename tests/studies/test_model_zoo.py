@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
 
-from inceptionnext_seg.data.datasets import check_folders
+from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import for_tta, load_config
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import load_model
