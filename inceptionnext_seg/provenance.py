@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from ._version import __version__
+
 DISTRIBUTIONS = dict(
     torch=('torch', ), torchvision=('torchvision', ), timm=('timm', ), mmengine=('onedl-mmengine', 'mmengine'),
     mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite'), mmsegmentation=('onedl-mmsegmentation', 'mmsegmentation'),
@@ -18,7 +20,6 @@ TUNING_VARIABLES = ('MALLOC_', 'OMP_', 'GOMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL
 
 def versions():
     """Versions of Python, of this package and of each package that decides a result, with the mm stack's build."""
-    from . import __version__
     found = {'python': platform.python_version(), 'inceptionnext_seg': __version__}
     for name, candidates in DISTRIBUTIONS.items():
         for distribution in candidates:

@@ -28,8 +28,6 @@ MEMORY_FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 # Time
 
 
-
-
 @dataclass
 class Samples:
     """Times of one candidate, one sample a round, aligned by round with those of the candidates beside it.
