@@ -63,10 +63,10 @@ def check(args):
     if not args.configs and not args.against and not args.mixer:
         raise UserError('nothing to measure: give config files, --against stock, or --report FILE.')
     if args.rounds < 8:
-        raise UserError(f'--rounds is {args.rounds}; wanted: at least 8, so that both halves can be compared.')
+        raise UserError(f'--rounds is {args.rounds}; expected: at least 8, so that both halves can be compared.')
     for size in args.size:
         if not re.fullmatch(r'\d+(x\d+)?', size):
-            raise UserError(f'--size is {size!r}; wanted: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
+            raise UserError(f'--size is {size!r}; expected: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
     if args.ablate and not args.configs:
         raise UserError('--ablate takes the parts of a config of ours out: give one.')
     try:

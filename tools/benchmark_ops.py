@@ -67,22 +67,22 @@ def check(args):
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {args.device} cannot be used ({str(error).splitlines()[0]}). '
-                        'Wanted: a device of this torch. Next: --device cpu') from error
+                        'Expected: a device of this torch. Next: --device cpu') from error
     on_cpu = torch.device(args.device).type == 'cpu'
     if on_cpu and 'fp16' in (args.dtype or ()):
-        raise UserError('--dtype fp16 on a CPU; wanted fp32 or bf16 there. Next: --dtype bf16, or --device cuda')
+        raise UserError('--dtype fp16 on a CPU; expected fp32 or bf16 there. Next: --dtype bf16, or --device cuda')
     if args.rounds < 8:
-        raise UserError(f'--rounds {args.rounds}; wanted at least 8, to compare two halves. Next: --rounds 8')
+        raise UserError(f'--rounds {args.rounds}; expected at least 8, to compare two halves. Next: --rounds 8')
     if args.out.suffix != '.json':
-        raise UserError(f'--out {args.out}; wanted a name that ends in .json. '
+        raise UserError(f'--out {args.out}; expected a name that ends in .json. '
                         f'Next: --out {args.out.with_suffix(".json")}')
     if args.clock == 'cpu' and not (on_cpu and torch.get_num_threads() == 1):
-        raise UserError(f'--clock cpu with {torch.get_num_threads()} threads on {args.device}; wanted one thread on a '
-                        'CPU, since processor time adds up over threads. Next: --threads 1 --device cpu')
+        raise UserError(f'--clock cpu with {torch.get_num_threads()} threads on {args.device}; expected one thread '
+                        'on a CPU, since processor time adds up over threads. Next: --threads 1 --device cpu')
     for name in ('channels', 'size', 'batch_size'):
         if any(value < 1 for value in getattr(args, name) or ()):
-            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)}; wanted whole numbers above 0. '
-                            'Next: mend it')
+            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)}; expected whole numbers above 0. '
+                            'Next: correct it')
 
 
 def measure(args):
@@ -112,8 +112,8 @@ def main():
     written = write_report(result, path.with_suffix('.md'))
     if args.fill:
         if not args.fill.is_file():
-            raise UserError(f'--fill {args.fill} is no file; wanted a Markdown document with "measured:" comments. '
-                            'Next: mend the path')
+            raise UserError(f'--fill {args.fill} is no file; expected a Markdown document with "measured:" comments. '
+                            'Next: fix the path')
         write_text(args.fill, fill(args.fill.read_text(encoding='utf-8'), result))
         written.append(args.fill)
     print(case_tables(result))

@@ -58,8 +58,8 @@ def check_images(path, dataset):
     default = '.jpg' if dataset.type in ('BaseSegDataset', 'ADE20KDataset') else ''
     suffix = dataset.get('img_suffix', default)
     if next(path.rglob(f'*{suffix}'), None) is None:
-        raise UserError(f'no image with the suffix {suffix!r} in {path}. Wanted: at least one. Next: check data_root, '
-                        'data_prefix and img_suffix of the data set in the config.')
+        raise UserError(f'no image with the suffix {suffix!r} in {path}. Expected: at least one. Next: check '
+                        'data_root, data_prefix and img_suffix of the data set in the config.')
 
 
 def check_classes(dataset, model):
@@ -68,19 +68,19 @@ def check_classes(dataset, model):
     Raises:
         UserError: A head predicts fewer or more classes than the data set has.
     """
-    wanted = len(dataset.metainfo['classes'])
+    classes = len(dataset.metainfo['classes'])
     for name in ('decode_head', 'auxiliary_head'):
-        found = getattr(getattr(model, name, None), 'num_classes', wanted)
-        if found != wanted:
+        found = getattr(getattr(model, name, None), 'num_classes', classes)
+        if found != classes:
             raise UserError(f'model.{name}.num_classes is {found}, but the data set ({type(dataset).__name__}) has '
-                            f'{wanted} classes. Next: --cfg-options model.{name}.num_classes={wanted}.')
+                            f'{classes} classes. Next: --cfg-options model.{name}.num_classes={classes}.')
 
 
 def check_masks(dataset, progress=True):
     """Look at every mask of a ``BaseSegDataset``: present, one channel, its image's size, only classes and ignore.
 
     Raises:
-        UserError: Names the bad files (the first ten, and how many more) with the values found and wanted.
+        UserError: Names the bad files (the first ten, and how many more) with the values found and expected.
     """
     known = type(dataset).METAINFO.get('classes') or dataset.metainfo['classes']
     first, last = (1, len(known)) if dataset.reduce_zero_label else (0, len(known) - 1)
@@ -88,10 +88,10 @@ def check_masks(dataset, progress=True):
     allowed[first:last + 1] = True
     ignored = sorted({dataset.ignore_index} | ({0} if dataset.reduce_zero_label else set()))
     allowed[ignored] = True
-    wanted = f'{first} to {last}, or {" or ".join(map(str, ignored))} for pixels that do not count'
+    expected = f'{first} to {last}, or {" or ".join(map(str, ignored))} for pixels that do not count'
     samples = [dataset.get_data_info(i) for i in range(len(dataset))]
     with ThreadPool(4) as pool:
-        found = pool.imap(lambda sample: check_mask(sample, allowed, wanted), samples)
+        found = pool.imap(lambda sample: check_mask(sample, allowed, expected), samples)
         problems = [problem for problem in tqdm(
             found, total=len(samples), desc='checking masks', unit='file', disable=not progress) if problem]
     if problems:
@@ -101,7 +101,7 @@ def check_masks(dataset, progress=True):
                         'Next: correct these files, or the `classes` of the config.')
 
 
-def check_mask(sample, allowed, wanted):
+def check_mask(sample, allowed, expected):
     """None, or what is wrong with one sample's mask: a missing file, channels, a size, or a value that is no class."""
     path = Path(sample['seg_map_path'])
     if not path.is_file():
@@ -114,13 +114,13 @@ def check_mask(sample, allowed, wanted):
     except OSError as error:
         return f'{path}: cannot be read with its image {sample["img_path"]} ({error})'
     if mask.ndim != 2 or mask.dtype not in (np.uint8, bool):
-        return f'{path}: has shape {mask.shape} and type {mask.dtype}; wanted: one channel of 8-bit class numbers'
+        return f'{path}: has shape {mask.shape} and type {mask.dtype}; expected: one channel of 8-bit class indices'
     if mask.shape != (height, width):
         return f'{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {width}×{height}'
     values = np.flatnonzero(np.bincount(mask.ravel().astype(np.uint8), minlength=256))
     wrong = values[~allowed[values]]
     if len(wrong):
-        return f'{path}: has the value{"s" * (len(wrong) > 1)} {", ".join(map(str, wrong))}; wanted: {wanted}'
+        return f'{path}: has the value{"s" * (len(wrong) > 1)} {", ".join(map(str, wrong))}; expected: {expected}'
     return None
 
 

@@ -32,8 +32,8 @@ def collect(candidates, title=None, benchmarks=()):
         files = [find_metrics(run).resolve() for run in runs]
         for run, file in zip(runs, files, strict=True):
             if files.count(file) > 1:
-                raise UserError(f'{name} names run {run} twice; wanted each run once, since the number of runs decides '
-                                'what can be shown. Next: leave one out.')
+                raise UserError(f'{name} names run {run} twice; expected each run once, since the number of runs '
+                                'decides what can be shown. Next: leave one out.')
         read.append(dict(name=name, runs=[read_run(run) for run in runs]))
     runs = all_runs(read)
     check_same_classes(runs)
@@ -63,7 +63,7 @@ def read_collected(path):
     again = 'make it with tools/compare.py NAME=RUN NAME=RUN --out REPORT.md'
     content = read_object(path, 'the JSON of a report of tools/compare.py', again)
     if content.get('format') != FORMAT:
-        raise UserError(f'{path}: format is {content.get("format")!r}; wanted {FORMAT!r}. Next: {again}.')
+        raise UserError(f'{path}: format is {content.get("format")!r}; expected {FORMAT!r}. Next: {again}.')
     return content
 
 
@@ -80,7 +80,7 @@ def check_same_classes(runs):
                     for side, names in ((first, [n for n in expected if n not in found]),
                                         (run, [n for n in found if n not in expected])) if names]
             raise UserError(f'{run["path"]} was evaluated on {len(found)} classes, {first["path"]} on {len(expected)}: '
-                            f'{"; ".join(only) or "in another order"}. Wanted the same data set for all. '
+                            f'{"; ".join(only) or "in another order"}. Expected the same data set for all. '
                             'Next: evaluate the checkpoints on one data set with tools/test.py.')
 
 

@@ -40,7 +40,7 @@ def find_metrics(run):
     found = sorted(run.rglob('metrics.json'), key=lambda path: (path.stat().st_mtime_ns, path))
     if not found:
         state = 'holds no metrics.json' if run.is_dir() else 'does not exist'
-        raise UserError(f'run {run} {state}; wanted a metrics.json, or a work_dir with one. '
+        raise UserError(f'run {run} {state}; expected a metrics.json, or a work_dir with one. '
                         'Next: train it (tools/train.py) or evaluate its checkpoint (tools/test.py), which write one.')
     return found[-1]
 
@@ -55,7 +55,7 @@ def read_metrics(path):
     metrics = read_object(path, "a run's metrics.json", again)
     for name in METRICS:
         if not is_number(metrics.get(name)):
-            raise UserError(f'{path}: {name} is {metrics.get(name)!r}; wanted a number. The run was not evaluated, '
+            raise UserError(f'{path}: {name} is {metrics.get(name)!r}; expected a number. The run was not evaluated, '
                             f'or has not got so far. Next: {again}.')
     classes = metrics.get('per_class')
     if not (isinstance(classes, dict) and classes and all(
@@ -113,7 +113,7 @@ def read_counts(path, metrics):
     shape = (len(images), len(classes))
     if any(count.shape != shape or count.dtype != np.int64 for count in counts.values()):
         found = ', '.join(f'{name} {count.dtype} {count.shape}' for name, count in counts.items())
-        raise UserError(f'{path} holds {found}; wanted int64 {shape} each. {again}')
+        raise UserError(f'{path} holds {found}; expected int64 {shape} each. {again}')
     if classes != list(metrics['per_class']) or not math.isclose(
             mean_iou(counts['intersect'].sum(0), counts['union'].sum(0)), metrics['mIoU'], abs_tol=1e-6):
         raise UserError(f'{path} and the metrics.json beside it are not of one evaluation: the classes or the mIoU '
@@ -147,7 +147,7 @@ def read_object(path, what, next_step):
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read as {what}: {error}. Next: {next_step}.') from error
     if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}; wanted {what}. Next: {next_step}.')
+        raise UserError(f'{path} holds a {type(content).__name__}; expected {what}. Next: {next_step}.')
     return content
 
 

@@ -48,8 +48,8 @@ def compared(table, what):
     match = RATIO.fullmatch(what)
     operators_named = match and [OPERATOR.fullmatch(name) for name in match.group(2, 3)]
     if not match or not all(operators_named):
-        raise UserError(f'"measured: {what}" is not known. Wanted: environment, one of {", ".join(BLOCKS)}, or such as '
-                        '"time sequential:7x7 / square:7x7 depthwise nchw infer". Next: mend the comment')
+        raise UserError(f'"measured: {what}" is not known. Expected: environment, one of {", ".join(BLOCKS)}, or such '
+                        'as "time sequential:7x7 / square:7x7 depthwise nchw infer". Next: fix the comment')
     grouping, layout, mode, *shape_named, dtype = match.group(4, 5, 6, 7, 8, 9, 10)
     where = (*map(int, shape_named), dtype) if dtype else table.base(grouping)
     pair = []
@@ -59,5 +59,5 @@ def compared(table, what):
                  ] if where else []
         pair += [case for case in cases if case in table][:1]
     if len(pair) < 2:
-        raise UserError(f'"measured: {what}" is not in the result. Next: measure it, or mend the comment')
+        raise UserError(f'"measured: {what}" is not in the result. Next: measure it, or fix the comment')
     return f'{table.ratio(*pair).median:.2f}' if match[1] == 'time' else f'{table.quotient(match[1], *pair):.2f}'

@@ -19,7 +19,7 @@ def read_result(path):
         UserError: There is no such file, or it is not such a result.
     """
     path = pathlib.Path(path)
-    wanted = 'Wanted: a result file of tools/benchmark_ops.py. Next: run it with --out to make one'
+    expected = 'Expected: a result file of tools/benchmark_ops.py. Next: run it with --out to make one'
     try:
         result = json.loads(path.read_text(encoding='utf-8'))
         table = Table(result)
@@ -33,11 +33,11 @@ def read_result(path):
         if not described or not all(limit > 0 for limit in limits):
             raise ValueError('a limit is not above 0')
     except OSError as error:
-        raise UserError(f'result file {path} cannot be read ({error.strerror}). {wanted}') from error
+        raise UserError(f'result file {path} cannot be read ({error.strerror}). {expected}') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'result file {path} is not a result of operators ({error!r}). {wanted}') from error
+        raise UserError(f'result file {path} is not a result of operators ({error!r}). {expected}') from error
     if not table.records:
-        raise UserError(f'result file {path} has no records. {wanted}')
+        raise UserError(f'result file {path} has no records. {expected}')
     return result
 
 

@@ -61,39 +61,39 @@ SUITES = dict(
     ])
 
 
-def select(suite, **wanted):
+def select(suite, **filters):
     """The cases of a suite, without repetition.
 
     Args:
         suite (str): Of :data:`SUITES`.
-        wanted: Lists by attribute of :class:`Case`. ``form``, ``kernel``, ``grouping`` and ``cache`` keep what is in
+        filters: Lists by attribute of :class:`Case`. ``form``, ``kernel``, ``grouping`` and ``cache`` keep what is in
             them; the others replace the suite's values, so that any size can be had. None or empty leaves it as it is.
 
     Raises:
         UserError: No case is left.
     """
-    wanted = {name: values for name, values in wanted.items() if values}
+    filters = {name: values for name, values in filters.items() if values}
     cases = {}
     for grid in SUITES[suite]:
         shapes = grid['shapes']
         probe = shapes == ((PROBE['channels'], PROBE['size']), )
-        if not probe and ('channels' in wanted or 'size' in wanted):
-            channels = wanted.get('channels') or list(dict.fromkeys(c for c, _ in shapes))
-            sizes = wanted.get('size') or list(dict.fromkeys(s for _, s in shapes))
+        if not probe and ('channels' in filters or 'size' in filters):
+            channels = filters.get('channels') or list(dict.fromkeys(c for c, _ in shapes))
+            sizes = filters.get('size') or list(dict.fromkeys(s for _, s in shapes))
             shapes = tuple(itertools.product(channels, sizes))
-        replaced = {name: wanted.get(name) or grid[name] for name in ('dtype', 'layout', 'mode')}
-        batch_sizes = grid['batch_size'] if probe else wanted.get('batch_size') or grid['batch_size']
+        replaced = {name: filters.get(name) or grid[name] for name in ('dtype', 'layout', 'mode')}
+        batch_sizes = grid['batch_size'] if probe else filters.get('batch_size') or grid['batch_size']
         for values in itertools.product(grid['operators'], grid['grouping'], shapes, batch_sizes, *replaced.values(),
                                         grid['cache']):
             (form, kernel, ratio), grouping, (channels, size), batch_size, dtype, layout, mode, cache = values
             case = Case(form, kernel, ratio, grouping, channels, size, batch_size, dtype, layout, mode, cache)
-            kept = all(getattr(case, name) in wanted.get(name, [getattr(case, name)])
+            kept = all(getattr(case, name) in filters.get(name, [getattr(case, name)])
                        for name in ('form', 'kernel', 'grouping', 'cache'))
             possible = int(channels * ratio) > 0 and min(output_size(case)) > 0 and (
                 form != 'copy' or grouping == grid['grouping'][0])
             if kept and possible:
                 cases[case] = None
     if not cases:
-        raise UserError(f'no case of the suite {suite!r} is left by the filters {wanted}; wanted at least one. '
+        raise UserError(f'no case of the suite {suite!r} is left by the filters {filters}; expected at least one. '
                         'Next: leave out some of --form, --kernel, --grouping, --cache')
     return list(cases)

@@ -7,7 +7,7 @@ class Setting:
     """What is measured of every candidate alike.
 
     Attributes:
-        mode (str): 'train' is forward, loss, backward and AdamW step; 'infer' is forward to class numbers.
+        mode (str): 'train' is forward, loss, backward and AdamW step; 'infer' is forward to class indices.
         part (str): 'segmentor' with its heads, or 'backbone' alone (its loss: the mean of its outputs).
         batch_size (int), size (int), width (int | None): Images of a step, their height, and their width in pixels
             where that is another.

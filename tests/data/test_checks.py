@@ -119,14 +119,14 @@ def test_sound_masks_pass(folder):
 
 
 @pytest.mark.parametrize(('mask', 'message'), [
-    (mask_with(11), 'has the value 11; wanted: 0 to 10, or 255 for pixels that do not count'),
-    (mask_with(10, 12, 254, 255), 'has the values 12, 254; wanted: 0 to 10'),
-    (np.zeros((96, 96, 3), np.uint8), r'has shape \(96, 96, 3\) and type uint8; wanted: one channel'),
+    (mask_with(11), 'has the value 11; expected: 0 to 10, or 255 for pixels that do not count'),
+    (mask_with(10, 12, 254, 255), 'has the values 12, 254; expected: 0 to 10'),
+    (np.zeros((96, 96, 3), np.uint8), r'has shape \(96, 96, 3\) and type uint8; expected: one channel'),
     (np.zeros((96, 96, 4), np.uint8), r'has shape \(96, 96, 4\)'),
-    (np.full((96, 96), 256, np.uint16), r'type uint16; wanted: one channel of 8-bit class numbers'),
+    (np.full((96, 96), 256, np.uint16), r'type uint16; expected: one channel of 8-bit class indices'),
     (np.zeros((96, 95), np.uint8), 'is 95×96 pixels, its image 96×96'),
 ])
-def test_a_mask_that_cannot_be_used_is_named_with_what_was_found_and_wanted(folder, mask, message):
+def test_a_mask_that_cannot_be_used_is_named_with_what_was_found_and_expected(folder, mask, message):
     save_mask(folder, mask, 3)
     with pytest.raises(UserError, match=rf'1 of 6 masks cannot be used:\n  {mask_path(folder, 3)}: .*{message}'):
         check_masks(dataset_of(folder))
@@ -174,7 +174,7 @@ def test_reduce_zero_label_counts_classes_from_one_and_ignores_zero(folder, valu
     if fits:
         check_masks(dataset)
     else:
-        with pytest.raises(UserError, match='has the value 12; wanted: 1 to 11, or 0 or 255 for pixels that do not'):
+        with pytest.raises(UserError, match='has the value 12; expected: 1 to 11, or 0 or 255 for pixels that do not'):
             check_masks(dataset)
 
 

@@ -30,14 +30,14 @@ def test_the_embedded_data_set_is_made_on_first_use_and_kept(mini):
 
 
 def test_it_is_trained_on_the_classes_that_occur_numbered_from_zero(mini):
-    wanted = list(CLASSES_USED)
-    assert list(mini[0].metainfo['classes']) == wanted
+    classes = list(CLASSES_USED)
+    assert list(mini[0].metainfo['classes']) == classes
     for i in range(3):
         sample = mini[0][i]
         with Image.open(sample['seg_map_path']) as file:
             numbers = np.asarray(file)
         expected = np.full(numbers.shape, 255)
-        for index, name in enumerate(wanted):
+        for index, name in enumerate(classes):
             expected[numbers == CLASSES_USED[name]] = index
         np.testing.assert_array_equal(sample['gt_seg_map'], expected)
         assert len(np.unique(expected)) > 3

@@ -88,10 +88,10 @@ def test_the_official_counts_are_20210_and_2000(ade):
     report = ade20k.verify(ade, workers=1)
     assert not report.ok
     assert report.wrong_counts == [
-        'training: 2 images, wanted 20,210', 'training: 2 annotations, wanted 20,210',
-        'validation: 1 images, wanted 2,000', 'validation: 1 annotations, wanted 2,000',
+        'training: 2 images, expected 20,210', 'training: 2 annotations, expected 20,210',
+        'validation: 1 images, expected 2,000', 'validation: 1 annotations, expected 2,000',
     ]
-    assert 'wrong count: training: 2 images, wanted 20,210' in report.summary()
+    assert 'wrong count: training: 2 images, expected 20,210' in report.summary()
 
 
 def test_partial_drops_the_counts_and_nothing_else(ade):
@@ -135,15 +135,16 @@ BREAKAGES = {
     'an annotation without image': (lambda root: (root / IMAGE).unlink(), ANNOTATION, 'has no image'),
     'a transposed annotation': (
         lambda root: Image.new('L', (48, 64)).save(root / ANNOTATION),
-        ANNOTATION, 'width x height 48x64, wanted 64x48 as its image',
+        ANNOTATION, 'width x height 48x64, expected 64x48 as its image',
     ),
     'a colour annotation': (
-        lambda root: Image.new('RGB', (64, 48)).save(root / ANNOTATION), ANNOTATION, '3 channels (mode RGB), wanted 1',
+        lambda root: Image.new('RGB', (64, 48)).save(root / ANNOTATION), ANNOTATION,
+        '3 channels (mode RGB), expected 1',
     ),
     'an annotation with alpha': (
-        lambda root: Image.new('LA', (64, 48)).save(root / ANNOTATION), ANNOTATION, '2 channels (mode LA), wanted 1',
+        lambda root: Image.new('LA', (64, 48)).save(root / ANNOTATION), ANNOTATION, '2 channels (mode LA), expected 1',
     ),
-    'value 151': (value_151, ANNOTATION, 'values up to 151 (in 1 pixels), wanted 0-150'),
+    'value 151': (value_151, ANNOTATION, 'values up to 151 (in 1 pixels), expected 0-150'),
     'a jpeg without its end': (
         lambda root: cut(root / IMAGE, (root / IMAGE).stat().st_size - 20), IMAGE, 'truncated',
     ),
@@ -183,10 +184,11 @@ def test_a_truncated_jpeg_is_found_where_the_caller_lets_pillow_accept_it(ade, m
 def test_every_reason_for_a_file_is_told(ade):
     Image.new('L', (10, 10), 200).save(ade / ANNOTATION)
     reasons = ade20k.verify(ade, partial=True, workers=1).bad_files[ANNOTATION]
-    assert reasons == 'values up to 200 (in 100 pixels), wanted 0-150; width x height 10x10, wanted 64x48 as its image'
+    assert reasons == ('values up to 200 (in 100 pixels), expected 0-150; '
+                       'width x height 10x10, expected 64x48 as its image')
     (ade / IMAGE).unlink()
     reasons = ade20k.verify(ade, partial=True, workers=1).bad_files[ANNOTATION]
-    assert reasons == f'has no image {IMAGE}; values up to 200 (in 100 pixels), wanted 0-150'
+    assert reasons == f'has no image {IMAGE}; values up to 200 (in 100 pixels), expected 0-150'
 
 
 def test_the_json_lists_every_bad_file_and_the_printed_report_counts_the_rest(ade):
@@ -203,8 +205,8 @@ def test_the_json_lists_every_bad_file_and_the_printed_report_counts_the_rest(ad
 
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda path: None, 'is no folder'),
-    (lambda path: path.mkdir(), 'holds nothing, wanted images/ and annotations/'),
-    (lambda path: (path / 'jpgs').mkdir(parents=True), 'holds jpgs, wanted images/ and annotations/'),
+    (lambda path: path.mkdir(), 'holds nothing, expected images/ and annotations/'),
+    (lambda path: (path / 'jpgs').mkdir(parents=True), 'holds jpgs, expected images/ and annotations/'),
     (lambda path: (path / 'images/training').mkdir(parents=True), 'holds no image'),
 ])
 @pytest.mark.parametrize('partial', [False, True])
@@ -215,7 +217,7 @@ def test_a_folder_without_the_set_is_one_clear_message(tmp_path, make, message, 
 
 
 def test_no_workers_is_refused(ade):
-    with pytest.raises(UserError, match='workers is 0, wanted at least 1'):
+    with pytest.raises(UserError, match='workers is 0, expected at least 1'):
         ade20k.verify(ade, workers=0)
 
 
@@ -329,8 +331,8 @@ def patch_members(path, offset, layout, value):
 
 @pytest.mark.parametrize(('offset', 'layout', 'value', 'reason'), [
     (8, '<H', 0x1, 'is encrypted'),
-    (10, '<H', 14, 'has compression method 14, wanted 0 .stored. or 8'),
-    (24, '<I', 0xFFFF_FFF0, r'would unpack to 24.00 GiB, wanted at most 8.00 GiB'),
+    (10, '<H', 14, 'has compression method 14, expected 0 .stored. or 8'),
+    (24, '<I', 0xFFFF_FFF0, r'would unpack to 24.00 GiB, expected at most 8.00 GiB'),
 ])
 def test_encrypted_foreign_and_oversized_members_are_refused(ade, tmp_path, offset, layout, value, reason):
     path = zip_folder(ade, tmp_path / 'a.zip')
@@ -511,7 +513,7 @@ def test_a_range_that_was_not_asked_for_is_not_appended(server, target):
 
 
 def test_another_file_than_the_official_one_is_not_accepted(server, target):
-    with pytest.raises(UserError, match=f'SHA-1 {CONTENT_SHA1}, wanted {ade20k.SHA1}'):
+    with pytest.raises(UserError, match=f'SHA-1 {CONTENT_SHA1}, expected {ade20k.SHA1}'):
         ade20k.download(target, server.url)
     assert not target.exists()
 

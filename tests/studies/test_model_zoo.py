@@ -103,7 +103,7 @@ def test_every_file_that_the_catalogue_links_to_is_there():
 def test_a_row_of_the_papers_tables_has_its_parameters_macs_and_miou(found, name, parameters, macs, miou):
     entry, = [entry for entry in found if entry.name == name]
     assert round(entry.complexity.parameters / 1e6) == parameters
-    # The paper counts two operations for each element of a norm too (tests/test_complexity.py).
+    # The paper counts two operations for each element of a norm too (tests/segmentation/test_complexity.py).
     assert entry.complexity.macs / 1e9 == pytest.approx(macs, abs=0.7)
     assert entry.paper.miou == miou
     assert f'| {miou} |' in next(line for line in catalogue(found)['docs/model_zoo.md'].splitlines() if name in line)
@@ -164,7 +164,7 @@ def test_results_put_beside_the_others_are_in_the_catalogue_single_scale_and_mul
 def test_a_config_that_names_no_data_set_is_one_clear_message(small_repository):
     config = small_repository / 'configs/fpn_convnext_a_mini.py'
     config.rename(config.with_name('fpn_convnext_a_mine.py'))
-    with pytest.raises(UserError, match=r"a_mine\.py: the name ends in 'mine'; wanted: .*voc12aug.*Next"):
+    with pytest.raises(UserError, match=r"a_mine\.py: the name ends in 'mine'; expected: .*voc12aug.*Next"):
         write_catalogue(small_repository)
 
 

@@ -404,7 +404,7 @@ def test_a_failed_run_makes_the_tool_exit_with_1_and_the_report_is_of_the_others
             CONFIG, '--seeds', '0', '--variant', 'bad', 'train_cfg.val_interval=50', '--work-dir',
             str(train.parent / 'work')])
     assert stop.value.code == 1
-    assert 'error: 1 of 2 runs failed: bad, seed 0. Next: mend the cause' in capsys.readouterr().err
+    assert 'error: 1 of 2 runs failed: bad, seed 0. Next: fix the cause' in capsys.readouterr().err
     assert '40.00' in (train.parent / 'work/report.md').read_text()
 
 

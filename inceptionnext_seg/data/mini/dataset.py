@@ -54,21 +54,22 @@ def make_mini_ade20k(root, num_train=320, num_val=64, size=DEFAULT_SIZE, seed=0)
             raise UserError(f'{name} is {value}: give {lowest} to {2**19 - 1}')
     root = Path(root)
     size = [size, size] if isinstance(size, int) else list(size)
-    wanted = {'format_version': FORMAT_VERSION, 'num_train': num_train, 'num_val': num_val, 'size': size, 'seed': seed}
+    parameters = {
+        'format_version': FORMAT_VERSION, 'num_train': num_train, 'num_val': num_val, 'size': size, 'seed': seed}
     draft = None
     try:
         if root.exists():
-            return check_mini_ade20k(root, wanted)
+            return check_mini_ade20k(root, parameters)
         root.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f'.{root.name}.part-', dir=root.parent))
         # A folder inside the private temporary one, so that the data set gets the permissions of any new folder.
-        write_mini_ade20k(draft / root.name, wanted)
+        write_mini_ade20k(draft / root.name, parameters)
         try:
             (draft / root.name).rename(root)
         except OSError:
             if not root.exists():
                 raise
-            check_mini_ade20k(root, wanted)  # another process was faster
+            check_mini_ade20k(root, parameters)  # another process was faster
     except OSError as error:
         raise UserError(f'cannot write the data set to {root} ({error}): '
                         'give a folder that you may write, on a disk with room for it') from error
@@ -78,27 +79,28 @@ def make_mini_ade20k(root, num_train=320, num_val=64, size=DEFAULT_SIZE, seed=0)
     return root
 
 
-def scene_paths(wanted):
+def scene_paths(parameters):
     """(seed, image path, annotation path) of each scene; paths are relative to the root of the data set."""
-    for (split, (prefix, first)), count in zip(SPLITS.items(), (wanted['num_train'], wanted['num_val']), strict=True):
+    counts = parameters['num_train'], parameters['num_val']
+    for (split, (prefix, first)), count in zip(SPLITS.items(), counts, strict=True):
         for index in range(count):
-            name = f'{prefix}_{index + 1:08d}.png'
-            yield wanted['seed'] * 2**20 + first + index, Path('images', split, name), Path('annotations', split, name)
+            seed, name = parameters['seed'] * 2**20 + first + index, f'{prefix}_{index + 1:08d}.png'
+            yield seed, Path('images', split, name), Path('annotations', split, name)
 
 
-def write_mini_ade20k(root, wanted):
+def write_mini_ade20k(root, parameters):
     for folder in ('images', 'annotations'):
         for split in SPLITS:
             (root / folder / split).mkdir(parents=True)
     digest = hashlib.sha256()
-    scenes = list(scene_paths(wanted))
+    scenes = list(scene_paths(parameters))
     for seed, image_path, annotation_path in tqdm(scenes, desc='Drawing mini-ADE20K', unit='scene'):
-        image, annotation = draw_scene(seed, tuple(wanted['size']))
+        image, annotation = draw_scene(seed, tuple(parameters['size']))
         for pixels, path in ((image, image_path), (annotation, annotation_path)):
             digest.update(pixels.tobytes())
             Image.fromarray(pixels).save(root / path, compress_level=1)
     (root / 'README.txt').write_text(README, encoding='utf-8')
-    manifest = {'name': 'mini-ade20k', **wanted, 'classes': CLASSES_USED, 'sha256': digest.hexdigest()}
+    manifest = {'name': 'mini-ade20k', **parameters, 'classes': CLASSES_USED, 'sha256': digest.hexdigest()}
     (root / 'mini.json').write_text(json.dumps(manifest, indent=2) + '\n', encoding='utf-8')
 
 
@@ -111,17 +113,17 @@ def read_manifest(root):
     return manifest if isinstance(manifest, dict) and manifest.get('name') == 'mini-ade20k' else None
 
 
-def check_mini_ade20k(root, wanted):
-    """Return ``root`` if it holds all files of the wanted data set; else a UserError says what it holds."""
+def check_mini_ade20k(root, parameters):
+    """Return ``root`` if it holds all files of the expected data set; else a UserError says what it holds."""
     advice = 'give another folder, or remove this one to have the data set drawn again'
     manifest = read_manifest(root)
     if manifest is None:
         raise UserError(f'{root} exists and is no mini-ADE20K data set (no valid mini.json in it): {advice}')
-    for name, value in wanted.items():
+    for name, value in parameters.items():
         if manifest.get(name) != value:
             raise UserError(f'{root} holds a mini-ADE20K data set with {name} {manifest.get(name)}, '
-                            f'wanted is {value}: {advice}')
-    files = [path for _, *pair in scene_paths(wanted) for path in pair]
+                            f'expected {value}: {advice}')
+    files = [path for _, *pair in scene_paths(parameters) for path in pair]
     missing = [path for path in files if not (root / path).is_file()]
     if missing:
         raise UserError(f'{root} lacks {len(missing)} of the {len(files)} files of its mini-ADE20K data set, '

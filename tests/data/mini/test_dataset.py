@@ -82,8 +82,8 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_the_slower_of_two_runs_discards_its_copy(tmp_path, monkeypatch):
     root, write = tmp_path / 'mini', dataset_module.write_mini_ade20k
 
-    def overtaken(draft, wanted):
-        write(draft, wanted)
+    def overtaken(draft, parameters):
+        write(draft, parameters)
         monkeypatch.setattr(dataset_module, 'write_mini_ade20k', write)
         make_mini_ade20k(root, **TINY)
         (root / 'winner').touch()
@@ -102,9 +102,9 @@ def test_two_runs_may_start_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (dict(seed=1), 'with seed 0, wanted is 1'),
-    (dict(num_train=4), 'with num_train 3, wanted is 4'),
-    (dict(size=(48, 48)), r'with size \[32, 48\], wanted is \[48, 48\]'),
+    (dict(seed=1), 'with seed 0, expected 1'),
+    (dict(num_train=4), 'with num_train 3, expected 4'),
+    (dict(size=(48, 48)), r'with size \[32, 48\], expected \[48, 48\]'),
 ])
 def test_a_set_of_other_parameters_is_refused_and_kept(tiny_root, change, message):
     with pytest.raises(UserError, match=message + '.*give another folder, or remove this one'):
@@ -116,7 +116,7 @@ def test_a_set_of_another_format_version_is_refused(tmp_path):
     root = make_mini_ade20k(tmp_path / 'mini', **TINY)
     manifest = read_manifest(root)
     (root / 'mini.json').write_text(json.dumps({**manifest, 'format_version': 0}), encoding='utf-8')
-    with pytest.raises(UserError, match='with format_version 0, wanted is 1'):
+    with pytest.raises(UserError, match='with format_version 0, expected 1'):
         make_mini_ade20k(root, **TINY)
 
 

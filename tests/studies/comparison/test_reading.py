@@ -21,7 +21,7 @@ def test_the_newest_metrics_below_a_directory_are_taken(tmp_path):
 
 @pytest.mark.parametrize(('text', 'message'), [
     ('{"mIoU": 4', 'cannot be read'), ('[]', 'holds a list'), ('{"mIoU": NaN}', 'holds NaN'),
-    ('{"mIoU": null}', 'mIoU is None; wanted a number'), ('{"mIoU": 4, "mAcc": 4, "aAcc": 4}', 'per_class'),
+    ('{"mIoU": null}', 'mIoU is None; expected a number'), ('{"mIoU": 4, "mAcc": 4, "aAcc": 4}', 'per_class'),
 ])
 def test_metrics_that_are_corrupt_or_lack_miou_are_an_error_that_says_so(tmp_path, text, message):
     path = tmp_path / 'metrics.json'

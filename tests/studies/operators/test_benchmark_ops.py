@@ -41,12 +41,12 @@ def test_the_tool_measures_writes_and_reports_again(call_tool, tmp_path, two_thr
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['--rounds', '3'], '--rounds 3; wanted at least 8'),
+    (['--rounds', '3'], '--rounds 3; expected at least 8'),
     (['--device', 'nowhere'], '--device nowhere cannot be used'),
     (['--device', 'cpu', '--dtype', 'fp16'], '--dtype fp16 on a CPU'),
-    (['--out', 'result.md'], 'wanted a name that ends in .json'),
-    (['--device', 'cpu', '--threads', '2', '--clock', 'cpu'], 'wanted one thread'),
-    (['--channels', '0'], '--channels [0]; wanted whole numbers above 0'),
+    (['--out', 'result.md'], 'expected a name that ends in .json'),
+    (['--device', 'cpu', '--threads', '2', '--clock', 'cpu'], 'expected one thread'),
+    (['--channels', '0'], '--channels [0]; expected whole numbers above 0'),
     (['--form', 'copy', '--kernel', '7'], 'no case of the suite'),
     (['--report', 'missing.json'], 'missing.json cannot be read'),
 ])
