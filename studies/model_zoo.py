@@ -31,7 +31,7 @@ PAPERS = dict(
     InceptionNeXt=dict(Title='InceptionNeXt: When Inception Meets ConvNeXt', URL='https://arxiv.org/abs/2303.16900'),
     ConvNeXt=dict(Title='A ConvNet for the 2020s', URL='https://arxiv.org/abs/2201.03545'))
 
-# tests/test_model_zoo.py applies the options that stand here.
+# tests/studies/test_model_zoo.py applies the options that stand here.
 PREFACE = f'''# Model zoo
 
 Written by `{COMMAND}` from the [configs](../configs), from counting their models, and from the tables of the papers.
@@ -201,8 +201,8 @@ def entries(root):
     for path in tqdm(sorted((Path(root) / 'configs').glob('*.py')), desc='counting', unit='config', leave=False):
         data_set = path.stem.rpartition('_')[2]
         if data_set not in DATA_SETS:
-            raise UserError(f'{path}: the name ends in {data_set!r}; wanted: a data set, {", ".join(DATA_SETS)}. Next: '
-                            'rename it, or put it into a folder below configs, which the catalogue leaves out.')
+            raise UserError(f'{path}: the name ends in {data_set!r}; expected: a data set, {", ".join(DATA_SETS)}. '
+                            'Next: rename it, or put it into a folder below configs, which the catalogue leaves out.')
         cfg = load_config(path)
         # The papers' size for what they report, the size of the crops for the rest.
         shape = None if data_set == 'ade20k' else tuple(cfg.model.data_preprocessor.size)

@@ -35,7 +35,7 @@ def replace_in(name, shape):
     try:
         model = timm.create_model(name, pretrained=False)
     except RuntimeError as error:
-        raise UserError(f'timm cannot build {name!r}: {error}. Wanted: one of timm.list_models().') from error
+        raise UserError(f'timm cannot build {name!r}: {error}. Expected: one of timm.list_models().') from error
     try:
         return replace_depthwise(model, (3, *shape))
     except UserError as error:
@@ -62,7 +62,7 @@ def main():
     args = parse_args()
     for path in args.out:
         if Path(path).suffix not in ('.json', '.md'):
-            raise UserError(f'--out is {path}; wanted: a name that ends in .json or .md.')
+            raise UserError(f'--out is {path}; expected: a name that ends in .json or .md.')
     reports = {name: replace_in(name, args.shape) for name in args.models}
     tables = to_markdown(reports)
     print(tables, end='')

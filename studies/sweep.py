@@ -23,8 +23,12 @@ from mmengine.runner import find_latest_checkpoint
 from inceptionnext_seg.engine.launch import SETTINGS_OF_A_RUN, load_config
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import write_json
+from inceptionnext_seg.segmentation.complexity import count
 
-from . import comparison
+from .comparison.collecting import collect
+from .comparison.reading import read_metrics, read_object
+from .comparison.report import write_report
+from .comparison.words import listing
 
 LOG_TAIL = 15
 # For reports on runs with the embedded data set.
@@ -44,7 +48,7 @@ class Candidate(NamedTuple):
         config (str): Path of the config file.
         options (list[str]): ``KEY=VALUE`` each, as after ``--cfg-options``.
         folder (Path): Holds the work_dirs of its runs.
-        cfg (Config): The config with the options laid over it.
+        cfg (Config): The config with the options applied.
     """
     name: str
     config: str
@@ -113,8 +117,8 @@ def plan(configs, variants, options, work_dir):
     stems = [Path(config).stem for config in configs]
     for stem in stems:
         if stems.count(stem) > 1:
-            raise UserError(f'two configs are named {stem}, but the runs of each lie in a folder of its name. Wanted: '
-                            'names that differ. Next: rename one, or make it a --variant of the other.')
+            raise UserError(f'two configs are named {stem}, but the runs of each lie in a folder of its name. '
+                            'Expected: names that differ. Next: rename one, or make it a --variant of the other.')
     candidates = []
     for config, stem, short in zip(configs, stems, short_names(stems), strict=True):
         for variant, changes in {'': [], **variants}.items():
@@ -122,7 +126,7 @@ def plan(configs, variants, options, work_dir):
             cfg = load_config(config, parse_options(given))
             if not (cfg.get('train_cfg') or {}).get('max_iters'):
                 raise UserError(f'config {config} has no train_cfg.max_iters, which says when a run is done. '
-                                'Wanted: a config that trains for a number of iterations.')
+                                'Expected: a config that trains for a number of iterations.')
             name = '-'.join(filter(None, [short if len(configs) > 1 or not variant else '', variant]))
             candidates.append(Candidate(
                 name, str(config), given, Path(work_dir) / '-'.join(filter(None, [stem, variant])), cfg))
@@ -146,16 +150,16 @@ def check_settings(candidate):
     """
     path = candidate.folder / 'settings.json'
     # A variable of the config file, which no part of a run reads, may change.
-    wanted = settings_of({key: value for key, value in candidate.cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
+    expected = settings_of({key: value for key, value in candidate.cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
     if not path.is_file():
-        write_json(path, wanted)
+        write_json(path, expected)
         return
-    found = comparison.read_object(path, 'the settings of the runs beside it', f'delete {candidate.folder}')
-    different = [f'{key} was {found.get(key, "not set")} and is now {wanted.get(key, "not set")}'
-                 for key in sorted(found.keys() | wanted.keys()) if found.get(key) != wanted.get(key)]
+    found = read_object(path, 'the settings of the runs beside it', f'delete {candidate.folder}')
+    different = [f'{key} was {found.get(key, "not set")} and is now {expected.get(key, "not set")}'
+                 for key in sorted(found.keys() | expected.keys()) if found.get(key) != expected.get(key)]
     if different:
         raise UserError(f'the runs in {candidate.folder} were begun with other settings: {"; ".join(different[:5])}'
-                        f'{f"; and {len(different) - 5} more" * (len(different) > 5)}. Wanted: one experiment a '
+                        f'{f"; and {len(different) - 5} more" * (len(different) > 5)}. Expected: one experiment a '
                         f'folder. Next: another --work-dir, or delete {candidate.folder}.')
 
 
@@ -166,7 +170,7 @@ def finished(run):
     """Path and content of the ``metrics.json`` of the last iteration's evaluation; None while there is none."""
     for path in sorted(run.work_dir.rglob('metrics.json'), reverse=True):
         with contextlib.suppress(UserError):
-            metrics = comparison.read_metrics(path)
+            metrics = read_metrics(path)
             if metrics.get('iteration') == run.candidate.cfg.train_cfg.max_iters:
                 return path, metrics
     return None
@@ -341,19 +345,18 @@ class Sweep:
         first = self.candidates[0]
         if first.name not in done:
             raise UserError(f'no run of {first.name} is done, with which the report compares the others. '
-                            'Next: mend what failed, and give the same command again.')
+                            'Next: fix what failed, and give the same command again.')
         others = [name for name in done if name != first.name]
-        against = comparison.listing(others if len(others) < 4 else [f'{len(others)} others']) if others else ''
-        content = comparison.collect(done, ' against '.join(filter(None, [first.name, against])), benchmarks)
+        against = listing(others if len(others) < 4 else [f'{len(others)} others']) if others else ''
+        content = collect(done, ' against '.join(filter(None, [first.name, against])), benchmarks)
         content['complexity'] = {candidate.name: cost(candidate.cfg) for candidate in self.candidates
                                  if candidate.name in done}
         if first.cfg.val_dataloader.dataset.type == 'MiniADE20KDataset':
             content['note'] = MINI_SET
-        return comparison.write_report(content, out)
+        return write_report(content, out)
 
 
 def cost(cfg):
     """Parameters and MACs of a config's segmentor."""
-    from inceptionnext_seg.segmentation.complexity import count  # imports mmseg, which running alone does not need
     complexity = count(cfg)
     return dict(shape=list(complexity.shape), parameters=complexity.parameters, macs=complexity.macs)

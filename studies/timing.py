@@ -28,8 +28,6 @@ MEMORY_FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 # Time
 
 
-
-
 @dataclass
 class Samples:
     """Times of one candidate, one sample a round, aligned by round with those of the candidates beside it.
@@ -74,7 +72,7 @@ def interleave(candidates, *, rounds=20, warmup=3, min_sample=1e-3, max_extensio
     and as many new rounds follow, ``max_extensions`` times at most; who disagrees still is marked as not settled.
 
     Args:
-        candidates (dict[str, Callable]): Called without arguments; inputs that shall not stay in the cache are the
+        candidates (dict[str, Callable]): Called without arguments; inputs that must not stay in the cache are the
             candidate's own care (:class:`InputPool`).
         rounds (int): Samples kept of each candidate, at least 8.
         warmup (int): Rounds left out from the start, after the calls that find the number of repeats.
@@ -88,7 +86,7 @@ def interleave(candidates, *, rounds=20, warmup=3, min_sample=1e-3, max_extensio
         ValueError: Fewer than 8 rounds, of which no halves could be compared.
     """
     if rounds < 8:
-        raise ValueError(f'rounds is {rounds}; wanted at least 8, so that a shift between the halves can be shown')
+        raise ValueError(f'rounds is {rounds}; expected at least 8, so that a shift between the halves can be shown')
 
     def sample(call, repeats):
         synchronize()
@@ -155,7 +153,7 @@ def median_interval(values):
         ValueError: Fewer than two values.
     """
     if len(values) < 2:
-        raise ValueError(f'{len(values)} value(s) have no interval; wanted at least 2')
+        raise ValueError(f'{len(values)} value(s) have no interval; expected at least 2')
     # The percentile method, since a median's jackknife, which the default BCa needs, is degenerate.
     low, high = bootstrap((values, ), numpy.median, n_resamples=1000, method='percentile',
                           random_state=numpy.random.default_rng(0)).confidence_interval

@@ -17,15 +17,21 @@ from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import environment
-from studies import throughput as benchmark
-from studies.throughput_report import report, write_report
+from studies.throughput import measuring
+from studies.throughput.candidates import AS_SHIPPED, STOCK, candidate_config, stock_config, variants
+from studies.throughput.loader import measure_loader
+from studies.throughput.mixer import measure_mixer
+from studies.throughput.profile import profile
+from studies.throughput.report import report, write_report
+from studies.throughput.setting import Setting
+from studies.throughput.summary import best_layouts, summarize
 from studies.timing import DTYPES
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Throughput of segmentors and backbones, side by side')
     parser.add_argument('configs', nargs='*', help='config files; ratios are to the first')
-    parser.add_argument('--against', choices=[benchmark.STOCK, benchmark.AS_SHIPPED],
+    parser.add_argument('--against', choices=[STOCK, AS_SHIPPED],
                         help="add MMSegmentation's own ConvNeXt-T UperNet, the first; as-shipped: on a CPU with memory "
                              'given back to the system at once, as the C library does by itself')
     parser.add_argument('--mode', nargs='+', choices=['train', 'infer'], default=['train'])
@@ -57,10 +63,10 @@ def check(args):
     if not args.configs and not args.against and not args.mixer:
         raise UserError('nothing to measure: give config files, --against stock, or --report FILE.')
     if args.rounds < 8:
-        raise UserError(f'--rounds is {args.rounds}; wanted: at least 8, so that both halves can be compared.')
+        raise UserError(f'--rounds is {args.rounds}; expected: at least 8, so that both halves can be compared.')
     for size in args.size:
         if not re.fullmatch(r'\d+(x\d+)?', size):
-            raise UserError(f'--size is {size!r}; wanted: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
+            raise UserError(f'--size is {size!r}; expected: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
     if args.ablate and not args.configs:
         raise UserError('--ablate takes the parts of a config of ours out: give one.')
     try:
@@ -78,29 +84,29 @@ def measure(args):
     if args.append and Path(args.out).is_file():
         result = json.loads(Path(args.out).read_text())
     if args.against:
-        result['stock'] = benchmark.stock_config()[1]
+        result['stock'] = stock_config()[1]
     command = environment(args.device)['command']
     settings = itertools.product(args.part, args.mode, args.dtype, args.size, args.batch_size)
     combinations = list(settings) if args.configs or args.against else []
     for i, (part, mode, dtype, size, batch_size) in enumerate(combinations, 1):
         names = [args.against] if args.against else []
-        names += [*(benchmark.variants(args.configs[0], mode) if args.ablate else args.configs[:1]), *args.configs[1:]]
+        names += [*(variants(args.configs[0], mode) if args.ablate else args.configs[:1]), *args.configs[1:]]
         height, width = ([int(n) for n in size.split('x')] * 2)[:2]
-        setting = benchmark.Setting(
+        setting = Setting(
             mode, part, batch_size, height, dtype, args.compile, args.device, None if width == height else width)
         title = f'{i}/{len(combinations)} {part} {mode} {dtype} {batch_size}×{size}'
         with tqdm(total=args.rounds + args.warmup, unit='round', desc=title) as bar:
-            run = benchmark.run(
+            run = measuring.run(
                 names, setting, layouts, args.cfg_options, args.rounds, args.warmup, memory=not args.no_memory,
                 progress=bar.update, report=bar.write)
         result['runs'].append(dict(run, command=command))
         if args.profile and part == 'segmentor' and mode == 'train':
-            for best in benchmark.best_layouts(run['results']):
-                result['profiles'].append(benchmark.profile(best['name'], args.cfg_options, setting, best['layout']))
+            for best in best_layouts(run['results']):
+                result['profiles'].append(profile(best['name'], args.cfg_options, setting, best['layout']))
         write_json(args.out, result)  # what is measured stays, whatever comes next
     for dtype in args.dtype if args.mixer else ():
-        setting = benchmark.Setting(dtype=dtype, device=args.device)
-        result.setdefault('mixers', []).append(benchmark.measure_mixer(setting))
+        setting = Setting(dtype=dtype, device=args.device)
+        result.setdefault('mixers', []).append(measure_mixer(setting))
         write_json(args.out, result)
     if args.data:
         add_loader(args, args.configs, result)
@@ -110,9 +116,9 @@ def measure(args):
 
 def add_loader(args, names, result):
     name = names[0]
-    setting = benchmark.Setting(**result['runs'][0]['setting'])
-    loader = benchmark.measure_loader(benchmark.candidate_config(name, args.cfg_options), setting)
-    step = next(row for row in benchmark.summarize(result['runs'][0]) if row['name'].partition('::')[0] == name)
+    setting = Setting(**result['runs'][0]['setting'])
+    loader = measure_loader(candidate_config(name, args.cfg_options), setting)
+    step = next(row for row in summarize(result['runs'][0]) if row['name'].partition('::')[0] == name)
     slower = loader['images_per_s'] < step['images_per_s']
     result['loaders'].append(dict(
         loader, label=step['label'], step_images_per_s=step['images_per_s'],

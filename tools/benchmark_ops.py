@@ -15,8 +15,12 @@ from tqdm import tqdm
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json, write_text
 from inceptionnext_seg.provenance import environment
-from studies import operator_report as report
-from studies import operators
+from studies.operators.cases import FORMS, GROUPINGS, MODES, groups_of
+from studies.operators.document import fill
+from studies.operators.measuring import measure_cases
+from studies.operators.report import case_tables, summary, write_report
+from studies.operators.result import read_result
+from studies.operators.suites import SUITES, select
 from studies.timing import DTYPES, MEMORY_FORMATS
 
 # Processor time leaves out what other programs take, but counts every thread and does not see an accelerator.
@@ -30,17 +34,17 @@ def kernel_size(text):
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--suite', choices=list(operators.SUITES), default='quick',
+    parser.add_argument('--suite', choices=list(SUITES), default='quick',
                         help='quick: minutes on two CPU cores; full: every combination, hours on a GPU, days on a CPU')
     parser.add_argument('--channels', type=int, nargs='+', help="instead of the suite's")
     parser.add_argument('--size', type=int, nargs='+', help="height and width in pixels, instead of the suite's")
     parser.add_argument('--batch-size', type=int, nargs='+', help="instead of the suite's")
     parser.add_argument('--dtype', nargs='+', choices=list(DTYPES), help="instead of the suite's")
     parser.add_argument('--layout', nargs='+', choices=list(MEMORY_FORMATS), help='both, if not given')
-    parser.add_argument('--mode', nargs='+', choices=list(operators.MODES), help="instead of the suite's; " + '; '.join(
-        f'{name}: {meaning}' for name, meaning in operators.MODES.items()))
-    parser.add_argument('--grouping', nargs='+', choices=operators.GROUPINGS, help='only these')
-    parser.add_argument('--form', nargs='+', choices=list(operators.FORMS), help='only these')
+    parser.add_argument('--mode', nargs='+', choices=list(MODES), help="instead of the suite's; " + '; '.join(
+        f'{name}: {meaning}' for name, meaning in MODES.items()))
+    parser.add_argument('--grouping', nargs='+', choices=GROUPINGS, help='only these')
+    parser.add_argument('--form', nargs='+', choices=list(FORMS), help='only these')
     parser.add_argument('--kernel', nargs='+', type=kernel_size, metavar='N|HxW', help='only these nominal kernels')
     parser.add_argument('--cache', nargs='+', choices=['cold', 'hot'], help='only these')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -63,22 +67,22 @@ def check(args):
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {args.device} cannot be used ({str(error).splitlines()[0]}). '
-                        'Wanted: a device of this torch. Next: --device cpu') from error
+                        'Expected: a device of this torch. Next: --device cpu') from error
     on_cpu = torch.device(args.device).type == 'cpu'
     if on_cpu and 'fp16' in (args.dtype or ()):
-        raise UserError('--dtype fp16 on a CPU; wanted fp32 or bf16 there. Next: --dtype bf16, or --device cuda')
+        raise UserError('--dtype fp16 on a CPU; expected fp32 or bf16 there. Next: --dtype bf16, or --device cuda')
     if args.rounds < 8:
-        raise UserError(f'--rounds {args.rounds}; wanted at least 8, to compare two halves. Next: --rounds 8')
+        raise UserError(f'--rounds {args.rounds}; expected at least 8, to compare two halves. Next: --rounds 8')
     if args.out.suffix != '.json':
-        raise UserError(f'--out {args.out}; wanted a name that ends in .json. '
+        raise UserError(f'--out {args.out}; expected a name that ends in .json. '
                         f'Next: --out {args.out.with_suffix(".json")}')
     if args.clock == 'cpu' and not (on_cpu and torch.get_num_threads() == 1):
-        raise UserError(f'--clock cpu with {torch.get_num_threads()} threads on {args.device}; wanted one thread on a '
-                        'CPU, since processor time adds up over threads. Next: --threads 1 --device cpu')
+        raise UserError(f'--clock cpu with {torch.get_num_threads()} threads on {args.device}; expected one thread '
+                        'on a CPU, since processor time adds up over threads. Next: --threads 1 --device cpu')
     for name in ('channels', 'size', 'batch_size'):
         if any(value < 1 for value in getattr(args, name) or ()):
-            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)}; wanted whole numbers above 0. '
-                            'Next: mend it')
+            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)}; expected whole numbers above 0. '
+                            'Next: correct it')
 
 
 def measure(args):
@@ -87,11 +91,11 @@ def measure(args):
         torch.set_num_threads(args.threads)
     check(args)
     names = ('channels', 'size', 'batch_size', 'dtype', 'layout', 'mode', 'grouping', 'form', 'kernel', 'cache')
-    cases = operators.select(args.suite, **{name: getattr(args, name) for name in names})
+    cases = select(args.suite, **{name: getattr(args, name) for name in names})
     described = environment(args.device)
-    with tqdm(total=len(operators.groups_of(cases)), desc=f'{len(cases)} cases', unit='group') as bar:
-        peaks, records = operators.measure_cases(cases, args.device, rounds=args.rounds, clock=CLOCKS[args.clock],
-                                                 progress=bar.update)
+    with tqdm(total=len(groups_of(cases)), desc=f'{len(cases)} cases', unit='group') as bar:
+        peaks, records = measure_cases(
+            cases, args.device, rounds=args.rounds, clock=CLOCKS[args.clock], progress=bar.update)
     return dict(environment=described, suite=args.suite, rounds=args.rounds, clock=args.clock, peaks=peaks,
                 records=records)
 
@@ -101,19 +105,19 @@ def main():
     args = parse_args()
     path = args.report or args.out
     if args.report:
-        result = operators.read_result(args.report)
+        result = read_result(args.report)
     else:
         result = measure(args)
         write_json(path, result)
-    written = report.write_report(result, path.with_suffix('.md'))
+    written = write_report(result, path.with_suffix('.md'))
     if args.fill:
         if not args.fill.is_file():
-            raise UserError(f'--fill {args.fill} is no file; wanted a Markdown document with "measured:" comments. '
-                            'Next: mend the path')
-        write_text(args.fill, report.fill(args.fill.read_text(encoding='utf-8'), result))
+            raise UserError(f'--fill {args.fill} is no file; expected a Markdown document with "measured:" comments. '
+                            'Next: fix the path')
+        write_text(args.fill, fill(args.fill.read_text(encoding='utf-8'), result))
         written.append(args.fill)
-    print(report.case_tables(result))
-    print(report.summary(result))
+    print(case_tables(result))
+    print(summary(result))
     print('Written:', *[os.path.relpath(file) for file in [path, *written]])
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from studies.comparison import collect, read_collected, write_report
+from studies.comparison.collecting import collect, read_collected
+from studies.comparison.report import write_report
 
 
 def parse_args(argv=None):
@@ -32,7 +33,7 @@ def parse_args(argv=None):
     if args.source and args.benchmark:
         parser.error('--benchmark adds to a report that is made from runs; --from rebuilds one as it was')
     if args.out.suffix != '.md':
-        parser.error(f'--out is {args.out}; wanted a name that ends in .md')
+        parser.error(f'--out is {args.out}; expected a name that ends in .md')
     return args
 
 
@@ -45,10 +46,10 @@ def candidates_of(arguments):
             raise UserError(f'candidate {argument!r} is not NAME=RUN[,RUN...], with a NAME of letters, digits, spaces '
                             'and .+()-_. Next: for example ConvNeXt-A=work_dirs/seed0,work_dirs/seed1')
         if name in candidates:
-            raise UserError(f'candidate {name} is given twice; wanted one. Next: {name}=RUN,RUN names several runs.')
+            raise UserError(f'candidate {name} is given twice; expected one. Next: {name}=RUN,RUN names several runs.')
         candidates[name] = runs.split(',')
     if len(candidates) < 2:
-        raise UserError(f'one candidate given, {arguments[0]!r}; wanted two or more to compare. Next: add NAME=RUN.')
+        raise UserError(f'one candidate given, {arguments[0]!r}; expected two or more to compare. Next: add NAME=RUN.')
     return candidates
 
 

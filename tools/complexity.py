@@ -33,13 +33,13 @@ def parse_args():
 def check(args):
     """The errors of the command line, before anything is counted."""
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
-        raise UserError(f'--shape is {" ".join(map(str, args.shape))}; wanted: height and width in pixels, or one '
+        raise UserError(f'--shape is {" ".join(map(str, args.shape))}; expected: height and width in pixels, or one '
                         'number for both, such as --shape 512 2048.')
     if args.depth < 1:
-        raise UserError(f'--depth is {args.depth}; wanted: at least 1, which shows backbone, neck and heads.')
+        raise UserError(f'--depth is {args.depth}; expected: at least 1, which shows backbone, neck and heads.')
     for path in args.out:
         if Path(path).suffix not in ('.json', '.md'):
-            raise UserError(f'--out is {path}; wanted: a name that ends in .json or .md.')
+            raise UserError(f'--out is {path}; expected: a name that ends in .json or .md.')
 
 
 @exit_on_user_error

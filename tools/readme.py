@@ -13,7 +13,8 @@ import _repository  # noqa: F401
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
-from studies.throughput import ALL, AS_SHIPPED, DEPLOYED, STOCK, summarize
+from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, STOCK
+from studies.throughput.summary import summarize
 from studies.timing import describe_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ def excerpt_of(work_dir):
     """The last training line, the last table of classes and the summary of the newest log below ``work_dir``."""
     logs = sorted(Path(work_dir).glob('*/*.log'))
     if not logs:
-        raise UserError(f'--run {work_dir}: no log below it. Wanted: the work_dir of a run of tools/train.py.')
+        raise UserError(f'--run {work_dir}: no log below it. Expected: the work_dir of a run of tools/train.py.')
     text = re.sub(r'^(?:\d{4}/)?\d\d/\d\d [\d:]+ - mmengine - INFO - ', '', logs[-1].read_text(), flags=re.MULTILINE)
     training = re.findall(r'^Iter\(train\).*$', text, flags=re.MULTILINE)[-1]
     table = re.findall(r'^\+-.*?\n\n?(?=\S+\(|[A-Z])', text, flags=re.MULTILINE | re.DOTALL)[-1].rstrip()
@@ -100,7 +101,7 @@ def filled(text):
     for name, block in BLOCKS.items():
         pattern = rf'(<!-- begin {name}: .*? -->\n).*?(<!-- end {name} -->)'
         if not re.search(pattern, text, flags=re.DOTALL):
-            raise UserError(f'README.md has no block {name!r}; wanted: <!-- begin {name}: python tools/readme.py --> '
+            raise UserError(f'README.md has no block {name!r}; expected: <!-- begin {name}: python tools/readme.py --> '
                             f'and <!-- end {name} -->.')
         text = re.sub(pattern, lambda m, b=block: f'{m[1]}{b()}\n{m[2]}', text, flags=re.DOTALL)
     return text

@@ -19,7 +19,7 @@ from pathlib import Path
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from studies.comparison import read_benchmark
+from studies.comparison.reading import read_benchmark
 from studies.sweep import Sweep, plan
 
 
@@ -48,7 +48,7 @@ def variants_of(arguments):
             raise UserError(f'--variant {" ".join([name, *options])} is not NAME KEY=VALUE ..., with a NAME of '
                             'letters, digits and .+-_. Next: for example --variant wide model.decode_head.channels=128')
         if name in variants:
-            raise UserError(f'variant {name} is given twice; wanted one. Next: name one of them otherwise.')
+            raise UserError(f'variant {name} is given twice; expected one. Next: name one of them otherwise.')
         variants[name] = options
     return variants
 
@@ -67,7 +67,7 @@ def main(argv=None):
     failed = sweep.run()
     if failed:
         print(f'error: {len(failed)} of {len(sweep.runs)} runs failed: {"; ".join(run.title for run in failed)}. '
-              'Next: mend the cause, shown above, and give the same command again.', file=sys.stderr)
+              'Next: fix the cause, shown above, and give the same command again.', file=sys.stderr)
     for path in sweep.write_report(args.work_dir / 'report.md', args.benchmark):
         print(f'wrote {path}')
     if failed:

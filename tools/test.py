@@ -4,7 +4,7 @@ CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's C
 """
 import argparse
 
-from inceptionnext_seg.data.datasets import check_folders
+from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     build_runner,

@@ -4,7 +4,7 @@ Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher 
 """
 import argparse
 
-from inceptionnext_seg.data.datasets import check_classes, check_folders
+from inceptionnext_seg.data.checks import check_classes, check_folders
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,

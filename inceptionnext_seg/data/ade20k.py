@@ -69,7 +69,7 @@ def download(path: Path, url: str = URL, sha1: str = SHA1) -> None:
                 digest.update(chunk)
         if digest.hexdigest() != sha1:
             raise UserError(
-                f'{url} gave another file than expected: SHA-1 {digest.hexdigest()}, wanted {sha1}. It is kept as '
+                f'{url} gave another file: SHA-1 {digest.hexdigest()}, expected {sha1}. It is kept as '
                 f'{part}. Delete it and run the same command again; if you know it to be the right one, give its path '
                 'instead of --download'
             )
@@ -151,7 +151,7 @@ def unpack(archive_path: Path, out: Path) -> Path:
         ) from error
     except OSError as error:
         raise UserError(
-            f'cannot unpack {archive_path} to {root}: {error}. When that is mended, run the same command again: it '
+            f'cannot unpack {archive_path} to {root}: {error}. When that is fixed, run the same command again: it '
             'goes on from where it stopped'
         ) from error
     return root
@@ -177,14 +177,14 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         if '..' in name.split('/'):
             refuse(member, "has '..' in its path")
         if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
-            refuse(member, 'is a symbolic link or a special file, wanted plain files and folders')
+            refuse(member, 'is a symbolic link or a special file, expected plain files and folders')
         match = _MEMBER.fullmatch(name)
         if not match:
             continue
         if member.flag_bits & 0x1:
             refuse(member, 'is encrypted')
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            refuse(member, f'has compression method {member.compress_type}, wanted 0 (stored) or 8 (deflated)')
+            refuse(member, f'has compression method {member.compress_type}, expected 0 (stored) or 8 (deflated)')
         if match[1] in members:
             refuse(member, f'is the second one for {match[1]}')
         members[match[1]] = member
@@ -197,8 +197,8 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     announced = sum(member.file_size for member in members.values())
     if announced > MAX_UNPACKED_BYTES:
         raise UserError(
-            f'{archive.filename} would unpack to {_gib(announced)}, wanted at most {_gib(MAX_UNPACKED_BYTES)} (ADE20K '
-            f'is about 1 GiB). Nothing was unpacked. The right zip is at {URL}'
+            f'{archive.filename} would unpack to {_gib(announced)}, expected at most {_gib(MAX_UNPACKED_BYTES)} '
+            f'(ADE20K is about 1 GiB). Nothing was unpacked. The right zip is at {URL}'
         )
     return members
 
@@ -225,11 +225,11 @@ def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
         raise
 
 
-def _require_space(folder: Path, wanted: int) -> None:
+def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < wanted:
+    if free < needed:
         raise UserError(
-            f'{folder}: {_gib(free)} free on its disk, {_gib(wanted)} needed. Free some space, or give a folder on '
+            f'{folder}: {_gib(free)} free on its disk, {_gib(needed)} needed. Free some space, or give a folder on '
             'another disk with --out'
         )
 
@@ -263,10 +263,10 @@ class Report:
     def wrong_counts(self) -> list[str]:
         """A line for each split without its 20,210 or 2,000 images and annotations; none for a partial set."""
         return [
-            f'{split}: {counts[split]:,} {kind}, wanted {wanted:,}'
-            for split, wanted in IMAGE_COUNTS.items()
+            f'{split}: {counts[split]:,} {kind}, expected {expected:,}'
+            for split, expected in IMAGE_COUNTS.items()
             for kind, counts in (('images', self.images), ('annotations', self.annotations))
-            if counts[split] != wanted and not self.partial
+            if counts[split] != expected and not self.partial
         ]
 
     @property
@@ -312,8 +312,8 @@ class Report:
 def verify(root: Path, partial: bool = False, workers: int | None = None) -> Report:
     """Read every file of an unpacked ADE20K and say which are bad.
 
-    Wanted are 20,210 + 2,000 images and an annotation for each; images that decode completely; annotations of the same
-    width and height, with a single channel and values 0-150. Greyscale images and annotations without one labelled
+    Expected are 20,210 + 2,000 images and an annotation for each; images that decode completely; annotations of the
+    same width and height, with a single channel and values 0-150. Greyscale images and annotations without one labelled
     pixel are sound: the official set has both (meetps/pytorch-semseg issue 88,
     CSAILVision/semantic-segmentation-pytorch issue 298).
 
@@ -329,7 +329,7 @@ def verify(root: Path, partial: bool = False, workers: int | None = None) -> Rep
     root = find_root(root)
     workers = min(os.cpu_count() or 1, 32) if workers is None else workers
     if workers < 1:
-        raise UserError(f'workers is {workers}, wanted at least 1')
+        raise UserError(f'workers is {workers}, expected at least 1')
 
     images, annotations, bad_files, pairs = {}, {}, {}, []
     for split in IMAGE_COUNTS:
@@ -345,7 +345,7 @@ def verify(root: Path, partial: bool = False, workers: int | None = None) -> Rep
             pairs.append((image if stem in image_stems else None, annotation if stem in annotation_stems else None))
     if not sum(images.values()):
         raise UserError(
-            f'{root} holds no image: wanted images/training/*.jpg and images/validation/*.jpg. Give the folder that '
+            f'{root} holds no image: expected images/training/*.jpg and images/validation/*.jpg. Give the folder that '
             f'{NAME}.zip unpacks to'
         )
 
@@ -380,7 +380,7 @@ def find_root(folder: Path) -> Path:
         raise UserError(f'{folder} is no folder: give the folder that {NAME}.zip unpacks to')
     found = ', '.join(sorted(entry.name for entry in folder.iterdir())[:8]) or 'nothing'
     raise UserError(
-        f'{folder} holds {found}, wanted images/ and annotations/: give the folder that {NAME}.zip unpacks to'
+        f'{folder} holds {found}, expected images/ and annotations/: give the folder that {NAME}.zip unpacks to'
     )
 
 
@@ -438,12 +438,12 @@ def _check_pair(root: Path, pair: tuple[str | None, str | None]) -> dict[str, st
         else:
             reasons = []
             if values.ndim != 2:
-                reasons.append(f'{values.shape[2]} channels (mode {mode}), wanted 1')
+                reasons.append(f'{values.shape[2]} channels (mode {mode}), expected 1')
             elif values.max() > MAX_VALUE:
                 count = np.count_nonzero(values > MAX_VALUE)
-                reasons.append(f'values up to {values.max()} (in {count:,} pixels), wanted 0-{MAX_VALUE}')
+                reasons.append(f'values up to {values.max()} (in {count:,} pixels), expected 0-{MAX_VALUE}')
             if image_size and size != image_size:
-                reasons.append('width x height {}x{}, wanted {}x{} as its image'.format(*size, *image_size))
+                reasons.append('width x height {}x{}, expected {}x{} as its image'.format(*size, *image_size))
             if reasons:
                 bad_files[annotation_path] = '; '.join(reasons)
     return bad_files

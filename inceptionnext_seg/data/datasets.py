@@ -1,24 +1,16 @@
-"""Data sets of the configs, and the checks that come before training."""
-from multiprocessing.pool import ThreadPool
-from pathlib import Path
+"""The embedded data set. Importing this module registers it, and the hook that checks masks, for configs to name.
 
-import numpy as np
-from mmengine.dist import barrier, broadcast_object_list, get_rank
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from PIL import Image
-from tqdm import tqdm
+Folders of images and masks, such as CamVid's, need no class: a config names mmseg's ``BaseSegDataset``.
+"""
+from . import _mmseg as _mmseg  # isort: skip  (first: an old mmseg is one clear message)
+from mmengine.dist import barrier, get_rank
+from mmseg.datasets import ADE20KDataset
+from mmseg.registry import DATASETS
 
-from .._requirements import require
-from ..errors import UserError
-from .scenes import CLASSES_USED, make_mini_ade20k
+from .checks import MaskCheckHook
+from .mini import CLASSES_USED, make_mini_ade20k
 
-require(mmcv='2.0', mmseg='1.2')
-
-from mmseg.datasets import ADE20KDataset  # noqa: E402
-from mmseg.registry import DATASETS  # noqa: E402
-
-EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
+__all__ = ['MaskCheckHook', 'MiniADE20KDataset']
 
 
 @DATASETS.register_module()
@@ -34,135 +26,3 @@ class MiniADE20KDataset(ADE20KDataset):
         barrier()
         settings.setdefault('metainfo', dict(classes=tuple(CLASSES_USED)))
         super().__init__(data_root=data_root, img_suffix='.png', **settings)
-
-
-def check_folders(cfg, loaders):
-    """Look for the folders of the data sets that a run needs, before anything is built.
-
-    Args:
-        cfg (Config): With mmengine's dataloaders.
-        loaders (Sequence[str]): Such as ``('train_dataloader', 'val_dataloader')``.
-
-    Raises:
-        UserError: A folder is missing; names it, the command that prepares it, and the embedded config. Or a folder
-            holds no image.
-    """
-    for loader in loaders:
-        dataset = (cfg.get(loader) or {}).get('dataset') or {}
-        parts = {f'{loader}.dataset': dataset}
-        if 'datasets' in dataset:  # ConcatDataset
-            parts = {f'{loader}.dataset.datasets.{i}': part for i, part in enumerate(dataset.datasets)}
-        options = ' '.join(f'{key}.data_root=PATH' for key in parts)
-        for part in parts.values():
-            if part and part.type != 'MiniADE20KDataset':
-                check_folders_of(part, loader, options)
-
-
-def check_folders_of(dataset, loader, options):
-    """Look for the folders of one data set; ``options`` are those of the command line that name another place."""
-    for kind, folder in dataset.get('data_prefix', {}).items():
-        path = Path(dataset.get('data_root') or '') / (folder or '')
-        if path.is_dir():
-            if kind == 'img_path':
-                check_images(path, dataset)
-            continue
-        prepare = ('python tools/prepare_ade20k.py --download' if dataset.type == 'ADE20KDataset' else
-                   f'put or link the data there (ln -s /path/to/your/data {dataset.get("data_root")})')
-        raise UserError(f'data not found: {loader} looked for the folder {path} (from {Path.cwd()}).\n'
-                        f'  To prepare it:            {prepare}\n'
-                        f'  To use another place:     --cfg-options {options}\n'
-                        f'  To try without any data:  {EMBEDDED}')
-
-
-def check_images(path, dataset):
-    """An image folder without an image fails in mmengine with a message about arrays."""
-    default = '.jpg' if dataset.type in ('BaseSegDataset', 'ADE20KDataset') else ''
-    suffix = dataset.get('img_suffix', default)
-    if next(path.rglob(f'*{suffix}'), None) is None:
-        raise UserError(f'no image with the suffix {suffix!r} in {path}. Wanted: at least one. Next: check data_root, '
-                        'data_prefix and img_suffix of the data set in the config.')
-
-
-def check_classes(dataset, model):
-    """Compare the classes of the data with those of the heads.
-
-    Raises:
-        UserError: A head predicts fewer or more classes than the data set has.
-    """
-    wanted = len(dataset.metainfo['classes'])
-    for name in ('decode_head', 'auxiliary_head'):
-        found = getattr(getattr(model, name, None), 'num_classes', wanted)
-        if found != wanted:
-            raise UserError(f'model.{name}.num_classes is {found}, but the data set ({type(dataset).__name__}) has '
-                            f'{wanted} classes. Next: --cfg-options model.{name}.num_classes={wanted}.')
-
-
-def check_mask(sample, allowed, wanted):
-    """None, or what is wrong with one sample's mask: a missing file, channels, a size, or a value that is no class."""
-    path = Path(sample['seg_map_path'])
-    if not path.is_file():
-        return f'{path}: no such mask, for the image {sample["img_path"]}'
-    try:
-        with Image.open(path) as file:
-            mask = np.asarray(file)
-        with Image.open(sample['img_path']) as file:
-            width, height = file.size
-    except OSError as error:
-        return f'{path}: cannot be read with its image {sample["img_path"]} ({error})'
-    if mask.ndim != 2 or mask.dtype not in (np.uint8, bool):
-        return f'{path}: has shape {mask.shape} and type {mask.dtype}; wanted: one channel of 8-bit class numbers'
-    if mask.shape != (height, width):
-        return f'{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {width}×{height}'
-    values = np.flatnonzero(np.bincount(mask.ravel().astype(np.uint8), minlength=256))
-    wrong = values[~allowed[values]]
-    if len(wrong):
-        return f'{path}: has the value{"s" * (len(wrong) > 1)} {", ".join(map(str, wrong))}; wanted: {wanted}'
-    return None
-
-
-def check_masks(dataset, progress=True):
-    """Look at every mask of a ``BaseSegDataset``: present, one channel, its image's size, only classes and ignore.
-
-    Raises:
-        UserError: Names the bad files (the first ten, and how many more) with the values found and wanted.
-    """
-    known = type(dataset).METAINFO.get('classes') or dataset.metainfo['classes']
-    first, last = (1, len(known)) if dataset.reduce_zero_label else (0, len(known) - 1)
-    allowed = np.zeros(256, bool)
-    allowed[first:last + 1] = True
-    ignored = sorted({dataset.ignore_index} | ({0} if dataset.reduce_zero_label else set()))
-    allowed[ignored] = True
-    wanted = f'{first} to {last}, or {" or ".join(map(str, ignored))} for pixels that do not count'
-    samples = [dataset.get_data_info(i) for i in range(len(dataset))]
-    with ThreadPool(4) as pool:
-        found = pool.imap(lambda sample: check_mask(sample, allowed, wanted), samples)
-        problems = [problem for problem in tqdm(
-            found, total=len(samples), desc='checking masks', unit='file', disable=not progress) if problem]
-    if problems:
-        more = f'\n  and {len(problems) - 10} more' if len(problems) > 10 else ''
-        shown = '\n  '.join(problems[:10])
-        raise UserError(f'{len(problems)} of {len(samples)} masks cannot be used:\n  {shown}{more}\n'
-                        'Next: correct these files, or the `classes` of the config.')
-
-
-@HOOKS.register_module()
-class MaskCheckHook(Hook):
-    """Checks every mask with :func:`check_masks` before the first iteration, in one process for all."""
-
-    def check(self, *loaders):
-        problem = [None]
-        if get_rank() == 0:
-            try:
-                for loader in loaders:
-                    check_masks(loader.dataset)
-            except UserError as error:
-                problem = [str(error)]
-        broadcast_object_list(problem)
-        if problem[0]:
-            raise UserError(problem[0])
-
-    def before_train(self, runner):
-        self.check(runner.train_dataloader, *([runner.val_dataloader] if runner.val_loop else []))
-
-    def before_test(self, runner):
-        self.check(runner.test_dataloader)

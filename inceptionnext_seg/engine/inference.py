@@ -24,7 +24,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from ..data.scenes import CLASSES_USED
+from ..data.mini import CLASSES_USED
 from ..errors import UserError
 from ..files import write_json
 from ..models.checkpoint import load_model

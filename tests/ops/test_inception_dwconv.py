@@ -373,7 +373,7 @@ def test_training_goes_as_with_torchs_operators(kernel, layout):
 
 @pytest.mark.parametrize('trained, passes', [('x and parameters', 3), ('x', 2), ('parameters', 2), ('', 1)])
 def test_its_macs_are_those_of_the_convolutions(kernel, trained, passes):
-    from studies.throughput import count_products
+    from studies.throughput.limits import count_products
     x, parameters, grad = draw((2, 24, 9, 8, 3, 3, 11))
     x.requires_grad_('x' in trained)
     parameters = [parameter.requires_grad_('parameters' in trained) for parameter in parameters]

@@ -288,10 +288,10 @@ def test_the_tool_prints_and_writes_what_was_counted_and_how(monkeypatch, capsys
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['missing.py'], 'config not found'),
-    (['CONFIG', '--shape', '1', '2', '3'], '--shape is 1 2 3; wanted: height and width'),
-    (['CONFIG', '--shape', '0'], '--shape is 0; wanted'),
-    (['CONFIG', '--depth', '0'], '--depth is 0; wanted: at least 1'),
-    (['CONFIG', '--out', 'cost.csv'], '--out is cost.csv; wanted'),
+    (['CONFIG', '--shape', '1', '2', '3'], '--shape is 1 2 3; expected: height and width'),
+    (['CONFIG', '--shape', '0'], '--shape is 0; expected'),
+    (['CONFIG', '--depth', '0'], '--depth is 0; expected: at least 1'),
+    (['CONFIG', '--out', 'cost.csv'], '--out is cost.csv; expected'),
     (['CONFIG', '--shape', '16'], 'an image of 16×16 pixels is too small')])
 def test_a_mistake_on_the_command_line_is_one_clear_message(monkeypatch, capsys, arguments, message):
     config = ROOT / 'configs/upernet_inceptionnext_a_mini.py'

@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, init_default_scope
 
-from inceptionnext_seg.data.datasets import check_folders
+from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import for_tta, load_config
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import load_model
 from inceptionnext_seg.models.metanext import PartialDWConv2d
 from studies.model_zoo import PREFACE, catalogue, entries, write_catalogue
 from studies.paper import MMSEGMENTATION_CONVNEXT
-from studies.throughput import stock_config
+from studies.throughput.candidates import stock_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = Path(mmseg.__file__).with_name('.mim') / 'configs'
@@ -103,7 +103,7 @@ def test_every_file_that_the_catalogue_links_to_is_there():
 def test_a_row_of_the_papers_tables_has_its_parameters_macs_and_miou(found, name, parameters, macs, miou):
     entry, = [entry for entry in found if entry.name == name]
     assert round(entry.complexity.parameters / 1e6) == parameters
-    # The paper counts two operations for each element of a norm too (tests/test_complexity.py).
+    # The paper counts two operations for each element of a norm too (tests/segmentation/test_complexity.py).
     assert entry.complexity.macs / 1e9 == pytest.approx(macs, abs=0.7)
     assert entry.paper.miou == miou
     assert f'| {miou} |' in next(line for line in catalogue(found)['docs/model_zoo.md'].splitlines() if name in line)
@@ -164,7 +164,7 @@ def test_results_put_beside_the_others_are_in_the_catalogue_single_scale_and_mul
 def test_a_config_that_names_no_data_set_is_one_clear_message(small_repository):
     config = small_repository / 'configs/fpn_convnext_a_mini.py'
     config.rename(config.with_name('fpn_convnext_a_mine.py'))
-    with pytest.raises(UserError, match=r"a_mine\.py: the name ends in 'mine'; wanted: .*voc12aug.*Next"):
+    with pytest.raises(UserError, match=r"a_mine\.py: the name ends in 'mine'; expected: .*voc12aug.*Next"):
         write_catalogue(small_repository)
 
 

@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 from inceptionnext_seg.errors import UserError
-from studies import comparison
+from studies.comparison import pictures as pictures_module
+from studies.comparison.collecting import FORMAT, read_collected
+from studies.comparison.report import report, write_report
 from studies.sweep import Sweep, command_of, locked, parse_options, plan, short_names
 
 CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
@@ -317,8 +319,7 @@ def test_the_report_has_cost_accuracy_difference_and_speed_of_each_candidate(tra
         ['42.00 ± 2.00', '3', '–', '–', '–', '–', '11.00'],
         ['47.00 ± 2.00', '3', '+5.00', '+0.47 to +9.53', '+5.00 to +5.00', 'v is higher', '11.00']]
     assert float(rows[1][1][:-2]) < float(rows[0][1][:-2]) and float(rows[1][2][:-2]) < float(rows[0][2][:-2])
-    rebuilt = comparison.write_report(comparison.read_collected(train.parent / 'work/report.json'),
-                                      train.parent / 'again/report.md')
+    rebuilt = write_report(read_collected(train.parent / 'work/report.json'), train.parent / 'again/report.md')
     assert rebuilt[-1].read_text() == text
 
 
@@ -352,15 +353,15 @@ def many_candidates(tmp_path):
                     train_throughput=dict(images_per_s=speed, peak_memory_MiB=1.),
                     environment=dict(command='python', versions={}, date='2026-01-01T00:00:00+00:00'))))
         candidates.append(dict(name=f'variant {i}', runs=runs))
-    return dict(format=comparison.FORMAT, title='Many', candidates=candidates, paired=None, images=None, benchmarks=[],
+    return dict(format=FORMAT, title='Many', candidates=candidates, paired=None, images=None, benchmarks=[],
                 environment=dict(command='python'))
 
 
 def test_many_candidates_have_an_overview_and_one_small_picture_that_names_each(tmp_path, monkeypatch):
     labels = []
-    monkeypatch.setattr(comparison, 'png', lambda figure, png=comparison.png: (
+    monkeypatch.setattr(pictures_module, 'png', lambda figure, png=pictures_module.png: (
         labels.extend((text.get_text(), text.get_window_extent()) for text in figure.axes[0].texts), png(figure))[1])
-    blocks, pictures = comparison.report(many_candidates(tmp_path), 'many')
+    blocks, pictures = report(many_candidates(tmp_path), 'many')
     assert next(content for kind, content in blocks if kind == 'heading') == 'Overview'
     assert list(pictures) == ['many_speed.png']
     assert len(pictures['many_speed.png']) < 200_000
@@ -403,7 +404,7 @@ def test_a_failed_run_makes_the_tool_exit_with_1_and_the_report_is_of_the_others
             CONFIG, '--seeds', '0', '--variant', 'bad', 'train_cfg.val_interval=50', '--work-dir',
             str(train.parent / 'work')])
     assert stop.value.code == 1
-    assert 'error: 1 of 2 runs failed: bad, seed 0. Next: mend the cause' in capsys.readouterr().err
+    assert 'error: 1 of 2 runs failed: bad, seed 0. Next: fix the cause' in capsys.readouterr().err
     assert '40.00' in (train.parent / 'work/report.md').read_text()
 
 

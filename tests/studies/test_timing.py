@@ -110,7 +110,7 @@ def test_what_never_settles_is_marked(fake):
 
 
 def test_too_few_rounds_are_refused(fake):
-    with pytest.raises(ValueError, match='7; wanted at least 8'):
+    with pytest.raises(ValueError, match='7; expected at least 8'):
         fake.interleave(dict(a=0.01), rounds=7)
 
 

@@ -1,0 +1,182 @@
+"""Reading runs: metrics, training loss and pixel counts of each image, checked and without this machine's paths."""
+import json
+import math
+import re
+import shlex
+import statistics
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from inceptionnext_seg.errors import UserError
+
+from ..throughput.summary import summarize
+from .differences import mean_iou
+
+METRICS = ('mIoU', 'mAcc', 'aAcc')
+LARGEST_CURVE = 200
+
+
+def read_run(run):
+    """One run: dict of ``path``, ``metrics``, ``loss``, and ``counts``."""
+    path = find_metrics(run)
+    metrics = read_metrics(path)
+    return dict(
+        path=public_path(path.parent, names=2), metrics=metrics,
+        loss=read_loss(path.parent / 'vis_data' / 'scalars.json'),
+        counts=read_counts(path.with_name('per_image.npz'), metrics))
+
+
+def find_metrics(run):
+    """The ``metrics.json`` meant by a run's path: the file itself, or the newest one below a directory.
+
+    Raises:
+        UserError: There is none.
+    """
+    run = Path(run)
+    if run.is_file():
+        return run
+    found = sorted(run.rglob('metrics.json'), key=lambda path: (path.stat().st_mtime_ns, path))
+    if not found:
+        state = 'holds no metrics.json' if run.is_dir() else 'does not exist'
+        raise UserError(f'run {run} {state}; expected a metrics.json, or a work_dir with one. '
+                        'Next: train it (tools/train.py) or evaluate its checkpoint (tools/test.py), which write one.')
+    return found[-1]
+
+
+def read_metrics(path):
+    """The content of a ``metrics.json``, checked, without this machine's paths.
+
+    Raises:
+        UserError: It is missing, corrupt, or of a run without mIoU.
+    """
+    again = 'evaluate the run again with tools/test.py, which writes it anew'
+    metrics = read_object(path, "a run's metrics.json", again)
+    for name in METRICS:
+        if not is_number(metrics.get(name)):
+            raise UserError(f'{path}: {name} is {metrics.get(name)!r}; expected a number. The run was not evaluated, '
+                            f'or has not got so far. Next: {again}.')
+    classes = metrics.get('per_class')
+    if not (isinstance(classes, dict) and classes and all(
+            isinstance(row, dict) and all(row.get(k) is None or is_number(row[k]) for k in ('IoU', 'Acc'))
+            for row in classes.values())):
+        raise UserError(f'{path}: per_class is not a table of IoU and Acc. Next: {again}.')
+    origin = metrics.get('environment')
+    if not (isinstance(origin, dict) and isinstance(origin.get('command'), str)):
+        raise UserError(f'{path} does not say what it was made with (environment, command). Next: {again}.')
+    return dict(
+        metrics, config=public_path(metrics.get('config')), checkpoint=public_path(metrics.get('checkpoint')),
+        environment=dict(origin, command=public_command(origin['command'])))
+
+
+def read_loss(path):
+    """Training loss from mmengine's ``scalars.json``, one JSON object a line: dict of ``iteration`` and ``loss``.
+
+    Neighbouring lines are averaged until at most 200 points are left. A line that a run has not finished is left out.
+    """
+    points = []
+    if not path.is_file():
+        return dict(iteration=[], loss=[])
+    for line in path.read_text(encoding='utf-8').splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if is_number(entry.get('loss')) and 'step' in entry:
+            points.append((entry['step'], entry['loss']))
+    group = max(math.ceil(len(points) / LARGEST_CURVE), 1)
+    groups = [points[i:i + group] for i in range(0, len(points), group)]
+    return dict(
+        iteration=[members[-1][0] for members in groups],
+        loss=[round(statistics.fmean(loss for _, loss in members), 5) for members in groups])
+
+
+def read_counts(path, metrics):
+    """Pixel counts of each image, from ``per_image.npz`` beside a ``metrics.json``; None where there is none.
+
+    Returns:
+        dict: ``intersect``, ``union``, ``label`` (images, classes) int64, and ``images``, the file names.
+
+    Raises:
+        UserError: It is corrupt, or of another evaluation than ``metrics.json``.
+    """
+    if not path.is_file():
+        return None
+    again = 'Next: evaluate the run again with tools/test.py, which writes both files anew.'
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            counts = {name: file[name] for name in ('intersect', 'union', 'label', 'image', 'classes')}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path} cannot be read as pixel counts per image: {error}. {again}') from error
+    classes, images = counts.pop('classes').tolist(), counts.pop('image').tolist()
+    shape = (len(images), len(classes))
+    if any(count.shape != shape or count.dtype != np.int64 for count in counts.values()):
+        found = ', '.join(f'{name} {count.dtype} {count.shape}' for name, count in counts.items())
+        raise UserError(f'{path} holds {found}; expected int64 {shape} each. {again}')
+    if classes != list(metrics['per_class']) or not math.isclose(
+            mean_iou(counts['intersect'].sum(0), counts['union'].sum(0)), metrics['mIoU'], abs_tol=1e-6):
+        raise UserError(f'{path} and the metrics.json beside it are not of one evaluation: the classes or the mIoU '
+                        f'differ. {again}')
+    return dict(counts, images=images)
+
+
+def read_benchmark(path):
+    """What the report needs of a result file of ``tools/benchmark.py``: ``runs`` with raw samples, ``environment``.
+
+    Raises:
+        UserError: It is no such file.
+    """
+    again = 'make it with tools/benchmark.py'
+    content = read_object(path, 'a result of tools/benchmark.py', again)
+    try:
+        for run in content['runs']:
+            summarize(run)
+            for result in run['results']:
+                result['name'] = public_path(result['name'])
+        origin = dict(content['environment'], command=public_command(content['environment']['command']))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f'{path} is no result of tools/benchmark.py: {error!r}. Next: {again}.') from error
+    return dict(runs=content['runs'], environment=origin)
+
+
+def read_object(path, what, next_step):
+    """The dict in a JSON file. Raises UserError where it is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'), parse_constant=reject_constant)
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read as {what}: {error}. Next: {next_step}.') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds a {type(content).__name__}; expected {what}. Next: {next_step}.')
+    return content
+
+
+def reject_constant(name):
+    raise ValueError(f'it holds {name}, which is no number of JSON')
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def public_path(path, names=1):
+    """A path as a report may show it: relative to the working directory where it lies below, else its last names."""
+    if path is None:
+        return None
+    path, here = Path(path), Path.cwd()
+    if path.is_absolute() and path.is_relative_to(here):
+        return str(path.relative_to(here))
+    return str(Path(*path.parts[-names:])) if path.is_absolute() or '..' in path.parts else str(path)
+
+
+def public_command(command):
+    """A command without this machine's paths, also where they stand behind '=' or between commas."""
+
+    def public(match):
+        return public_path(match[0])
+
+    try:
+        arguments = shlex.split(command)
+    except ValueError:  # quotes without an end, in a command that was not quoted
+        arguments = command.split()
+    return shlex.join(re.sub(r'(?<![^=,])/[^=,]+', public, argument) for argument in arguments)

@@ -1,0 +1,101 @@
+"""Candidates: MMSegmentation's own ConvNeXt-T UperNet, configs of ours, and configs without what makes them fast."""
+import copy
+import importlib
+from pathlib import Path
+
+import mmseg
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+from inceptionnext_seg.engine.launch import load_config
+
+from ..timing import MEMORY_FORMATS
+
+STOCK, AS_SHIPPED = 'stock', 'as-shipped'     # the latter without the allocator's setting that all others have
+
+
+def stock_config():
+    """MMSegmentation's own ConvNeXt-T UperNet config, with one process's norm, and its backbone's origin.
+
+    Its backbone is mmpretrain's ConvNeXt; where mmpretrain is not there, timm's through mmseg's ``TIMMBackbone``.
+    """
+    path = Path(mmseg.__file__).parent / '.mim/configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.norm_cfg = dict(type='BN', requires_grad=True)
+    cfg.model.backbone.init_cfg = None
+    try:
+        importlib.import_module('mmpretrain.models')  # registers them
+    except (ImportError, TypeError):  # TypeError: beside transformers 5
+        cfg.model.backbone = dict(
+            type='TIMMBackbone', model_name='convnext_tiny', features_only=True, pretrained=False, drop_path_rate=0.4)
+        return cfg, "timm's ConvNeXt through mmseg's TIMMBackbone; mmpretrain is not installed"
+    return cfg, "mmpretrain's ConvNeXt"
+
+
+# What makes a segmentor of ours fast, each with the options that take it out; the rest is stock's. A candidate's name
+# is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), or DEPLOYED.
+CHANGES = {
+    'fusion and 3×3 convolutions': {
+        'model.decode_head.fusion': 'plain', 'model.auxiliary_head.fusion': 'plain'},
+    'loss on low-resolution logits': {
+        'model.decode_head.upsampled_loss': False, 'model.auxiliary_head.upsampled_loss': False},
+    'token mixer in one pass': {'model.backbone.token_mixer.impl': 'torch'},
+    'blocks and patches': {'model.backbone.impl': 'torch'},
+    'class numbers by rows': {'model.test_cfg.keep_logits': True},
+    'fused AdamW': {'optim_wrapper.optimizer.fused': False}}
+IN_MODE = dict(train=set(CHANGES) - {'class numbers by rows'},
+               infer=set(CHANGES) - {'loss on low-resolution logits', 'fused AdamW'})
+NONE, ALL, DEPLOYED = 'none', 'all', 'deploy form'
+
+
+def variants(path, mode):
+    """Names of the config's ablation of speed: no change, each that has a part in ``mode`` alone, all together."""
+    changes = [change for change in CHANGES if change in IN_MODE[mode]]
+    return [f'{path}::{change}' for change in (NONE, *changes, ALL, *([DEPLOYED] if mode == 'infer' else []))]
+
+
+def candidate_config(name, cfg_options=None):
+    """The config behind a candidate's name: a path, with a change behind '::' or without, or that of stock."""
+    if name in (STOCK, AS_SHIPPED):
+        return stock_config()[0]
+    path, _, only = name.partition('::')
+    cfg = load_config(path, cfg_options)
+    if only in ('', ALL, DEPLOYED):
+        return cfg
+    options = {key: value for change, without in CHANGES.items() if change != only for key, value in without.items()}
+    absent = [] if cfg.model.get('auxiliary_head') else ['model.auxiliary_head.']
+    if cfg.model.backbone.type != 'InceptionNeXt':
+        absent.append('model.backbone.token_mixer.')
+    cfg.merge_from_dict({key: value for key, value in options.items() if not key.startswith(tuple(absent))})
+    return cfg
+
+
+def candidate_label(name):
+    if name in (STOCK, AS_SHIPPED):
+        return 'MMSegmentation stock ConvNeXt-T' + (' as shipped' if name == AS_SHIPPED else '')
+    path, _, change = name.partition('::')
+    return f'{Path(path).stem}: {change}' if change else Path(path).stem
+
+
+def layouts_of(cfg, setting, layouts):
+    """Layouts that a candidate has: a segmentor that keeps everything in channels_last has no other."""
+    keeps = cfg.model.type == 'BlockedEncoderDecoder' and cfg.model.get('channels_last', True)
+    return ('nhwc', ) if keeps and setting.part == 'segmentor' else layouts
+
+
+def build(cfg, setting, layout):
+    """The segmentor or its backbone, in the mode, device and layout asked for, with weights from a fixed seed."""
+    init_default_scope('mmseg')
+    cfg = copy.deepcopy(cfg)
+    cfg.model.backbone.init_cfg = None
+    cfg.model.data_preprocessor.size = None
+    cfg.model.test_cfg.mode = 'whole'
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model = (model if setting.part == 'segmentor' else model.backbone).to(
+        setting.device, memory_format=MEMORY_FORMATS[layout])
+    model.train(setting.mode == 'train')  # mmpretrain's ConvNeXt returns nothing from it
+    return model
