@@ -1,23 +1,22 @@
-// Batch normalization of NHWC maps as (count, channels) matrices, with an optional ReLU: each pass reads its maps once.
+// Batch normalization and an optional ReLU, forward and backward, on NHWC maps as (count, channels) matrices:
+//
+//     mean = sum x / count,    variance = sum (x - mean)^2 / count
+//     y = relu(scale x + shift),    scale = gamma / sqrt(variance + epsilon),    shift = beta - scale mean
+//     g = dy where scale x + shift > 0, else 0;    dgamma, dbeta from sum g (x - mean), sum g
+//     dx = scale g + slope x + offset,    slope and offset from the two sums
+//
+// What has no sum over the pixels in it is a vector of `channels` and the caller's. Each pass reads its maps once.
 //
 // Sums are of 64 pixels in the compute type, then in double; the second moment of these is taken about the median of
-// three of them, so that neither a large mean nor a pixel far from it cancels it. Threads share the pixels; their sums are
-// added in a fixed order.
-#include <algorithm>
+// three of them, so that neither a large mean nor a pixel far from it cancels it. Threads share the pixels; their sums
+// are added in a fixed order.
 #include <vector>
 
-#include "lanes.h"
+#include "simd.h"
 
 namespace {
 
-constexpr int64_t block = 64;
-
-template <class V, class E> inline V broadcast(E value) { return V() * E(0) + value; }
-
-template <class V> inline V positive(V condition_value, V value) {
-    const V zero = value - value;
-    return condition_value > zero ? value : zero;
-}
+constexpr int64_t block = 64;  // pixels
 
 struct Sum {
     void operator()(int64_t, int64_t, int64_t, double a, double b, double& first, double& second) const {
@@ -26,7 +25,8 @@ struct Sum {
     }
 };
 
-// Calls rows(begin, end, first, second) on each thread's pixels, block by block, and adds what it leaves in the two sums.
+// Calls rows(begin, end, first, second) on each thread's pixels, block by block, and adds what it leaves in the two
+// sums.
 template <class E, class Rows, class Add = Sum>
 void two_sums(int64_t count, int64_t channels, double* first, double* second, int threads, Rows rows,
               Add add = Add()) {
@@ -61,13 +61,13 @@ template <class V, class T> inline V middle(const T* x, int64_t begin, int64_t e
     return low < least ? least : low;
 }
 
-template <class T, class E = typename compute<T>::type>
+template <class T, class E = Compute<T>>
 void statistics(const T* x, double* mean, double* variance, int64_t count, int64_t channels, int threads) {
     const auto about_middle = [&](int64_t begin, int64_t end, E* first, E* second) {
-        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
+        for_vectors<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V shift = middle<V>(x, begin, end, channels, c);
-            V sum = shift - shift, squares = sum;
+            V sum = V(), squares = V();
             for (int64_t row = begin; row < end; ++row) {
                 const V d = load<V>(x + row * channels + c) - shift;
                 sum += d;
@@ -86,38 +86,34 @@ void statistics(const T* x, double* mean, double* variance, int64_t count, int64
     two_sums<E>(count, channels, mean, variance, threads, about_middle, about_first);
     for (int64_t c = 0; c < channels; ++c) {
         const double shift = load<E>(x + c), d = mean[c] / count, v = variance[c] / count - d * d;
-        variance[c] = v < 0 ? 0 : v;    // so that NaN passes
+        variance[c] = v < 0 ? 0 : v;  // so that NaN passes
         mean[c] = shift + d;
     }
 }
 
-// y = scale x + shift, and its ReLU.
-template <class T, class E = typename compute<T>::type>
+template <class T, class E = Compute<T>>
 void transform(const T* x, const E* scale, const E* shift, T* y, bool relu, int64_t count, int64_t channels,
                int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
-            using V = decltype(tag);
-            const V v = load<V>(x + row * channels + c) * load<V>(scale + c) + load<V>(shift + c);
-            // Written so that NaN passes, as in torch.
-            store(y + row * channels + c, relu ? (v < v - v ? v - v : v) : v);
-        });
+    for_matrix<E>(count, channels, threads, [=](auto tag, int64_t at, int64_t c) {
+        using V = decltype(tag);
+        const V v = load<V>(x + at) * load<V>(scale + c) + load<V>(shift + c);
+        store(y + at, relu ? (v < V() ? V() : v) : v);  // NaN is not below 0 and passes, as in torch
+    });
 }
 
-// Sums of g and of g (x - mean), where g is the gradient behind the ReLU.
-template <class T, class E = typename compute<T>::type>
+// Sums of g and of g (x - mean).
+template <class T, class E = Compute<T>>
 void gradient_sums(const T* grad, const T* x, const E* scale, const E* shift, const E* mean, double* sum,
                    double* product, bool relu, int64_t count, int64_t channels, int threads) {
     two_sums<E>(count, channels, sum, product, threads, [&](int64_t begin, int64_t end, E* first, E* second) {
-        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
+        for_vectors<E>(0, channels, [&](auto tag, int64_t c) {
             using V = decltype(tag);
             const V a = load<V>(scale + c), b = load<V>(shift + c), m = load<V>(mean + c);
-            V s = broadcast<V>(E(0)), p = s;
+            V s = V(), p = V();
             for (int64_t row = begin; row < end; ++row) {
                 const V v = load<V>(x + row * channels + c);
                 V g = load<V>(grad + row * channels + c);
-                if (relu) g = positive<V>(v * a + b, g);
+                if (relu) g = v * a + b > V() ? g : V();
                 s += g;
                 p += g * (v - m);
             }
@@ -127,43 +123,39 @@ void gradient_sums(const T* grad, const T* x, const E* scale, const E* shift, co
     });
 }
 
-// dx = scale g + slope x + offset.
-template <class T, class E = typename compute<T>::type>
+template <class T, class E = Compute<T>>
 void gradient(const T* grad, const T* x, const E* scale, const E* shift, const E* slope, const E* offset, T* out,
               bool relu, int64_t count, int64_t channels, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < count; ++row)
-        over_channels<E>(0, channels, [&](auto tag, int64_t c) {
-            using V = decltype(tag);
-            const V v = load<V>(x + row * channels + c), a = load<V>(scale + c);
-            V g = load<V>(grad + row * channels + c);
-            if (relu) g = positive<V>(v * a + load<V>(shift + c), g);
-            store(out + row * channels + c, a * g + load<V>(slope + c) * v + load<V>(offset + c));
-        });
+    for_matrix<E>(count, channels, threads, [=](auto tag, int64_t at, int64_t c) {
+        using V = decltype(tag);
+        const V v = load<V>(x + at), a = load<V>(scale + c);
+        V g = load<V>(grad + at);
+        if (relu) g = v * a + load<V>(shift + c) > V() ? g : V();
+        store(out + at, a * g + load<V>(slope + c) * v + load<V>(offset + c));
+    });
 }
 
 }  // namespace
 
-#define SYMBOLS(suffix, T)                                                                                          \
-    extern "C" void statistics_##suffix(const T* x, double* mean, double* variance, int64_t count,                  \
-                                        int64_t channels, int64_t threads) {                                        \
-        statistics<T>(x, mean, variance, count, channels, int(threads));                                            \
-    }                                                                                                               \
-    extern "C" void transform_##suffix(const T* x, const compute<T>::type* scale, const compute<T>::type* shift,    \
-                                       T* y, int64_t relu, int64_t count, int64_t channels, int64_t threads) {      \
-        transform<T>(x, scale, shift, y, relu, count, channels, int(threads));                                      \
-    }                                                                                                               \
-    extern "C" void gradient_sums_##suffix(const T* grad, const T* x, const compute<T>::type* scale,                \
-                                           const compute<T>::type* shift, const compute<T>::type* mean,             \
-                                           double* sum, double* product, int64_t relu, int64_t count,               \
-                                           int64_t channels, int64_t threads) {                                     \
-        gradient_sums<T>(grad, x, scale, shift, mean, sum, product, relu, count, channels, int(threads));           \
-    }                                                                                                               \
-    extern "C" void gradient_##suffix(const T* grad, const T* x, const compute<T>::type* scale,                     \
-                                      const compute<T>::type* shift, const compute<T>::type* slope,                 \
-                                      const compute<T>::type* offset, T* out, int64_t relu, int64_t count,          \
-                                      int64_t channels, int64_t threads) {                                          \
-        gradient<T>(grad, x, scale, shift, slope, offset, out, relu, count, channels, int(threads));                \
+#define SYMBOLS(suffix, T)                                                                                             \
+    extern "C" void statistics_##suffix(const T* x, double* mean, double* variance, int64_t count, int64_t channels,   \
+                                        int64_t threads) {                                                             \
+        statistics<T>(x, mean, variance, count, channels, int(threads));                                               \
+    }                                                                                                                  \
+    extern "C" void transform_##suffix(const T* x, const Compute<T>* scale, const Compute<T>* shift, T* y,             \
+                                       int64_t relu, int64_t count, int64_t channels, int64_t threads) {               \
+        transform<T>(x, scale, shift, y, relu, count, channels, int(threads));                                         \
+    }                                                                                                                  \
+    extern "C" void gradient_sums_##suffix(const T* grad, const T* x, const Compute<T>* scale,                         \
+                                           const Compute<T>* shift, const Compute<T>* mean, double* sum,               \
+                                           double* product, int64_t relu, int64_t count, int64_t channels,             \
+                                           int64_t threads) {                                                          \
+        gradient_sums<T>(grad, x, scale, shift, mean, sum, product, relu, count, channels, int(threads));              \
+    }                                                                                                                  \
+    extern "C" void gradient_##suffix(const T* grad, const T* x, const Compute<T>* scale, const Compute<T>* shift,     \
+                                      const Compute<T>* slope, const Compute<T>* offset, T* out, int64_t relu,         \
+                                      int64_t count, int64_t channels, int64_t threads) {                              \
+        gradient<T>(grad, x, scale, shift, slope, offset, out, relu, count, channels, int(threads));                   \
     }
 SYMBOLS(f32, float)
 SYMBOLS(bf16, bf16)
