@@ -346,9 +346,9 @@ def test_a_setting_of_the_backbone_can_be_given_where_the_config_has_none(root):
 
 
 @pytest.mark.parametrize(('key', 'message'), [
-    ('model.decode_head.fusion', "fusion is 'none-such'; wanted one of 'auto'"),
+    ('model.decode_head.fusion', "fusion has no form 'none-such'.*'auto'"),
     ('model.backbone.impl', "impl is 'none-such'; wanted 'auto' or 'torch'"),
-    ('model.backbone.token_mixer.impl', "impl is 'none-such'; wanted one of 'auto'"),
+    ('model.backbone.token_mixer.impl', "no form 'none-such'.*'auto'"),
     ('model.backbone.arch', "has no arch 'none-such'")])
 def test_a_value_that_a_class_does_not_know_is_one_message(root, key, message):
     cfg = load_config(root / 'configs/upernet_inceptionnext_a_mini.py', {key: 'none-such'})
