@@ -16,8 +16,8 @@ def resize(x, size, align_corners):
 def source_positions(size_in, size_out, align_corners, dtype):
     """Lower neighbour (int64) and weight of the upper one (``dtype``) of each output position.
 
-    In torch's arithmetic: in the ``dtype`` of the map, the numbers that ``F.interpolate`` computes. Source:
-    area_pixel_compute_source_index and compute_source_index_and_lambda in ATen/native/UpSample.h.
+    In the arithmetic of ``F.interpolate`` for a map of ``dtype``. Source: area_pixel_compute_source_index and
+    compute_source_index_and_lambda in ATen/native/UpSample.h.
     """
     output = torch.arange(size_out, dtype=dtype)
     if align_corners:

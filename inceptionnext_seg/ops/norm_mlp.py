@@ -23,6 +23,7 @@ from . import _native as native
 from . import dispatch
 from .batch_norm_act import kernel, moments, move_statistics
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
+from .patch_conv import rows_of_filters
 from .registration import TENSORS, register
 
 # Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
@@ -40,8 +41,8 @@ def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
     y = y if norm is None else run_plain(norm, y)
     # Contiguous: torch multiplies what is not row by row of the image where the weight takes no gradient.
     y = y.permute(0, 2, 3, 1).contiguous()
-    y = activation(F.linear(y, fc1.weight.flatten(1), fc1.bias))
-    y = F.linear(y, fc2.weight.flatten(1), fc2.bias).permute(0, 3, 1, 2)
+    y = activation(F.linear(y, rows_of_filters(fc1.weight), fc1.bias))
+    y = F.linear(y, rows_of_filters(fc2.weight), fc2.bias).permute(0, 3, 1, 2)
     if gamma is None:
         return x + (y if factors is None else y * factors.to(y.dtype).reshape(-1, 1, 1, 1))
     # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.

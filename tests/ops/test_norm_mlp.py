@@ -176,11 +176,12 @@ def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen):
     assert_close({name: leaf.grad for name, leaf in leaves.items()}, {name: expected[name] for name in leaves}, 1e-10)
 
 
+@pytest.mark.parametrize('impl', ['native', 'torch'])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-def test_gradients_lie_as_their_parameters_do(layout):
+def test_gradients_lie_as_their_parameters_do(layout, impl):
     """Where they do not, DistributedDataParallel warns and copies them."""
     half = Half().double().to(memory_format=layout)
-    fused(half, *inputs()[:2]).sum().backward()
+    norm_mlp.norm_mlp(*inputs()[:2], half.norm, half.fc1, half.act, half.fc2, half.gamma, impl=impl).sum().backward()
     for parameter in half.parameters():
         assert parameter.grad.stride() == parameter.stride()
 

@@ -112,6 +112,28 @@ def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen, dtype):
             assert_close([leaf.grad], [expected[name]], 1e-6 if dtype == torch.float32 else 5e-3)
 
 
+@pytest.mark.parametrize('kernel', [1, 2])
+@pytest.mark.parametrize('autocast', [False, True], ids=['fp32', 'bf16'])
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+def test_the_gradient_of_the_weight_lies_as_the_weight_does(layout, autocast, kernel):
+    """Where it does not, DistributedDataParallel warns and copies it."""
+    conv, _ = inputs(kernel, (8, 6), torch.float32, layout)
+    x = draw(3, 6, 8, 6, dtype=torch.float32, layout=torch.channels_last)
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        patch_conv2d(x, conv, impl='product').float().sum().backward()
+    assert conv.weight.grad.stride() == conv.weight.stride()
+
+
+@pytest.mark.parametrize('impl', ['auto', 'product'])
+@pytest.mark.parametrize('shape', [(0, 6, 8, 4), (2, 6, 1, 1)])
+def test_a_map_without_patches_gives_one(shape, impl):
+    conv = nn.Conv2d(6, 10, 2, stride=2)
+    if shape[0]:    # the convolution itself refuses an image smaller than its kernel
+        with pytest.raises(RuntimeError):
+            conv(torch.zeros(shape))
+    assert patch_conv2d(torch.zeros(shape), conv, impl=impl).shape == (shape[0], 10, shape[2] // 2, shape[3] // 2)
+
+
 class OtherConv(nn.Conv2d):
     """A convolution that may do what it likes in its own forward."""
 
