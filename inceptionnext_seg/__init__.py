@@ -1,9 +1,6 @@
 """InceptionNeXt for semantic segmentation. Importing this package registers the backbones with every mm framework."""
 from . import _requirements as _requirements  # isort: skip  (first: an old torch is one clear message)
-<<<<<<< HEAD
 from ._version import __version__
-=======
->>>>>>> refs/heads/studies
 from .models.ablations import PartialInceptionDWConv2d
 from .models.fuse import fuse_for_inference
 from .models.metanext import ConvNeXt, InceptionDWConv2d, InceptionNeXt, MetaNeXt

@@ -10,7 +10,7 @@ def draw(*shape, seed=0, dtype=torch.float64, layout=torch.contiguous_format):
     Args:
         layout (torch.memory_format): Of tensors with four dimensions; others are contiguous.
     """
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
     return x.contiguous(memory_format=layout) if x.dim() == 4 else x
 
 

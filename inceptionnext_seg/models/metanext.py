@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import SettingError
-from ..ops import inception_dwconv, norm_mlp
+from ..ops import dispatch, inception_dwconv, norm_mlp
 from ..ops.batch_norm_act import batch_norm_act
 from ..ops.patch_conv import patch_conv2d
 from .checkpoint import load_pretrained, to_metanext_names
@@ -121,8 +121,7 @@ class InceptionDWConv2d(nn.Module):
         if not (band % 2 and square % 2):
             raise ValueError(f'square_kernel_size is {square} and band_kernel_size {band}; wanted odd ones, with which '
                              'the output has the size of the input')
-        if impl not in inception_dwconv.IMPLS:
-            raise ValueError(f'impl is {impl!r}; wanted one of {", ".join(map(repr, inception_dwconv.IMPLS))}')
+        dispatch.check_name('inception_dwconv2d', inception_dwconv.FORMS, impl)
         self.impl = impl
         self.split_sizes = (channels - 3 * branch, branch, branch, branch)
         self.dwconv_hw = nn.Conv2d(branch, branch, square, padding=square // 2, groups=branch)
@@ -131,8 +130,10 @@ class InceptionDWConv2d(nn.Module):
 
     def forward(self, x):
         hw, w, h = self.dwconv_hw, self.dwconv_w, self.dwconv_h
-        if x.shape[1] == sum(self.split_sizes) and inception_dwconv.has_kernel(self.impl, x, hw.weight.dtype):
-            return inception_dwconv.apply_kernel(x, hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias)
+        parameters = hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias
+        if x.shape[1] == sum(self.split_sizes) and dispatch.choose(
+                'inception_dwconv2d', inception_dwconv.FORMS, self.impl, x, *parameters) != 'torch':
+            return inception_dwconv.inception_dwconv2d_kernel(x, *parameters)
         identity, square, width, height = x.split(self.split_sizes, dim=1)
         return torch.cat((identity, self.dwconv_hw(square), self.dwconv_w(width), self.dwconv_h(height)), dim=1)
 
@@ -178,7 +179,8 @@ class MetaNeXtBlock(nn.Module):
         if self.impl == 'auto':
             norm = self.norm if isinstance(self.norm, nn.BatchNorm2d) else None
             y = self.norm(y) if norm is None else y
-            if norm_mlp.applies(x, y, norm, self.mlp.act, self.mlp.fc1.out_channels):
+            if dispatch.choose('norm_mlp', norm_mlp.FORMS, 'auto', x, y, norm, self.mlp.fc1, self.mlp.act,
+                               self.mlp.fc2, self.gamma) != 'torch':
                 factors = None
                 if self.training and isinstance(self.drop_path, DropPath):
                     ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=self.mlp.fc1.weight.dtype)

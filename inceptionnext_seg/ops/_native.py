@@ -2,7 +2,7 @@
 
 A kernel takes pointers and sizes and nothing of torch, so that it compiles in seconds, without torch's headers, and the
 library stays right whatever torch is installed. Where it cannot be compiled (no compiler, or one without the flags),
-:func:`load` returns None and says so in one log line; every caller then takes torch's own operators.
+:func:`why_not` has the reason and one log line says so; every caller then takes torch's own operators.
 
 Environment variables:
     INCEPTIONNEXT_SEG_NATIVE: 0 takes torch's operators even where a compiler is.
@@ -17,8 +17,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import typing
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.logging import print_log
@@ -27,9 +27,53 @@ SOURCES = Path(__file__).parent / 'csrc'
 # -march=native: the library is for the machine that compiles it, and the cache's key has its processor.
 # No -ffast-math: NaN and infinity must pass as torch's operators pass them.
 FLAGS = ('-std=c++17', '-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC')
-POINTER, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-# In the signature of an operator; torch < 2.7 does not know list[torch.Tensor].
-TENSORS = typing.List[torch.Tensor]  # noqa: UP006
+
+
+class POINTER:
+    """The type of an argument that points to the values of a tensor, or to nothing: a Tensor or None is given.
+
+    ctypes keeps what it is given until the call is over, so that a tensor lives as long as its memory is read.
+    """
+
+    @staticmethod
+    def from_param(tensor):
+        return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
+
+
+INT = ctypes.c_int64
+
+
+def each(names, suffixes, *argument_types):
+    """The same argument types for every name with every suffix."""
+    return {f'{name}_{suffix}': argument_types for name in names.split() for suffix in suffixes.split()}
+
+
+# Every C symbol that is called, by library (csrc/NAME.cpp), with its argument types. None returns anything; their
+# meaning is told where the symbol is defined.
+PROTOTYPES = {
+    'inception_dwconv': {
+        'inception_dwconv_forward': (INT, INT, *[POINTER] * 8, *[INT] * 9),
+        'inception_dwconv_backward': (INT, INT, *[POINTER] * 12, *[INT] * 9)},
+    'winograd': {
+        **each('input_tiles output_gradient', 'f32 bf16 f64', *[POINTER] * 2, *[INT] * 9),
+        **each('input_gradient', 'f32 f64', *[POINTER] * 2, *[INT] * 9),
+        **each('output_tiles', 'f32 bf16 f64', *[POINTER] * 3, *[INT] * 9),
+        **each('filters filter_gradient', 'f32 f64', *[POINTER] * 2, INT, INT)},
+    'upsampled_taps': {
+        **each('forward', 'f32 f64', *[POINTER] * 2, *[INT] * 5, *[POINTER] * 4, *[INT] * 2),
+        **each('backward', 'f32 bf16 f64', *[POINTER] * 2, *[INT] * 5, *[POINTER] * 6, INT)},
+    'batch_norm': {
+        **each('statistics', 'f32 bf16 f64', *[POINTER] * 3, *[INT] * 3),
+        **each('transform', 'f32 bf16 f64', *[POINTER] * 4, *[INT] * 4),
+        **each('gradient_sums gradient', 'f32 bf16 f64', *[POINTER] * 7, *[INT] * 4)},
+    'mlp': {
+        **each('gelu', 'f32 bf16 f64', *[POINTER] * 3, *[INT] * 3),
+        **each('gelu_gradient', 'f32 bf16 f64', *[POINTER] * 4, *[INT] * 3),
+        **each('residual', 'f32_f32 bf16_f32 bf16_bf16 f64_f64', *[POINTER] * 5, *[INT] * 3)},
+    'upsampled_loss': {
+        **each('upsampled_loss', 'float double', *[POINTER] * 2, *[INT] * 6, *[POINTER] * 7, *[INT] * 2,
+               *[POINTER] * 2),
+        **each('upsampled_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, POINTER)}}
 
 
 def cache_folder():
@@ -89,16 +133,27 @@ def compile_library(name):
     return library
 
 
+class Library(NamedTuple):
+    """The C++ functions of a library by symbol, or the reason why there are none."""
+    functions: dict
+    reason: str | None
+
+
 @functools.cache
 def load(name):
-    """The library of ``csrc/NAME.cpp`` as a ``ctypes.CDLL``, or None where torch's operators must do."""
+    """The :class:`Library` of ``csrc/NAME.cpp``, compiled unless the cache has it, with all functions bound."""
     if os.environ.get('INCEPTIONNEXT_SEG_NATIVE') == '0':
-        return None
+        return Library({}, 'INCEPTIONNEXT_SEG_NATIVE is 0')
     try:
-        return ctypes.CDLL(str(compile_library(name)))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        library, functions = ctypes.CDLL(str(compile_library(name))), {}
+        for symbol, argument_types in PROTOTYPES[name].items():
+            functions[symbol] = getattr(library, symbol)
+            functions[symbol].argtypes, functions[symbol].restype = argument_types, None
+        return Library(functions, None)
+    # AttributeError: a symbol is missing; its message names library and symbol.
+    except (AttributeError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         report(str(error))
-        return None
+        return Library({}, str(error))
 
 
 @functools.cache
@@ -108,37 +163,23 @@ def report(reason):
 
 
 @torch.compiler.assume_constant_result
-def available(name):
-    """Whether :func:`load` has the library."""
-    return load(name) is not None
+def why_not(*names):
+    """Why the first of these libraries that cannot be had cannot be had, or None."""
+    for name in names:
+        reason = load(name).reason
+        if reason is not None:
+            return f'the C++ kernels of {name}.cpp cannot be had ({reason})'
+    return None
 
 
-def function(name, symbol, *argument_types):
-    """``symbol`` of library ``name`` with its argument types, or None. It returns nothing and releases the GIL.
-
-    Tensors may be given for pointers: unlike their ``data_ptr()``, they live until the call is over.
-    """
-    library = load(name)
-    if library is None:
-        return None
-    symbol = getattr(library, symbol)
-    symbol.argtypes, symbol.restype = argument_types, None
-
-    def call(*arguments):
-        symbol(*[a.data_ptr() if isinstance(a, torch.Tensor) else a for a in arguments])
-
-    return call
+def function(name, symbol):
+    """``symbol`` of library ``name``, where :func:`why_not` has no reason against it. It releases the GIL."""
+    return load(name).functions[symbol]
 
 
 def threads():
     """Threads a kernel may use: as many as torch's own operators."""
     return torch.get_num_threads()
-
-
-def runs_elsewhere():
-    """Whether the model is being exported or traced: then it needs operators that other machines have."""
-    # torch < 2.7 does not tell.
-    return torch.jit.is_tracing() or getattr(torch.compiler, 'is_exporting', lambda: False)()
 
 
 @torch.compiler.assume_constant_result

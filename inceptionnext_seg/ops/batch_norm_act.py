@@ -1,124 +1,33 @@
 """Batch normalization with its ReLU in as few passes over memory as there can be, on a CPU.
 
-Training reads a map twice (moments; then scale, shift and ReLU at once), its backward reads map and gradient twice,
-and the ReLU's mask is never stored: ``y > 0`` follows from the map and the two numbers of its channel. Everything else
-(other devices, evaluation, SyncBatchNorm, other activations) is torch's own operators.
+``y = relu(a ⊙ x + c)`` with ``a = γ / σ`` and ``c = β − a μ``. Training reads a map twice (moments; then scale, shift
+and ReLU at once), its backward reads map and gradient twice, and the ReLU's mask is never stored: ``y > 0`` follows
+from the map and the two numbers of its channel. Everything else (other devices, evaluation, SyncBatchNorm, other
+activations) is torch's own operators.
 """
 import torch
 import torch.nn as nn
 
+from .._fast import plain_type, run_plain
 from . import _native as native
-from . import winograd
+from . import dispatch
+from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
+from .registration import TENSORS, register
 
-STATISTICS = (*(native.POINTER, ) * 3, *(native.INT, ) * 3)
-TRANSFORM = (*(native.POINTER, ) * 4, *(native.INT, ) * 4)
-GRADIENT_SUMS = (*(native.POINTER, ) * 7, *(native.INT, ) * 4)
-GRADIENT = (*(native.POINTER, ) * 7, *(native.INT, ) * 4)
-
-
-def kernel(name, dtype, argument_types):
-    return native.function('batch_norm', f'{name}_{winograd.SUFFIXES[dtype]}', *argument_types)
+# Reference
 
 
-@torch.library.custom_op('inceptionnext_seg::moments', mutates_args=(), device_types='cpu')
-def moments(x: torch.Tensor) -> native.TENSORS:
-    """Mean and biased variance, float64 (C, ), of a map (B, C, H, W) in channels_last. They have no gradients."""
-    mean, variance = (torch.empty(x.shape[1], dtype=torch.float64) for _ in range(2))
-    kernel('statistics', x.dtype, STATISTICS)(
-        x, mean, variance, x.numel() // x.shape[1], x.shape[1], native.threads())
-    return [mean, variance]
+def batch_norm_act_torch(x, norm, activation):
+    x = x if norm is None else run_plain(norm, x)
+    return x if activation is None else activation(x)
 
 
-@moments.register_fake
-def _(x):
-    return [x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2)]
+# In C++
 
 
-@torch.library.custom_op('inceptionnext_seg::batch_norm_act', mutates_args=(), device_types='cpu')
-def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float,
-            relu: bool) -> native.TENSORS:
-    """The normalized map, and float64 mean and biased variance (C, ) of ``x``."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    mean, variance = moments(x)
-    scale, shift = affine(weight, bias, mean, variance, eps, winograd.compute_dtype(x.dtype))
-    y = torch.empty_like(x)
-    kernel('transform', x.dtype, TRANSFORM)(
-        x, scale, shift, y, relu, x.numel() // x.shape[1], x.shape[1], native.threads())
-    return [y, mean, variance]
-
-
-def affine(weight, bias, mean, variance, eps, dtype):
-    """Scale and shift that the normalization is, of the compute type."""
-    scale = weight.double() / (variance + eps).sqrt()
-    return scale.to(dtype), (bias.double() - mean * scale).to(dtype)
-
-
-@forward.register_fake
-def _(x, weight, bias, eps, relu):
-    statistics = x.new_empty(x.shape[1], dtype=torch.float64)
-    return [torch.empty_like(x).to(memory_format=torch.channels_last), statistics, torch.empty_like(statistics)]
-
-
-@torch.library.custom_op('inceptionnext_seg::batch_norm_act_backward', mutates_args=(), device_types='cpu')
-def backward(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
-             variance: torch.Tensor, eps: float, relu: bool) -> native.TENSORS:
-    """Gradients to the map, the weight and the bias."""
-    grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
-    count, channels, dtype = x.numel() // x.shape[1], x.shape[1], winograd.compute_dtype(x.dtype)
-    scale, shift = affine(weight, bias, mean, variance, eps, dtype)
-    total, product = torch.empty(2, channels, dtype=torch.float64).unbind()
-    kernel('gradient_sums', x.dtype, GRADIENT_SUMS)(
-        grad, x, scale, shift, mean.to(dtype), total, product, relu, count, channels, native.threads())
-    inverse = 1 / (variance + eps).sqrt()
-    slope = -weight.double() * inverse.pow(3) * product / count
-    offset = -weight.double() * inverse * total / count - slope * mean
-    grad_x = torch.empty_like(x)
-    kernel('gradient', x.dtype, GRADIENT)(
-        grad, x, scale, shift, slope.to(dtype), offset.to(dtype), grad_x, relu, count, channels,
-        native.threads())
-    return [grad_x, (product * inverse).to(weight.dtype), total.to(bias.dtype)]
-
-
-@backward.register_fake
-def _(grad, x, weight, bias, mean, variance, eps, relu):
-    return [torch.empty_like(x).to(memory_format=torch.channels_last), torch.empty_like(weight),
-            torch.empty_like(bias)]
-
-
-def setup_context(ctx, inputs, output):
-    ctx.set_materialize_grads(False)    # only the first output has a gradient
-    x, weight, bias, ctx.eps, ctx.relu = inputs
-    _, mean, variance = output
-    ctx.save_for_backward(x, weight, bias, mean, variance)
-
-
-def autograd_backward(ctx, grads):
-    if grads[0] is None:
-        return (None, ) * 5
-    return (*backward(grads[0], *ctx.saved_tensors, ctx.eps, ctx.relu), None, None)
-
-
-forward.register_autograd(autograd_backward, setup_context=setup_context)
-
-
-def applies(norm, x):
-    """Whether the kernels take this norm and map: a training ``BatchNorm2d`` on a CPU."""
-    return (type(norm) is nn.BatchNorm2d and norm.training and norm.affine and x.device.type == 'cpu'
-            and x.numel() > x.shape[1] and winograd.SUFFIXES.get(x.dtype) is not None
-            and not native.runs_elsewhere() and native.available('batch_norm'))
-
-
-def batch_norm_act(norm, activation, x):
-    """``activation(norm(x))`` for maps (B, C, H, W), the running statistics moved as ``norm`` moves them.
-
-    Args:
-        norm (nn.Module | None), activation (nn.Module | None): None leaves it out.
-    """
-    relu = type(activation) is nn.ReLU
-    if norm is None or not applies(norm, x):
-        x = x if norm is None else norm(x)
-        return x if activation is None else activation(x)
-    x, mean, variance = forward(x, norm.weight, norm.bias, norm.eps, relu)
+def batch_norm_act_native(x, norm, activation):
+    relu = plain_type(activation) is nn.ReLU
+    x, mean, variance = batch_norm_act_operator(x, norm.weight, norm.bias, norm.eps, relu)
     move_statistics(norm, mean, variance, x.numel() // x.shape[1])
     return x if relu or activation is None else activation(x)
 
@@ -132,3 +41,127 @@ def move_statistics(norm, mean, variance, count):
     momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)
+
+
+def kernel(name, dtype):
+    return native.function('batch_norm', f'{name}_{SUFFIXES[dtype]}')
+
+
+def moments_cpu(x: torch.Tensor) -> TENSORS:
+    """Mean and biased variance, float64 (C, ), of a map (B, C, H, W) in channels_last. They have no gradients."""
+    mean, variance = (torch.empty(x.shape[1], dtype=torch.float64) for _ in range(2))
+    kernel('statistics', x.dtype)(x, mean, variance, x.numel() // x.shape[1], x.shape[1], native.threads())
+    return [mean, variance]
+
+
+def moments_fake(x):
+    return [x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2)]
+
+
+moments = register('moments', moments_cpu, fake=moments_fake)
+
+
+def batch_norm_act_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool) -> TENSORS:
+    """The normalized map, and float64 mean and biased variance (C, ) of ``x``."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    mean, variance = moments(x)
+    scale, shift = affine(weight, bias, mean, variance, eps, compute_dtype(x.dtype))
+    y = torch.empty_like(x)
+    kernel('transform', x.dtype)(
+        x, scale, shift, y, relu, x.numel() // x.shape[1], x.shape[1], native.threads())
+    return [y, mean, variance]
+
+
+def batch_norm_act_fake(x, weight, bias, eps, relu):
+    statistics = x.new_empty(x.shape[1], dtype=torch.float64)
+    return [torch.empty_like(x).to(memory_format=torch.channels_last), statistics, torch.empty_like(statistics)]
+
+
+def affine(weight, bias, mean, variance, eps, dtype):
+    """Scale and shift that the normalization is, of the compute type."""
+    scale = weight.double() / (variance + eps).sqrt()
+    return scale.to(dtype), (bias.double() - mean * scale).to(dtype)
+
+
+# Gradient
+
+
+def batch_norm_act_backward_cpu(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor,
+                                mean: torch.Tensor, variance: torch.Tensor, eps: float, relu: bool) -> TENSORS:
+    """Gradients to the map, the weight and the bias."""
+    grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
+    count, channels, dtype = x.numel() // x.shape[1], x.shape[1], compute_dtype(x.dtype)
+    scale, shift = affine(weight, bias, mean, variance, eps, dtype)
+    total, product = torch.empty(2, channels, dtype=torch.float64).unbind()
+    kernel('gradient_sums', x.dtype)(
+        grad, x, scale, shift, mean.to(dtype), total, product, relu, count, channels, native.threads())
+    inverse = 1 / (variance + eps).sqrt()
+    slope = -weight.double() * inverse.pow(3) * product / count
+    offset = -weight.double() * inverse * total / count - slope * mean
+    grad_x = torch.empty_like(x)
+    kernel('gradient', x.dtype)(
+        grad, x, scale, shift, slope.to(dtype), offset.to(dtype), grad_x, relu, count, channels,
+        native.threads())
+    return [grad_x, (product * inverse).to(weight.dtype), total.to(bias.dtype)]
+
+
+def batch_norm_act_backward_fake(grad, x, weight, bias, mean, variance, eps, relu):
+    return [torch.empty_like(x).to(memory_format=torch.channels_last), torch.empty_like(weight),
+            torch.empty_like(bias)]
+
+
+def save_for_gradient(ctx, inputs, output):
+    ctx.set_materialize_grads(False)    # only the first output has a gradient
+    x, weight, bias, ctx.eps, ctx.relu = inputs
+    _, mean, variance = output
+    ctx.save_for_backward(x, weight, bias, mean, variance)
+
+
+def batch_norm_act_gradient(ctx, grads):
+    if grads[0] is None:
+        return (None, ) * 5
+    return (*batch_norm_act_backward_operator(grads[0], *ctx.saved_tensors, ctx.eps, ctx.relu), None, None)
+
+
+batch_norm_act_backward_operator = register(
+    'batch_norm_act_backward', batch_norm_act_backward_cpu, fake=batch_norm_act_backward_fake)
+batch_norm_act_operator = register(
+    'batch_norm_act', batch_norm_act_cpu, fake=batch_norm_act_fake, backward=batch_norm_act_gradient,
+    setup_context=save_for_gradient)
+
+
+# What the kernels cannot take
+
+
+def why_not_native(x, norm, activation):
+    if norm is None:
+        return 'there is no norm'
+    if plain_type(norm) is not nn.BatchNorm2d:
+        return f'the norm is a {plain_type(norm).__name__}, and the kernels are of BatchNorm2d'
+    if not (norm.training and norm.affine):
+        return 'the norm is in evaluation or has no scale and shift, and the kernels are of training with both'
+    if x.numel() <= x.shape[1]:
+        return f'the map {tuple(x.shape)} has no two values a channel'
+    return why_no_kernel_dtype(x) or native.why_not('batch_norm')
+
+
+FORMS = dict(
+    native=dispatch.Form(batch_norm_act_native, why_not_native),
+    torch=dispatch.Form(batch_norm_act_torch))
+
+
+# The operator
+
+
+def batch_norm_act(norm, activation, x, impl='auto'):
+    """``activation(norm(x))`` for maps (B, C, H, W), the running statistics moved as ``norm`` moves them.
+
+    Args:
+        norm (nn.Module | None), activation (nn.Module | None): None leaves it out.
+        impl (str): 'native' is the C++ kernels, for a ``BatchNorm2d`` in training on a CPU; 'torch' the modules one
+            after another; 'auto' the first where it can. See :mod:`.dispatch`.
+
+    Raises:
+        FormError: ``impl`` is no form, or one that cannot take this norm or input.
+    """
+    return dispatch.run('batch_norm_act', FORMS, impl, x, norm, activation)

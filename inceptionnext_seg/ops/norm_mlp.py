@@ -16,45 +16,111 @@ import itertools
 
 import torch
 import torch.nn as nn
-from torch.utils.flop_counter import register_flop_formula
+import torch.nn.functional as F
 
+from .._fast import plain_type, run_plain
 from . import _native as native
-from . import winograd
-from .batch_norm_act import GRADIENT, GRADIENT_SUMS, kernel, moments, move_statistics
+from . import dispatch
+from .batch_norm_act import kernel, moments, move_statistics
+from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
+from .patch_conv import rows_of_filters
+from .registration import TENSORS, register
 
 # Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
 # so that reading the weights is little beside it.
 BLOCK_BYTES, LEAST_ROWS = 1 << 20, 512
 # Hidden values of the whole map below which torch's own operators, one after another, have less to do around the work.
 LEAST_HIDDEN = 1 << 19
-GELU = (*(native.POINTER, ) * 3, *(native.INT, ) * 3)
-GELU_GRADIENT = (*(native.POINTER, ) * 4, *(native.INT, ) * 3)
-RESIDUAL = (*(native.POINTER, ) * 5, *(native.INT, ) * 3)
 
 
-def rows(x):
-    """(B · H · W, C) of a channels_last map."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
+# Reference
 
 
-def blocks(factors, pixels, hidden):
-    """(factor, begin, end) of the rows that stochastic depth keeps, neighbouring images of one factor together."""
-    size = max(LEAST_ROWS, BLOCK_BYTES // (4 * hidden))
-    end = 0
-    for factor, images in itertools.groupby(factors):
-        begin, end = end, end + pixels * len(list(images))
-        if factor:
-            yield from ((factor, at, min(at + size, end)) for at in range(begin, end, size))
+def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
+    """The convolutions are matrix products over the pixels, which need no layout change in channels_last."""
+    y = y if norm is None else run_plain(norm, y)
+    # Contiguous: torch multiplies what is not row by row of the image where the weight takes no gradient.
+    y = y.permute(0, 2, 3, 1).contiguous()
+    y = activation(F.linear(y, rows_of_filters(fc1.weight), fc1.bias))
+    y = F.linear(y, rows_of_filters(fc2.weight), fc2.bias).permute(0, 3, 1, 2)
+    if gamma is None:
+        return x + (y if factors is None else y * factors.to(y.dtype).reshape(-1, 1, 1, 1))
+    # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
+    scale = gamma.reshape(1, -1, 1, 1)
+    return torch.addcmul(x, scale if factors is None else scale * factors.reshape(-1, 1, 1, 1), y)
 
 
-def dropped(factors, x):
-    """The images of ``x`` that stochastic depth drops."""
-    return [x[image] for image, factor in enumerate(factors) if not factor]
+# In C++
 
 
-def mlp_kernel(name, dtypes, argument_types):
-    suffix = '_'.join(winograd.SUFFIXES[dtype] for dtype in dtypes)
-    return native.function('mlp', f'{name}_{suffix}', *argument_types)
+def norm_mlp_native(x, y, norm, fc1, activation, fc2, gamma, factors):
+    mean = variance = weight = bias = None
+    batch_moments, eps = False, 0.
+    y = y.contiguous(memory_format=torch.channels_last)
+    if norm is not None:
+        weight, bias, eps, batch_moments = norm.weight, norm.bias, norm.eps, norm.training
+        mean, variance = norm.running_mean, norm.running_var
+        if batch_moments:
+            mean, variance = moments(y.detach())
+            move_statistics(norm, mean, variance, y.numel() // y.shape[1])
+        else:
+            mean, variance = mean.clone(), variance.clone()     # the backward needs these, whatever they become
+    keep = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
+    with torch.autocast('cpu', enabled=False):  # its products are of the dtype it chooses
+        return norm_mlp_operator(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
+                                 fc2.weight, fc2.bias, gamma, keep)[0]
+
+
+def mlp_kernel(name, *dtypes):
+    return native.function('mlp', '_'.join([name, *(SUFFIXES[dtype] for dtype in dtypes)]))
+
+
+def norm_mlp_cpu(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None, norm_weight: torch.Tensor | None,
+                 norm_bias: torch.Tensor | None, mean: torch.Tensor | None, variance: torch.Tensor | None, eps: float,
+                 batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
+                 gamma: torch.Tensor | None, keep: bool) -> TENSORS:
+    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``."""
+    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
+    dtype = compute_dtype(y.dtype)
+    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
+    batch, pixels, hidden = x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]
+    out = torch.empty(x.shape, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
+    kept = torch.empty(batch * pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
+    factors = [1.] * batch if factors is None else factors.tolist()
+    for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
+        target.copy_(source)
+    gelu = mlp_kernel('gelu', y.dtype if keep else dtype)
+    add = mlp_kernel('residual', x.dtype, out.dtype)
+    x, y, out_rows = rows(x), rows(y), rows(out)
+    scale = last = None
+    for factor, begin, end in blocks(factors, pixels, hidden):
+        scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
+        z, a = own.normalize(y[begin:end]), torch.empty(end - begin, hidden, dtype=dtype)
+        h = kept[begin:end] if keep and kept.dtype == dtype else None
+        h = torch.mm(z, own.fc1.t(), out=h)
+        if keep and kept.dtype != dtype:
+            h = kept[begin:end].copy_(h)
+        gelu(h, own.bias1, a, end - begin, hidden, native.threads())
+        o = torch.mm(a, own.fc2.t())
+        add(x[begin:end], o, own.bias2, scale, out_rows[begin:end], *o.shape, native.threads())
+    return [out, kept]
+
+
+def norm_mlp_fake(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2,
+                  gamma, keep):
+    out = torch.empty_like(x, dtype=out_dtype(x, gamma)).to(memory_format=torch.channels_last)
+    return [out, y.new_empty((x.shape[0] * x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
+
+
+def norm_mlp_flops(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args, **kwargs):
+    """Of all images: which of them stochastic depth drops is not known from shapes."""
+    batch, channels, height, width = x
+    return 4 * batch * height * width * channels * fc1[0]
+
+
+def out_dtype(x, gamma):
+    return x.dtype if gamma is None else torch.promote_types(x.dtype, gamma.dtype)
 
 
 class Parameters:
@@ -77,57 +143,37 @@ class Parameters:
         return y if self.scale is None else torch.addcmul(self.shift, y, self.scale)
 
 
-@torch.library.custom_op('inceptionnext_seg::norm_mlp', mutates_args=(), device_types='cpu')
-def forward(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None, norm_weight: torch.Tensor | None,
-            norm_bias: torch.Tensor | None, mean: torch.Tensor | None, variance: torch.Tensor | None, eps: float,
-            batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
-            gamma: torch.Tensor | None, keep: bool) -> native.TENSORS:
-    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``."""
-    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
-    dtype = winograd.compute_dtype(y.dtype)
-    own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
-    batch, pixels, hidden = x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]
-    out = torch.empty(x.shape, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
-    kept = torch.empty(batch * pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
-    factors = [1.] * batch if factors is None else factors.tolist()
-    for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
-        target.copy_(source)
-    gelu = mlp_kernel('gelu', [y.dtype if keep else dtype], GELU)
-    add = mlp_kernel('residual', [x.dtype, out.dtype], RESIDUAL)
-    x, y, out_rows = rows(x), rows(y), rows(out)
-    scale = last = None
-    for factor, begin, end in blocks(factors, pixels, hidden):
-        scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
-        z, a = own.normalize(y[begin:end]), torch.empty(end - begin, hidden, dtype=dtype)
-        h = kept[begin:end] if keep and kept.dtype == dtype else None
-        h = torch.mm(z, own.fc1.t(), out=h)
-        if keep and kept.dtype != dtype:
-            h = kept[begin:end].copy_(h)
-        gelu(h, own.bias1, a, end - begin, hidden, native.threads())
-        o = torch.mm(a, own.fc2.t())
-        add(x[begin:end], o, own.bias2, scale, out_rows[begin:end], *o.shape, native.threads())
-    return [out, kept]
+def rows(x):
+    """(B · H · W, C) of a channels_last map."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def out_dtype(x, gamma):
-    return x.dtype if gamma is None else torch.promote_types(x.dtype, gamma.dtype)
+def blocks(factors, pixels, hidden):
+    """(factor, begin, end) of the rows that stochastic depth keeps, neighbouring images of one factor together."""
+    size = max(LEAST_ROWS, BLOCK_BYTES // (4 * hidden))
+    end = 0
+    for factor, images in itertools.groupby(factors):
+        begin, end = end, end + pixels * len(list(images))
+        if factor:
+            yield from ((factor, at, min(at + size, end)) for at in range(begin, end, size))
 
 
-@forward.register_fake
-def _(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2, gamma,
-      keep):
-    out = torch.empty_like(x, dtype=out_dtype(x, gamma)).to(memory_format=torch.channels_last)
-    return [out, y.new_empty((x.shape[0] * x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
+def dropped(factors, x):
+    """The images of ``x`` that stochastic depth drops."""
+    return [x[image] for image, factor in enumerate(factors) if not factor]
 
 
-@torch.library.custom_op('inceptionnext_seg::norm_mlp_backward', mutates_args=(), device_types='cpu')
-def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: torch.Tensor | None,
-             norm_weight: torch.Tensor | None, norm_bias: torch.Tensor | None, mean: torch.Tensor | None,
-             variance: torch.Tensor | None, eps: float, batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor,
-             fc2: torch.Tensor, bias2: torch.Tensor, gamma: torch.Tensor | None) -> native.TENSORS:
+# Gradient
+
+
+def norm_mlp_backward_cpu(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: torch.Tensor | None,
+                          norm_weight: torch.Tensor | None, norm_bias: torch.Tensor | None, mean: torch.Tensor | None,
+                          variance: torch.Tensor | None, eps: float, batch_moments: bool, fc1: torch.Tensor,
+                          bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
+                          gamma: torch.Tensor | None) -> TENSORS:
     """Gradients to y, norm weight and bias, fc1, its bias, fc2, its bias, gamma; empty where there is no such input."""
     grad, y = (t.contiguous(memory_format=torch.channels_last) for t in (grad, y))
-    dtype = winograd.compute_dtype(y.dtype)
+    dtype = compute_dtype(y.dtype)
     own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
     batch, pixels, hidden = y.shape[0], y.shape[2] * y.shape[3], fc1.shape[0]
     grad_y = torch.empty_like(y)
@@ -135,7 +181,7 @@ def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: t
     for target in dropped(factors, grad_y):
         target.zero_()
     sums = Sums(own)
-    gelu_gradient = mlp_kernel('gelu_gradient', [kept.dtype], GELU_GRADIENT)
+    gelu_gradient = mlp_kernel('gelu_gradient', kept.dtype)
     grad_rows, y_rows, grad_y_rows = rows(grad), rows(y), rows(grad_y)
     for factor, begin, end in blocks(factors, pixels, hidden):
         g, y_block = grad_rows[begin:end].to(dtype), y_rows[begin:end].to(dtype)
@@ -164,6 +210,18 @@ def backward(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tensor, factors: t
             (fc2, sums.fc2), (bias2, sums.bias2), (gamma, grad_gamma)))]
 
 
+def norm_mlp_backward_fake(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1,
+                           bias1, fc2, bias2, gamma):
+    return [torch.empty_like(y).to(memory_format=torch.channels_last), *(
+        y.new_empty(0) if parameter is None else torch.empty_like(parameter)
+        for parameter in (norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))]
+
+
+def norm_mlp_backward_flops(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1,
+                            *args, **kwargs):
+    return 2 * norm_mlp_flops(grad, y, None, None, None, None, None, None, None, fc1)
+
+
 def laid_out_as(parameter, gradient):
     """Of the parameter's shape and strides; those of 1×1 are arbitrary, but DistributedDataParallel compares them."""
     gradient = gradient.reshape(parameter.shape)
@@ -184,7 +242,7 @@ def norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments):
     """From the gradient to the norm's output that to its input, in place, and to its weight and bias, in two passes."""
     count, channels, dtype = y.numel() // y.shape[1], y.shape[1], own.scale.dtype
     total, product = (torch.empty(channels, dtype=torch.float64) for _ in range(2))
-    kernel('gradient_sums', y.dtype, GRADIENT_SUMS)(
+    kernel('gradient_sums', y.dtype)(
         grad_y, y, own.scale, own.shift, mean.to(dtype), total, product, 0, count, channels, native.threads())
     product *= own.inverse
     slope = offset = torch.zeros_like(own.inverse)
@@ -192,21 +250,13 @@ def norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments):
         scale = own.inverse if norm_weight is None else norm_weight.double() * own.inverse
         slope = -scale * own.inverse * product / count
         offset = -scale * total / count - slope * mean
-    kernel('gradient', y.dtype, GRADIENT)(
+    kernel('gradient', y.dtype)(
         grad_y, y, own.scale, own.shift, slope.to(dtype), offset.to(dtype), grad_y, 0, count, channels,
         native.threads())
     return product, total
 
 
-@backward.register_fake
-def _(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2,
-      gamma):
-    return [torch.empty_like(y).to(memory_format=torch.channels_last), *(
-        y.new_empty(0) if parameter is None else torch.empty_like(parameter)
-        for parameter in (norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))]
-
-
-def setup_context(ctx, inputs, output):
+def save_for_gradient(ctx, inputs, output):
     ctx.set_materialize_grads(False)    # only the first output has a gradient
     (_, y, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, fc1, bias1, fc2, bias2, gamma,
      _) = inputs
@@ -214,72 +264,84 @@ def setup_context(ctx, inputs, output):
     ctx.save_for_backward(y, output[1], factors, norm_weight, norm_bias, mean, variance, fc1, bias1, fc2, bias2, gamma)
 
 
-def autograd_backward(ctx, grads):
+def norm_mlp_gradient(ctx, grads):
     grad = grads[0]
     if grad is None:
         return (None, ) * 15
     y, kept, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
-    grad_y, *found = backward(
+    grad_y, *found = norm_mlp_backward_operator(
         grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp)
     parameters = (norm_weight, norm_bias, *mlp)
     found = [None if parameter is None else gradient for parameter, gradient in zip(parameters, found, strict=True)]
     return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
 
 
-forward.register_autograd(autograd_backward, setup_context=setup_context)
+norm_mlp_backward_operator = register(
+    'norm_mlp_backward', norm_mlp_backward_cpu, fake=norm_mlp_backward_fake, flops=norm_mlp_backward_flops)
+norm_mlp_operator = register(
+    'norm_mlp', norm_mlp_cpu, fake=norm_mlp_fake, backward=norm_mlp_gradient, setup_context=save_for_gradient,
+    flops=norm_mlp_flops)
 
 
-@register_flop_formula(torch.ops.inceptionnext_seg.norm_mlp)
-def forward_flops(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args, **kwargs):
-    """Of all images: which of them stochastic depth drops is not known from shapes."""
-    batch, channels, height, width = x
-    return 4 * batch * height * width * channels * fc1[0]
+# What the kernels cannot take, and are worth
 
 
-@register_flop_formula(torch.ops.inceptionnext_seg.norm_mlp_backward)
-def backward_flops(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args,
-                   **kwargs):
-    return 2 * forward_flops(grad, y, None, None, None, None, None, None, None, fc1)
+def why_not_native(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    if norm is not None and not is_foldable(norm):
+        return f'the norm is a {plain_type(norm).__name__} that is no scale and shift of each channel'
+    if plain_type(activation) is not nn.GELU or activation.approximate != 'none':
+        return f'the activation is {activation}, and the kernels have the exact GELU'
+    if fc1.bias is None or fc2.bias is None:
+        return 'fc1 or fc2 has no bias'
+    reason = why_no_kernel_dtype(y) or why_no_kernel_dtype(x)
+    if reason is not None:
+        return reason
+    if len({t.dtype == torch.float64 for t in (x, y, gamma) if t is not None}) > 1:
+        return 'of x, y and gamma some are float64 and some are not'
+    if x.numel() <= x.shape[1]:
+        return f'the map {tuple(x.shape)} has no two values a channel'
+    return native.why_not('batch_norm', 'mlp')
 
 
-def applies(x, y, norm, activation, hidden):
-    """Whether the operator can do what these modules do to these maps, and the maps are large enough to be worth it."""
-    batch_norm = type(norm) is nn.BatchNorm2d and (norm.training or norm.track_running_stats)
-    return (x.device.type == 'cpu' and (batch_norm or norm is None) and type(activation) is nn.GELU
-            and y.dtype in winograd.SUFFIXES and x.dtype in winograd.SUFFIXES
-            and (x.dtype == torch.float64) == (y.dtype == torch.float64)
-            and activation.approximate == 'none'
-            and not (y.dtype == torch.bfloat16 and native.has_fast_bf16())
-            and x.numel() > x.shape[1] and x.numel() // x.shape[1] * hidden >= LEAST_HIDDEN
-            and not native.runs_elsewhere() and native.available('batch_norm') and native.available('mlp'))
+def is_foldable(norm):
+    """Whether a norm is a scale and a shift of each channel, from the batch or from running statistics."""
+    return plain_type(norm) is nn.BatchNorm2d and (norm.training or norm.track_running_stats)
 
 
-def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
-    """``x + factors · gamma · fc2(activation(fc1(norm(y))))`` where :func:`applies` says so.
+def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    if y.dtype == torch.bfloat16 and native.has_fast_bf16():
+        return False
+    return x.numel() // x.shape[1] * fc1.weight.shape[0] >= LEAST_HIDDEN
+
+
+FORMS = dict(
+    native=dispatch.Form(norm_mlp_native, why_not_native, native_is_worth),
+    torch=dispatch.Form(norm_mlp_torch))
+
+
+# The operator
+
+
+def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='auto'):
+    """``x + factors · gamma · fc2(activation(fc1(norm(y))))``.
 
     Args:
         x (Tensor), y (Tensor): (B, C, H, W), the block's input and its token mixer's output.
-        norm (nn.BatchNorm2d | None): Its running statistics move as in its own forward.
-        fc1 (nn.Conv2d), fc2 (nn.Conv2d): 1×1 convolutions with biases.
+        norm (nn.Module | None): Of a ``BatchNorm2d`` the running statistics move as in its own forward; any other norm
+            is called first.
+        fc1 (nn.Conv2d), fc2 (nn.Conv2d): 1×1 convolutions, of which weight and bias are taken.
+        activation (nn.Module): Elementwise.
         gamma (Tensor | None): (C, ), layer scale.
         factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
+        impl (str): 'native' is blocks of pixels and C++ between the products, on a CPU, for the exact GELU; 'torch' one
+            operator after another; 'auto' the first where it can and the map is large. See :mod:`.dispatch`.
 
     Returns:
-        Tensor: (B, C, H, W), channels_last.
+        Tensor: (B, C, H, W), channels_last where it is 'native'.
+
+    Raises:
+        FormError: ``impl`` is no form, or one that cannot take this input.
     """
-    mean = variance = weight = bias = None
-    batch_moments, eps = False, 0.
-    y = y.contiguous(memory_format=torch.channels_last)
-    if norm is not None:
-        weight, bias, eps, batch_moments = norm.weight, norm.bias, norm.eps, norm.training
-        mean, variance = norm.running_mean, norm.running_var
-        if batch_moments:
-            mean, variance = moments(y.detach())
-            move_statistics(norm, mean, variance, y.numel() // y.shape[1])
-        else:
-            mean, variance = mean.clone(), variance.clone()     # the backward needs these, whatever they become
-    keep = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
-    with torch.autocast('cpu', enabled=False):  # its products are of the dtype it chooses
-        return forward(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
-                       fc2.weight, fc2.bias, gamma, keep)[0]
+    if norm is not None and not is_foldable(norm):
+        y, norm = norm(y), None
+    return dispatch.run('norm_mlp', FORMS, impl, x, y, norm, fc1, activation, fc2, gamma, factors)

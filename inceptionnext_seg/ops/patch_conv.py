@@ -1,12 +1,60 @@
 """1×1 convolutions and convolutions of patches as one matrix product over NHWC memory, on a CPU.
 
-Where the CPU has no bfloat16 tiles, products of bfloat16 maps run in float: there that is faster, and more exact. What
-the backward keeps is still the bfloat16 map.
+``conv(x)[p] = W · patch(x, p) + b`` where the stride is the kernel: no two patches share a pixel, so that they are the
+rows of one matrix. Where the CPU has no bfloat16 tiles, products of bfloat16 maps run in float: there that is faster,
+and more exact. What the backward keeps is still the bfloat16 map.
 """
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
+from .._fast import plain_type, run_plain
 from . import _native as native
+from . import dispatch
+from .dtypes import autocast_dtype
+
+# Reference
+
+
+def patch_conv2d_torch(x, conv, channel_factors):
+    return run_plain(conv, x if channel_factors is None else x * channel_factors[:, :, None, None])
+
+
+# As a product
+
+
+def patch_conv2d_product(x, conv, channel_factors):
+    (ky, kx), device = conv.kernel_size, x.device.type
+    batch, channels = x.shape[:2]
+    height, width = x.shape[2] // ky, x.shape[3] // kx
+    weight, bias = rows_of_filters(conv.weight), conv.bias
+    dtype = autocast_dtype(x)
+    if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        x = x.to(dtype)
+        if native.has_fast_bf16() or dtype != torch.bfloat16:
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    pixels = x[:, :, :height * ky, :width * kx].permute(0, 2, 3, 1)
+    if ky * kx > 1:
+        pixels = pixels.reshape(batch, height, ky, width, kx, channels).transpose(2, 3)
+    pixels = pixels.reshape(batch, height * width, ky * kx * channels)
+    if channel_factors is not None:
+        weight = weight * channel_factors[:, None, :].to(weight.dtype)
+    with torch.autocast(device, enabled=False):
+        if x.dtype == weight.dtype and weight.dim() == 2:
+            y = F.linear(pixels, weight, bias)
+        else:
+            y = Linear.apply(pixels, weight, bias)
+    return y.view(batch, height, width, conv.out_channels).permute(0, 3, 1, 2)
+
+
+def rows_of_filters(weight):
+    """(O, C, ky, kx) to (O, ky · kx · C), so that the gradient has the strides of the weight.
+
+    Those of a 1×1 weight tell nothing, but DistributedDataParallel compares them.
+    """
+    if weight.shape[2:] == (1, 1) and weight.stride(3) == 1:
+        return weight.flatten(1)
+    return weight.permute(0, 2, 3, 1).flatten(1)
 
 
 class Linear(torch.autograd.Function):
@@ -37,12 +85,27 @@ class Linear(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias
 
 
-def applies(x, conv):
-    """Whether ``conv`` is a plain convolution of patches (of 1×1 ones, too) and ``x`` a map on a CPU to run here."""
-    kernel = conv.kernel_size
-    return (type(conv) is torch.nn.Conv2d and x.device.type == 'cpu' and conv.stride == kernel
-            and conv.padding == (0, 0) and conv.dilation == (1, 1) and conv.groups == 1
-            and not native.runs_elsewhere() and (kernel != (1, 1) or is_channels_last(x)))
+# What it cannot take, and is worth
+
+
+def why_not_product(x, conv, channel_factors=None):
+    if plain_type(conv) is not nn.Conv2d:
+        return f'the convolution is a {plain_type(conv).__name__}, and its forward may be anything'
+    if (conv.stride != conv.kernel_size or conv.padding != (0, 0) or conv.dilation != (1, 1) or conv.groups != 1):
+        return (f'kernel {conv.kernel_size}, stride {conv.stride}, padding {conv.padding}, dilation {conv.dilation} '
+                f'and {conv.groups} groups are no convolution of patches')
+    if channel_factors is not None and conv.kernel_size != (1, 1):
+        return f'channel factors are for a 1×1 convolution, and this has kernel {conv.kernel_size}'
+    if x.device.type != 'cpu':
+        return f'the input is on {x.device}, and the product is for a CPU'
+    if x.dim() != 4:
+        return f'the input has {x.dim()} dimensions, and the product takes (B, C, H, W)'
+    return None
+
+
+def product_is_worth(x, conv, channel_factors=None):
+    """Of a 1×1 convolution of a map in NCHW it would be a copy more."""
+    return conv.kernel_size != (1, 1) or is_channels_last(x)
 
 
 def is_channels_last(x):
@@ -50,32 +113,26 @@ def is_channels_last(x):
                                                                        and x.shape[2] * x.shape[3] > 1)
 
 
-def patch_conv2d(x, conv, channel_factors=None):
+FORMS = dict(
+    product=dispatch.Form(patch_conv2d_product, why_not_product, product_is_worth),
+    torch=dispatch.Form(patch_conv2d_torch))
+
+
+# The operator
+
+
+def patch_conv2d(x, conv, channel_factors=None, impl='auto'):
     """``conv(x)`` for a convolution whose stride is its kernel: (B, C, H, W) to (B, O, H // k, W // k).
 
+    Any other convolution is called as it is.
+
     Args:
+        conv (nn.Conv2d): Its hooks are called where the form is 'torch'.
         channel_factors (Tensor | None): (B, C), what each channel of each image is multiplied by before; 1×1 only.
+        impl (str): 'product' is one matrix product, on a CPU; 'torch' calls ``conv``; 'auto' is the faster one. See
+            :mod:`.dispatch`.
+
+    Raises:
+        FormError: ``impl`` is no form, or one that cannot take this input.
     """
-    if not applies(x, conv):
-        return conv(x if channel_factors is None else x * channel_factors[:, :, None, None])
-    (ky, kx), device = conv.kernel_size, x.device.type
-    batch, channels = x.shape[:2]
-    height, width = x.shape[2] // ky, x.shape[3] // kx
-    weight, bias = conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        x = x.to(dtype)
-        if native.has_fast_bf16() or dtype != torch.bfloat16:
-            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    pixels = x[:, :, :height * ky, :width * kx].permute(0, 2, 3, 1)
-    if ky * kx > 1:
-        pixels = pixels.reshape(batch, height, ky, width, kx, channels).transpose(2, 3)
-    pixels = pixels.reshape(batch, height * width, ky * kx * channels)
-    if channel_factors is not None:
-        weight = weight * channel_factors[:, None, :].to(weight.dtype)
-    with torch.autocast(device, enabled=False):
-        if x.dtype == weight.dtype and weight.dim() == 2:
-            y = F.linear(pixels, weight, bias)
-        else:
-            y = Linear.apply(pixels, weight, bias)
-    return y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return dispatch.run('patch_conv2d', FORMS, impl, x, conv, channel_factors)

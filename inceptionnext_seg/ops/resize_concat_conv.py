@@ -1,33 +1,43 @@
 """3×3 convolution of concatenated, resized maps, without resizing and without concatenating them.
 
-``conv(cat(x0, up(x1), up(x2), …)) = conv(x0) + Σᵢ Σ_taps shift(up(tap(xᵢ)))``: a 3×3 convolution is a sum over nine
+``conv(cat(x₀, up(x₁), up(x₂), …)) = conv(x₀) + Σᵢ Σ_taps shift(up(tap(xᵢ)))``: a 3×3 convolution is a sum over nine
 taps of a 1×1 convolution and a shift; 1×1 convolutions mix channels and interpolation mixes positions, so the two
 commute. The taps run at a map's own resolution, where there are 4, 16 or 64 times fewer pixels, and interpolation and
 shift are one short sum along each axis. The function is the same and so are its parameters; rounding differs.
 
 Maps of the output's own size, and those hardly smaller, are convolved as usual; on a CPU by
 :mod:`inceptionnext_seg.ops.winograd` where that is faster.
-
-This module needs torch and mmengine alone.
 """
 import functools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import register_flop_formula
 
 from . import _native as native
-from . import winograd
+from . import dispatch, winograd
+from .bilinear import resize, source_positions
+from .dtypes import SUFFIXES, autocast_dtype, compute_dtype, why_no_kernel_dtype
+from .registration import TENSORS, register
 
 # Nine taps at the low resolution, against nine at the high one: below this factor in pixels too little is saved.
 LEAST_RATIO = 2
 # Tiles below which transforming the filters costs more than the multiplications it saves.
 LEAST_TILES = 128
-IMPLS = ('auto', 'plain', 'torch', 'native')
 
 
-class Axis(NamedTuple):
+# Reference
+
+
+def resize_concat_conv2d_torch(features, weight, bias, size, align_corners):
+    maps = [resize(x, size, align_corners) for x in features]
+    return F.conv2d(torch.cat(maps, 1) if len(maps) > 1 else maps[0], weight, bias, padding=1)
+
+
+# Tables of both fast forms
+
+
+class AxisTaps(NamedTuple):
     """Table of one axis: what an output position takes of the input, by tap, and which positions take an input row.
 
     Attributes:
@@ -42,20 +52,9 @@ class Axis(NamedTuple):
     entries: torch.Tensor
 
 
-def source_positions(size_in, size_out, align_corners):
-    """Lower neighbour (int64) and the weight of the upper one (float64) of each output position, as torch has them."""
-    positions = torch.arange(size_out, dtype=torch.float64)
-    if align_corners:
-        source = positions * ((size_in - 1) / (size_out - 1) if size_out > 1 else 0.)
-    else:
-        source = ((positions + 0.5) * (size_in / size_out) - 0.5).clamp(min=0)
-    lower = source.floor().long().clamp(max=size_in - 1)
-    return lower, (source - lower).clamp(0, 1)
-
-
 @functools.lru_cache(maxsize=128)
 def axis_table(size_in, size_out, align_corners, dtype):
-    lower, fraction = source_positions(size_in, size_out, align_corners)
+    lower, fraction = source_positions(size_in, size_out, align_corners, torch.float64)
     shifted = torch.arange(size_out)[:, None] + torch.arange(3) - 1
     inside = (shifted >= 0) & (shifted < size_out)
     shifted = shifted.clamp(0, size_out - 1)
@@ -65,8 +64,8 @@ def axis_table(size_in, size_out, align_corners, dtype):
     order = torch.argsort(flat[taken], stable=True)
     first = torch.zeros(size_in + 1, dtype=torch.int32)
     first[1:] = torch.bincount(flat[taken], minlength=size_in).cumsum(0)
-    return Axis(index.int().contiguous(), weight.to(dtype).contiguous(), first,
-                taken.nonzero().flatten()[order].int().contiguous())
+    return AxisTaps(index.int().contiguous(), weight.to(dtype).contiguous(), first,
+                    taken.nonzero().flatten()[order].int().contiguous())
 
 
 @functools.lru_cache(maxsize=128)
@@ -86,23 +85,11 @@ def is_direct(feature, size):
     return LEAST_RATIO * height * width > size[0] * size[1]
 
 
-def resize(x, size, align_corners):
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
+# Factorized, with torch's operators
 
 
-# Forms
-
-
-def plain(features, weight, bias, size, align_corners):
-    """As written: resize, concatenate, convolve."""
-    maps = [resize(x, size, align_corners) for x in features]
-    return F.conv2d(torch.cat(maps, 1) if len(maps) > 1 else maps[0], weight, bias, padding=1)
-
-
-def factorized(features, weight, bias, size, align_corners):
-    """With torch's operators, on any device: each product is one plain matmul on contiguous NHWC memory."""
+def resize_concat_conv2d_factorized(features, weight, bias, size, align_corners):
+    """On any device: each product is one plain matmul on contiguous NHWC memory."""
     height, width = size
     batch, out_channels = features[0].shape[0], weight.shape[0]
     weights = weight.split([x.shape[1] for x in features], dim=1)
@@ -130,26 +117,73 @@ def factorized(features, weight, bias, size, align_corners):
     return out.permute(0, 3, 1, 2)
 
 
-# C++
+# Factorized, in C++
 
 
-FORWARD = (*(native.POINTER, ) * 2, *(native.INT, ) * 5, *(native.POINTER, ) * 4, *(native.INT, ) * 2)
-BACKWARD = (*(native.POINTER, ) * 2, *(native.INT, ) * 5, *(native.POINTER, ) * 6, native.INT)
+def resize_concat_conv2d_native(features, weight, bias, size, align_corners):
+    with torch.autocast('cpu', enabled=False):      # its products are of the dtype it chooses
+        return resize_concat_conv2d_operator(list(features), weight, bias, *size, align_corners)
 
 
-def taps_kernel(direction, dtype):
-    return native.function('upsampled_taps', f'{direction}_{winograd.SUFFIXES[dtype]}',
-                           *(FORWARD if direction == 'forward' else BACKWARD))
+def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torch.Tensor | None, height: int,
+                             width: int, align_corners: bool) -> torch.Tensor:
+    size, batch, out_channels = (height, width), features[0].shape[0], weight.shape[0]
+    out_dtype = features[0].dtype
+    dtype = compute_dtype(out_dtype)
+    low, direct = levels(features, size, align_corners, dtype)
+    out = None
+    if low or bias is not None:
+        out = channels_last_empty((batch, out_channels, *size), dtype)
+        if bias is not None:
+            out.copy_(bias.view(1, -1, 1, 1))
+    interpolate_taps = native.function('upsampled_taps', f'forward_{SUFFIXES[dtype]}')
+    for i, level in enumerate(low):
+        taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1).t()
+        z, add = None, bool(i) or bias is not None
+        for image in range(batch):
+            z = torch.mm(pixels(level.feature, image, dtype), taps, out=z)
+            interpolate_taps(
+                z, out[image], *level.sizes(out_channels), level.down.index, level.down.weight, level.across.index,
+                level.across.weight, add, native.threads())
+    for x, begin, end in direct:
+        part = weight[:, begin:end]
+        if uses_winograd(batch, end - begin, out_channels, size):
+            x = x.contiguous(memory_format=torch.channels_last)
+            taps = packed_taps(part, dtype)
+            last = end == direct[-1][2]
+            out = winograd.convolve(x, taps, added=out, out_dtype=out_dtype if last else dtype)
+        else:
+            y = F.conv2d(x.to(dtype), part.to(dtype), padding=1)
+            out = y.contiguous(memory_format=torch.channels_last) if out is None else out.add_(y)
+    return out.to(out_dtype).contiguous(memory_format=torch.channels_last)
 
 
-def packed_taps(weight, dtype):
-    """(O, C, 3, 3) to (9, O, C), taps row by row: of a weight in channels_last, whole rows of channels are moved."""
-    return weight.to(dtype).permute(2, 3, 0, 1).contiguous().flatten(0, 1)
+def resize_concat_conv2d_fake(features, weight, bias, height, width, align_corners):
+    shape = (features[0].shape[0], weight.shape[0], height, width)
+    return features[0].new_empty(shape).to(memory_format=torch.channels_last)
 
 
-def unpack_taps(taps, weight):
-    """The reverse, into ``weight``."""
-    weight.permute(2, 3, 0, 1).copy_(taps.unflatten(0, (3, 3)))
+def resize_concat_conv2d_flops(features, weight, bias, height, width, align_corners, *args, **kwargs):
+    return 2 * executed_macs(features, weight[0], (height, width))
+
+
+def executed_macs(feature_shapes, out_channels, size):
+    """MACs of the products as they run."""
+    macs = 0
+    for batch, channels, h, w in feature_shapes:
+        if LEAST_RATIO * h * w <= size[0] * size[1]:
+            macs += 9 * batch * h * w * channels * out_channels
+        elif uses_winograd(batch, channels, out_channels, size):
+            tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
+            macs += winograd.TAPS * tiles * channels * out_channels
+        else:
+            macs += 9 * batch * size[0] * size[1] * channels * out_channels
+    return macs
+
+
+def uses_winograd(batch, channels, out_channels, size):
+    tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
+    return tiles >= LEAST_TILES and min(channels, out_channels) >= 16
 
 
 class Level(NamedTuple):
@@ -157,8 +191,8 @@ class Level(NamedTuple):
     feature: torch.Tensor
     begin: int
     end: int
-    down: Axis
-    across: Axis
+    down: AxisTaps
+    across: AxisTaps
 
     def sizes(self, out_channels):
         return (*self.feature.shape[2:], self.down.index.shape[0], self.across.index.shape[0], out_channels)
@@ -178,9 +212,14 @@ def levels(features, size, align_corners, dtype):
     return low, direct
 
 
-def uses_winograd(batch, channels, out_channels, size):
-    tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
-    return tiles >= LEAST_TILES and min(channels, out_channels) >= 16
+def packed_taps(weight, dtype):
+    """(O, C, 3, 3) to (9, O, C), taps row by row: of a weight in channels_last, whole rows of channels are moved."""
+    return weight.to(dtype).permute(2, 3, 0, 1).contiguous().flatten(0, 1)
+
+
+def unpack_taps(taps, weight):
+    """The reverse, into ``weight``."""
+    weight.permute(2, 3, 0, 1).copy_(taps.unflatten(0, (3, 3)))
 
 
 def pixels(x, image, dtype):
@@ -192,55 +231,19 @@ def channels_last_empty(shape, dtype):
     return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
 
 
-@torch.library.custom_op('inceptionnext_seg::resize_concat_conv2d', mutates_args=(), device_types='cpu')
-def native_forward(features: native.TENSORS, weight: torch.Tensor, bias: torch.Tensor | None, height: int,
-                   width: int, align_corners: bool) -> torch.Tensor:
-    size, batch, out_channels = (height, width), features[0].shape[0], weight.shape[0]
-    out_dtype = features[0].dtype
-    dtype = winograd.compute_dtype(out_dtype)
-    low, direct = levels(features, size, align_corners, dtype)
-    out = None
-    if low or bias is not None:
-        out = channels_last_empty((batch, out_channels, *size), dtype)
-        if bias is not None:
-            out.copy_(bias.view(1, -1, 1, 1))
-    for i, level in enumerate(low):
-        taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1).t()
-        z, add = None, bool(i) or bias is not None
-        for image in range(batch):
-            z = torch.mm(pixels(level.feature, image, dtype), taps, out=z)
-            taps_kernel('forward', dtype)(
-                z, out[image], *level.sizes(out_channels), level.down.index, level.down.weight, level.across.index,
-                level.across.weight, add, native.threads())
-    for x, begin, end in direct:
-        part = weight[:, begin:end]
-        if uses_winograd(batch, end - begin, out_channels, size):
-            x = x.contiguous(memory_format=torch.channels_last)
-            taps = packed_taps(part, dtype)
-            last = end == direct[-1][2]
-            out = winograd.convolve(x, taps, added=out, out_dtype=out_dtype if last else dtype)
-        else:
-            y = F.conv2d(x.to(dtype), part.to(dtype), padding=1)
-            out = y.contiguous(memory_format=torch.channels_last) if out is None else out.add_(y)
-    return out.to(out_dtype).contiguous(memory_format=torch.channels_last)
+# Gradient
 
 
-@native_forward.register_fake
-def _(features, weight, bias, height, width, align_corners):
-    shape = (features[0].shape[0], weight.shape[0], height, width)
-    return features[0].new_empty(shape).to(memory_format=torch.channels_last)
-
-
-@torch.library.custom_op('inceptionnext_seg::resize_concat_conv2d_backward', mutates_args=(), device_types='cpu')
-def native_backward(grad: torch.Tensor, features: native.TENSORS, weight: torch.Tensor, align_corners: bool,
-                    needs_weight: bool) -> native.TENSORS:
+def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, weight: torch.Tensor, align_corners: bool,
+                                      needs_weight: bool) -> TENSORS:
     """Gradients to the maps, then to the weight (empty where it needs none)."""
     size, batch, out_channels = tuple(grad.shape[2:]), grad.shape[0], weight.shape[0]
-    dtype = winograd.compute_dtype(grad.dtype)
+    dtype = compute_dtype(grad.dtype)
     grad = grad.contiguous(memory_format=torch.channels_last)
     low, direct = levels(features, size, align_corners, dtype)
     grad_weight = torch.empty_like(weight) if needs_weight else weight.new_empty(0)
     grads = {}
+    interpolate_taps = native.function('upsampled_taps', f'backward_{SUFFIXES[grad.dtype]}')
     for level in low:
         taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1)
         grad_taps = torch.zeros_like(taps) if needs_weight else None
@@ -248,7 +251,7 @@ def native_backward(grad: torch.Tensor, features: native.TENSORS, weight: torch.
         h, w = level.feature.shape[2:]
         z = torch.empty(h * w, taps.shape[0], dtype=dtype)
         for image in range(batch):
-            taps_kernel('backward', grad.dtype)(
+            interpolate_taps(
                 grad[image], z, *level.sizes(out_channels), level.down.index,
                 level.down.weight, level.across.index, level.across.weight,
                 level.down.first, level.down.entries, native.threads())
@@ -266,8 +269,11 @@ def native_backward(grad: torch.Tensor, features: native.TENSORS, weight: torch.
             if needs_weight:
                 unpack_taps(grad_taps, grad_weight[:, begin:end])
         else:
+            # Of one output channel the first stride may be anything, and torch then refuses its own weight gradient.
+            layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+            part = part.to(dtype).clone(memory_format=layout)
             grad_x, grad_part, _ = torch.ops.aten.convolution_backward(
-                grad.to(dtype), x.to(dtype), part.to(dtype), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+                grad.to(dtype), x.to(dtype), part, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
                 [True, needs_weight, False])
             if needs_weight:
                 grad_weight[:, begin:end] = grad_part
@@ -283,53 +289,67 @@ def native_backward(grad: torch.Tensor, features: native.TENSORS, weight: torch.
     return [*ordered, grad_weight]
 
 
-@native_backward.register_fake
-def _(grad, features, weight, align_corners, needs_weight):
+def resize_concat_conv2d_backward_fake(grad, features, weight, align_corners, needs_weight):
     grads = [torch.empty_like(x).to(memory_format=torch.channels_last) for x in features]
     return [*grads, torch.empty_like(weight) if needs_weight else weight.new_empty(0)]
 
 
-def setup_context(ctx, inputs, output):
+def resize_concat_conv2d_backward_flops(grad, features, weight, align_corners, needs_weight, *args, **kwargs):
+    return 2 * executed_macs(features, weight[0], tuple(grad[2:])) * (2 if needs_weight else 1)
+
+
+def save_for_gradient(ctx, inputs, output):
     features, weight, bias, _, _, ctx.align_corners = inputs
     ctx.has_bias = bias is not None
     ctx.save_for_backward(weight, *features)
 
 
-def backward(ctx, grad):
+def resize_concat_conv2d_gradient(ctx, grad):
     weight, *features = ctx.saved_tensors
-    *grads, grad_weight = native_backward(grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1])
+    *grads, grad_weight = resize_concat_conv2d_backward_operator(
+        grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1])
     grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
     return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, None, None, None
 
 
-native_forward.register_autograd(backward, setup_context=setup_context)
+resize_concat_conv2d_backward_operator = register(
+    'resize_concat_conv2d_backward', resize_concat_conv2d_backward_cpu, fake=resize_concat_conv2d_backward_fake,
+    flops=resize_concat_conv2d_backward_flops)
+resize_concat_conv2d_operator = register(
+    'resize_concat_conv2d', resize_concat_conv2d_cpu, fake=resize_concat_conv2d_fake,
+    backward=resize_concat_conv2d_gradient, setup_context=save_for_gradient, flops=resize_concat_conv2d_flops)
 
 
-def executed_macs(feature_shapes, out_channels, size):
-    """MACs of the products as they run."""
-    macs = 0
-    for batch, channels, h, w in feature_shapes:
-        if LEAST_RATIO * h * w <= size[0] * size[1]:
-            macs += 9 * batch * h * w * channels * out_channels
-        elif uses_winograd(batch, channels, out_channels, size):
-            tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
-            macs += winograd.TAPS * tiles * channels * out_channels
-        else:
-            macs += 9 * batch * size[0] * size[1] * channels * out_channels
-    return macs
+# What the forms cannot take, and are worth
 
 
-@register_flop_formula(torch.ops.inceptionnext_seg.resize_concat_conv2d)
-def forward_flops(features, weight, bias, height, width, align_corners, *args, **kwargs):
-    return 2 * executed_macs(features, weight[0], (height, width))
+def why_not_native(features, *args):
+    return why_no_kernel_dtype(features[0]) or native.why_not('winograd', 'upsampled_taps')
 
 
-@register_flop_formula(torch.ops.inceptionnext_seg.resize_concat_conv2d_backward)
-def backward_flops(grad, features, weight, align_corners, needs_weight, *args, **kwargs):
-    return 2 * executed_macs(features, weight[0], tuple(grad[2:])) * (2 if needs_weight else 1)
+def native_is_worth(features, weight, bias, size, align_corners):
+    x = features[0]
+    if x.dtype == torch.bfloat16 and native.has_fast_bf16():
+        return False
+    return (not all_direct(features, weight, bias, size, align_corners)
+            or uses_winograd(x.shape[0], sum(x.shape[1] for x in features), weight.shape[0], size))
 
 
-# Choice
+def all_direct(features, weight, bias, size, align_corners):
+    return all(is_direct(x, size) for x in features)
+
+
+def factorized_is_worth(*args):
+    return not all_direct(*args)
+
+
+FORMS = dict(
+    native=dispatch.Form(resize_concat_conv2d_native, why_not_native, native_is_worth),
+    factorized=dispatch.Form(resize_concat_conv2d_factorized, worth=factorized_is_worth),
+    torch=dispatch.Form(resize_concat_conv2d_torch))
+
+
+# The operator
 
 
 def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=False, impl='auto'):
@@ -337,55 +357,29 @@ def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=F
 
     Args:
         features (Sequence[Tensor]): Maps (B, Ci, Hi, Wi), in the order of the weight's input channels. One of them
-            is fine: then this is a 3×3 convolution of a resized map, or of a map.
+            is fine: then this is a 3×3 convolution of a resized map, or of a map. One without channels gets no
+            gradient.
         weight (Tensor): (O, ΣCi, 3, 3).
         bias (Tensor | None): (O, ).
         size (tuple[int, int] | None): (H, W) of the output; by default that of the first map.
-        impl (str): 'plain' resizes and concatenates; 'torch' factorizes with torch's operators; 'native' does so in
-            C++, on a CPU; 'auto' is the fastest that is there.
+        impl (str): 'torch' resizes, concatenates and convolves; 'factorized' has the same sum in an order of fewer
+            multiplications, in torch's operators; 'native' in C++, on a CPU; 'auto' takes the fastest that can. See
+            :mod:`.dispatch`.
 
     Returns:
-        Tensor: (B, O, H, W); channels_last unless 'plain' chooses otherwise.
+        Tensor: (B, O, H, W); channels_last unless 'torch' chooses otherwise.
 
     Raises:
-        ValueError: An ``impl`` that does not exist or cannot take these maps, or a weight that does not fit them.
+        ValueError: The weight does not fit the maps, or these have no channels.
+        FormError: ``impl`` is no form, or one that cannot take these maps.
     """
     size = tuple(features[0].shape[2:] if size is None else size)
     channels = sum(x.shape[1] for x in features)
     if tuple(weight.shape[1:]) != (channels, 3, 3):
-        raise ValueError(f'weight is {tuple(weight.shape)}; wanted (O, {channels}, 3, 3) for {len(features)} maps of '
+        raise ValueError(f'weight is {tuple(weight.shape)}; expected (O, {channels}, 3, 3) for {len(features)} maps of '
                          f'{[x.shape[1] for x in features]} channels')
-    device = features[0].device.type
+    if not channels:
+        raise ValueError(f'the {len(features)} maps have no channels; expected at least one in all')
     # As autocast does for a convolution; the C++ form then reads the weight as it is, in full precision.
-    if device != 'meta' and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        features = [x if x.dtype == torch.float64 else x.to(dtype) for x in features]
-    impl = choose(impl, features, weight.shape[0], size)
-    if impl == 'plain':
-        return plain(features, weight, bias, size, align_corners)
-    if impl == 'native':
-        with torch.autocast(device, enabled=False):     # its products are of the dtype it chooses
-            return native_forward(list(features), weight, bias, *size, align_corners)
-    return factorized(features, weight, bias, size, align_corners)
-
-
-def choose(impl, features, out_channels, size):
-    if impl not in IMPLS:
-        raise ValueError(f'impl is {impl!r}; wanted one of {", ".join(map(repr, IMPLS))}')
-    x = features[0]
-    on_cpu = x.device.type == 'cpu'
-    if impl == 'native' and not (on_cpu and has_kernels(x.dtype)):
-        raise ValueError(f"impl='native' needs the C++ kernels and maps of {sorted(map(str, winograd.SUFFIXES))} on a "
-                         f"CPU; these are {x.dtype} on {x.device}. Next: impl='auto'.")
-    if impl != 'auto':
-        return impl
-    if x.device.type == 'meta' or native.runs_elsewhere():
-        return 'plain'  # what is counted, or exported, is the model and not how it is computed here
-    if on_cpu and has_kernels(x.dtype) and not (x.dtype == torch.bfloat16 and native.has_fast_bf16()):
-        small = not uses_winograd(x.shape[0], sum(x.shape[1] for x in features), out_channels, size)
-        return 'plain' if small and all(is_direct(x, size) for x in features) else 'native'
-    return 'plain' if all(is_direct(x, size) for x in features) else 'torch'
-
-
-def has_kernels(dtype):
-    return winograd.available(dtype) and native.available('upsampled_taps')
+    features = [x.to(autocast_dtype(x)) for x in features if x.shape[1]]
+    return dispatch.run('resize_concat_conv2d', FORMS, impl, features, weight, bias, size, align_corners)

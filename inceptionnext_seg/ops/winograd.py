@@ -10,27 +10,15 @@ bfloat16 maps are transformed and multiplied as float, and rounded once, at the 
 import torch
 
 from . import _native as native
+from .dtypes import SUFFIXES, compute_dtype
 
-POINTERS = (native.POINTER, ) * 2
-TILED = (*POINTERS, *(native.INT, ) * 9)
-TILED_ADDED = (native.POINTER, *TILED)
-SUFFIXES = {torch.float32: 'f32', torch.bfloat16: 'bf16', torch.float64: 'f64'}
 TILE, TAPS = 4, 36
 # Bytes of one tile buffer: large enough that a product reads the filters seldom, small beside a map.
 BUFFER = 32 << 20
 
 
-def available(dtype):
-    return dtype in SUFFIXES and native.available('winograd')
-
-
-def compute_dtype(dtype):
-    """What maps of ``dtype`` are transformed and multiplied in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def kernel(name, dtype, *argument_types):
-    return native.function('winograd', f'{name}_{SUFFIXES[dtype]}', *argument_types)
+def kernel(name, dtype):
+    return native.function('winograd', f'{name}_{SUFFIXES[dtype]}')
 
 
 class Tiles:
@@ -60,32 +48,26 @@ class Tiles:
 
     def transform(self, name, source, buffer, channels, chunk):
         """'input_tiles' or 'output_gradient': a map's tiles into the buffer."""
-        kernel(name, source.dtype, *TILED)(
-            source, buffer, *self.sizes(channels, chunk, buffer))
+        kernel(name, source.dtype)(source, buffer, *self.sizes(channels, chunk, buffer))
 
     def output(self, buffer, added, target, channels, chunk):
-        kernel('output_tiles', target.dtype, *TILED_ADDED)(
-            buffer, added, target,
-            *self.sizes(channels, chunk, buffer))
+        kernel('output_tiles', target.dtype)(buffer, added, target, *self.sizes(channels, chunk, buffer))
 
     def input_gradient(self, buffer, target, channels, chunk):
-        kernel('input_gradient', target.dtype, *TILED)(
-            buffer, target, *self.sizes(channels, chunk, buffer))
+        kernel('input_gradient', target.dtype)(buffer, target, *self.sizes(channels, chunk, buffer))
 
 
 def transform_filters(taps):
     """Filters (9, O, C) to (36, O, C)."""
     transformed = taps.new_empty(TAPS, *taps.shape[1:])
-    kernel('filters', taps.dtype, *POINTERS, native.INT, native.INT)(
-        taps, transformed, taps[0].numel(), native.threads())
+    kernel('filters', taps.dtype)(taps, transformed, taps[0].numel(), native.threads())
     return transformed
 
 
 def filter_gradient(transformed):
     """Gradient of filters, (36, O, C) to (9, O, C)."""
     taps = transformed.new_empty(9, *transformed.shape[1:])
-    kernel('filter_gradient', taps.dtype, *POINTERS, native.INT, native.INT)(
-        transformed, taps, taps[0].numel(), native.threads())
+    kernel('filter_gradient', taps.dtype)(transformed, taps, taps[0].numel(), native.threads())
     return taps
 
 

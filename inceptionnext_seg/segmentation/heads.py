@@ -3,9 +3,9 @@
 ``FastUPerHead``, ``FastFCNHead`` and ``FastFPNHead`` take the settings of ``UPerHead``, ``FCNHead`` and ``FPNHead``,
 and two of their own:
 
-- ``fusion`` ('auto' | 'plain' | 'torch' | 'native'): how a 3×3 convolution, of resized and concatenated maps above all,
-  is computed; see :func:`~inceptionnext_seg.ops.resize_concat_conv.resize_concat_conv2d`.
-  'plain' is the stock head's way in everything.
+- ``fusion`` ('auto' | 'torch' | 'factorized' | 'native'): how a 3×3 convolution, of resized and concatenated maps above
+  all, is computed; see :func:`~inceptionnext_seg.ops.resize_concat_conv.resize_concat_conv2d`.
+  'torch' is the stock head's way in everything.
 - ``upsampled_loss`` (bool): the loss without logits of the image's size; see :mod:`.segmentor`.
 """
 import torch
@@ -15,12 +15,12 @@ from mmseg.models.decode_heads import FCNHead, FPNHead, UPerHead
 from mmseg.models.utils import Upsample
 from mmseg.registry import MODELS
 
-from ..ops import _native as native
+from ..ops import dispatch, patch_conv, resize_concat_conv
 from ..ops.batch_norm_act import batch_norm_act
-from ..ops.patch_conv import applies as pointwise_applies
+from ..ops.bilinear import resize
+from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
-from ..ops.resize_concat_conv import IMPLS, resize, resize_concat_conv2d
-from ..ops.winograd import compute_dtype
+from ..ops.resize_concat_conv import resize_concat_conv2d
 from .segmentor import UpsampledLossMixin
 
 
@@ -39,8 +39,7 @@ class FastConvMixin(UpsampledLossMixin):
     """For a decode head whose ``ConvModule``\\ s are called through :meth:`convolve`."""
 
     def __init__(self, *args, fusion='auto', **kwargs):
-        if fusion not in IMPLS:
-            raise ValueError(f'fusion is {fusion!r}; wanted one of {", ".join(map(repr, IMPLS))}')
+        dispatch.check_name('fusion', resize_concat_conv.FORMS, fusion)
         super().__init__(*args, **kwargs)
         self.fusion = fusion
 
@@ -48,7 +47,7 @@ class FastConvMixin(UpsampledLossMixin):
         """``module(cat([resize(x, size) for x in features], 1))``; the size is by default that of the first map."""
         size = tuple(features[0].shape[2:] if size is None else size)
         # What is counted or exported is the model, not how it is computed here.
-        stock = self.fusion == 'plain' or features[0].is_meta or native.runs_elsewhere()
+        stock = self.fusion == 'torch' or dispatch.is_hollow(features[0]) or dispatch.runs_elsewhere()
         if not stock and is_plain(module, kernel=3, padding=1):
             x = resize_concat_conv2d(
                 features, module.conv.weight, module.conv.bias, size, self.align_corners, self.fusion)
@@ -63,7 +62,8 @@ class FastConvMixin(UpsampledLossMixin):
 
     def cls_seg(self, feat):
         """As mmseg's, with the dropout of whole channels in the weights rather than in a copy of the map."""
-        if self.fusion == 'plain' or not pointwise_applies(feat, self.conv_seg):
+        if self.fusion == 'torch' or dispatch.choose(
+                'patch_conv2d', patch_conv.FORMS, 'auto', feat, self.conv_seg) == 'torch':
             return super().cls_seg(feat)
         factors = None
         if self.dropout is not None and self.training:

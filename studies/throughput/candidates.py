@@ -39,7 +39,7 @@ def stock_config():
 # is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), or DEPLOYED.
 CHANGES = {
     'fusion and 3×3 convolutions': {
-        'model.decode_head.fusion': 'plain', 'model.auxiliary_head.fusion': 'plain'},
+        'model.decode_head.fusion': 'torch', 'model.auxiliary_head.fusion': 'torch'},
     'loss on low-resolution logits': {
         'model.decode_head.upsampled_loss': False, 'model.auxiliary_head.upsampled_loss': False},
     'token mixer in one pass': {'model.backbone.token_mixer.impl': 'torch'},

@@ -4,12 +4,18 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
+from helpers import assert_close, draw, relative_error
 
 from inceptionnext_seg.ops import _native as native
-from inceptionnext_seg.ops.batch_norm_act import applies, backward, batch_norm_act, forward
+from inceptionnext_seg.ops.batch_norm_act import (
+    batch_norm_act,
+    batch_norm_act_backward_operator,
+    batch_norm_act_operator,
+    why_not_native,
+)
 
-if not native.available('batch_norm'):
-    pytest.skip('no C++ compiler', allow_module_level=True)
+if native.why_not('batch_norm'):
+    pytest.skip(native.why_not('batch_norm'), allow_module_level=True)
 
 # Channels below, at and beyond a vector's 16 lanes; pixels below, at and beyond the 64 of a partial sum.
 SHAPES = [(2, 24, 9, 11), (1, 1, 3, 5), (3, 16, 8, 8), (1, 37, 1, 3), (4, 5, 1, 1), (2, 8, 31, 33)]
@@ -17,11 +23,9 @@ LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-def draw(shape, dtype=torch.float64, layout=torch.channels_last, seed=0):
-    """A map and the gradient of the output. Values are those of float32, so that every type has the same."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = (torch.randn(*shape, generator=generator) for _ in range(2))
-    return [(2 * tensor + 0.5).to(dtype).contiguous(memory_format=layout) for tensor in tensors]
+def inputs(shape, dtype=torch.float64, layout=torch.channels_last, seed=0):
+    """A map and the gradient of the output."""
+    return [2 * draw(*shape, seed=2 * seed + i, dtype=dtype, layout=layout) + 0.5 for i in range(2)]
 
 
 def draw_norm(channels, **settings):
@@ -47,19 +51,6 @@ def run(operator, norm, activation, x, grad):
     return [y.detach(), *grads, *norm.buffers()]
 
 
-def relative_error(found, wanted):
-    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
-
-
-def assert_equal(found, wanted, tolerance):
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        assert a.shape == b.shape, i
-        if not b.any():
-            assert not a.any(), i
-        else:
-            assert relative_error(a, b) <= tolerance, f'tensor {i}: relative error {relative_error(a, b):.1e}'
-
-
 @pytest.mark.logits_match
 @pytest.mark.parametrize('dtype', TOLERANCES)
 @pytest.mark.parametrize('activation', [nn.ReLU(), nn.ReLU(inplace=True), None, nn.GELU(), nn.LeakyReLU(0.1)],
@@ -67,18 +58,18 @@ def assert_equal(found, wanted, tolerance):
 @pytest.mark.parametrize('shape', SHAPES)
 def test_output_gradients_and_statistics_are_those_of_torch(shape, activation, dtype):
     norm = draw_norm(shape[1])
-    assert applies(norm, draw(shape, dtype)[0])
-    wanted = run(in_turn, norm, activation, *draw(shape))
-    found = run(batch_norm_act, norm, activation, *draw(shape, dtype))
+    assert why_not_native(inputs(shape, dtype)[0], norm, activation) is None
+    expected = run(in_turn, norm, activation, *inputs(shape))
+    found = run(batch_norm_act, norm, activation, *inputs(shape, dtype))
     assert all(tensor.dtype == dtype for tensor in found[:-1])
-    assert_equal(found, wanted, TOLERANCES[dtype])
+    assert_close(found, expected, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
 def test_either_layout_is_taken_and_channels_last_is_returned(layout):
     norm, shape = draw_norm(24), SHAPES[0]
-    found = run(batch_norm_act, norm, nn.ReLU(), *draw(shape, layout=layout))
-    assert_equal(found, run(in_turn, norm, nn.ReLU(), *draw(shape)), 1e-10)
+    found = run(batch_norm_act, norm, nn.ReLU(), *inputs(shape, layout=layout))
+    assert_close(found, run(in_turn, norm, nn.ReLU(), *inputs(shape)), 1e-10)
     assert found[0].is_contiguous(memory_format=torch.channels_last)
 
 
@@ -88,9 +79,9 @@ def test_either_layout_is_taken_and_channels_last_is_returned(layout):
 def test_running_statistics_move_as_those_of_torch_over_several_batches(settings):
     ours, theirs = (draw_norm(24, **settings).double() for _ in range(2))
     for seed in range(3):
-        x, _ = draw(SHAPES[0], seed=seed)
-        assert_equal([batch_norm_act(ours, nn.ReLU(), x)], [theirs(x).relu()], 1e-12)
-    assert_equal(ours.buffers(), theirs.buffers(), 1e-12)
+        x, _ = inputs(SHAPES[0], seed=seed)
+        assert_close([batch_norm_act(ours, nn.ReLU(), x)], [theirs(x).relu()], 1e-12)
+    assert_close(ours.buffers(), theirs.buffers(), 1e-12)
     assert [name for name, _ in ours.named_buffers()] == [name for name, _ in theirs.named_buffers()]
     if settings.get('track_running_stats', True):
         assert ours.num_batches_tracked == 3
@@ -98,10 +89,10 @@ def test_running_statistics_move_as_those_of_torch_over_several_batches(settings
 
 def test_without_gradients_the_statistics_move_all_the_same():
     ours, theirs = (draw_norm(24).double() for _ in range(2))
-    x, _ = draw(SHAPES[0])
+    x, _ = inputs(SHAPES[0])
     with torch.no_grad():
-        assert_equal([batch_norm_act(ours, None, x)], [theirs(x)], 1e-12)
-    assert_equal(ours.buffers(), theirs.buffers(), 1e-12)
+        assert_close([batch_norm_act(ours, None, x)], [theirs(x)], 1e-12)
+    assert_close(ours.buffers(), theirs.buffers(), 1e-12)
 
 
 @pytest.mark.parametrize('outlier', [False, True], ids=['all_far', 'zeros_in_a_corner'])
@@ -109,56 +100,56 @@ def test_without_gradients_the_statistics_move_all_the_same():
 def test_a_mean_far_above_the_standard_deviation_costs_no_more_digits_than_in_torch(mean, outlier):
     """Against torch's own float32, in the layout in which it is the more exact. Zeros are what padding leaves."""
     shape = (2, 24, 32, 32)
-    x, grad = draw(shape, torch.float32)
+    x, grad = inputs(shape, torch.float32)
     x = x + mean
     if outlier:
         x[0, :, 0, :3] = 0
     norm = draw_norm(24)
-    wanted = run(in_turn, norm, None, x.double(), grad.double())
+    expected = run(in_turn, norm, None, x.double(), grad.double())
     ours = run(batch_norm_act, norm, None, x, grad)
     theirs = run(in_turn, norm, None, x.contiguous(), grad.contiguous())
-    for i, (a, b, value) in enumerate(zip(ours, theirs, wanted, strict=True)):
+    for i, (a, b, value) in enumerate(zip(ours, theirs, expected, strict=True)):
         assert relative_error(a, value) <= 5 * relative_error(b, value) + 1e-6, i
 
 
 def test_of_bfloat16_maps_the_output_and_the_gradient_alone_are_rounded():
-    x, grad = (tensor.bfloat16() for tensor in draw(SHAPES[0]))
+    x, grad = (tensor.bfloat16() for tensor in inputs(SHAPES[0]))
     norm = draw_norm(24)
-    wanted = run(in_turn, norm.double(), nn.ReLU(), x.double(), grad.double())
+    expected = run(in_turn, norm.double(), nn.ReLU(), x.double(), grad.double())
     norm = norm.float()
     x = x.requires_grad_()
     y = batch_norm_act(norm, nn.ReLU(), x)
     y.backward(grad)
     assert y.dtype == x.grad.dtype == torch.bfloat16 and norm.weight.grad.dtype == torch.float32
-    assert_equal([y, x.grad], wanted[:2], 3e-3)
-    assert_equal([norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var], wanted[2:6], 1e-5)
+    assert_close([y, x.grad], expected[:2], 3e-3)
+    assert_close([norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var], expected[2:6], 1e-5)
 
 
 def test_gradients_are_those_of_finite_differences():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 3, 4, dtype=torch.float64, requires_grad=True)
     weight, bias = (torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(lambda *inputs: forward(*inputs, 1e-3, True)[0], (x, weight, bias))
-    assert torch.autograd.gradcheck(lambda *inputs: forward(*inputs, 1e-3, False)[0], (x, weight, bias))
+    assert torch.autograd.gradcheck(lambda *given: batch_norm_act_operator(*given, 1e-3, True)[0], (x, weight, bias))
+    assert torch.autograd.gradcheck(lambda *given: batch_norm_act_operator(*given, 1e-3, False)[0], (x, weight, bias))
 
 
 def test_frozen_scale_and_shift_get_no_gradient_and_the_map_its_own():
-    norm, (x, grad) = draw_norm(24).double().requires_grad_(False), draw(SHAPES[0])
-    wanted = run(in_turn, copy.deepcopy(norm).requires_grad_(), nn.ReLU(), x, grad)[1]
+    norm, (x, grad) = draw_norm(24).double().requires_grad_(False), inputs(SHAPES[0])
+    expected = run(in_turn, copy.deepcopy(norm).requires_grad_(), nn.ReLU(), x, grad)[1]
     x.requires_grad_()
     batch_norm_act(norm, nn.ReLU(), x).backward(grad)
     assert norm.weight.grad is None and norm.bias.grad is None
-    assert_equal([x.grad], [wanted], 1e-10)
+    assert_close([x.grad], [expected], 1e-10)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('place', [0, 40], ids=['first', 'another'])
 def test_what_is_not_finite_makes_its_channel_nan_as_in_torch(value, place):
     ours, theirs = draw_norm(24), draw_norm(24)
-    x, _ = draw(SHAPES[0], torch.float32)
+    x, _ = inputs(SHAPES[0], torch.float32)
     x[0, 5].view(-1)[place] = value
-    found, wanted = batch_norm_act(ours, nn.ReLU(), x), theirs(x).relu()
-    assert wanted[:, 5].isnan().all() and torch.equal(found.isnan(), wanted.isnan())
+    found, expected = batch_norm_act(ours, nn.ReLU(), x), theirs(x).relu()
+    assert expected[:, 5].isnan().all() and torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(ours.running_var.isnan(), theirs.running_var.isnan())
     assert torch.equal(ours.running_mean.isfinite(), theirs.running_mean.isfinite())
 
@@ -176,17 +167,17 @@ class OtherNorm(nn.BatchNorm2d):
     ids=['eval', 'no_affine', 'subclass', 'group_norm', 'sync_bn', 'meta'])
 def test_other_norms_are_run_as_they_are(make):
     ours, theirs = make(), make()
-    x, _ = draw(SHAPES[0], torch.float32)
+    x, _ = inputs(SHAPES[0], torch.float32)
     x = x.to('meta') if isinstance(ours, nn.BatchNorm2d) and ours.weight is not None and ours.weight.is_meta else x
-    assert not applies(ours, x)
-    found, wanted = batch_norm_act(ours, nn.ReLU(), x), theirs(x).relu()
-    assert found.shape == wanted.shape and (x.is_meta or torch.equal(found, wanted))
+    assert why_not_native(x, ours, None)
+    found, expected = batch_norm_act(ours, nn.ReLU(), x), theirs(x).relu()
+    assert found.shape == expected.shape and (x.is_meta or torch.equal(found, expected))
     for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
         assert x.is_meta or torch.equal(a, b)
 
 
 def test_no_norm_is_the_activation_and_nothing_is_the_map():
-    x, _ = draw(SHAPES[0])
+    x, _ = inputs(SHAPES[0])
     assert torch.equal(batch_norm_act(None, nn.ReLU(), x), x.relu())
     assert batch_norm_act(None, None, x) is x
 
@@ -201,12 +192,13 @@ def test_one_value_for_each_channel_is_the_error_of_torch():
 
 @pytest.mark.parametrize('relu', [False, True])
 def test_the_registered_operators_are_what_torch_wants_of_operators(relu):
-    x, grad = draw((2, 5, 6, 7), torch.float32)
+    x, grad = inputs((2, 5, 6, 7), torch.float32)
     weight, bias = torch.rand(5), torch.rand(5)
     moments = [torch.rand(5, dtype=torch.float64) for _ in range(2)]
-    torch.library.opcheck(backward, (grad, x, weight, bias, *moments, 1e-3, relu))
+    torch.library.opcheck(batch_norm_act_backward_operator, (grad, x, weight, bias, *moments, 1e-3, relu))
     # Only the first output has a gradient: torch's traced check wants one of each.
-    torch.library.opcheck(forward, (x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_(), 1e-3, relu),
+    leaves = x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+    torch.library.opcheck(batch_norm_act_operator, (*leaves, 1e-3, relu),
                           test_utils=('test_schema', 'test_autograd_registration', 'test_faketensor'))
 
 
@@ -215,8 +207,8 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(relu):
 def test_torch_compile_takes_the_whole_graph_and_gives_the_same(dtype):
     norm, shape = draw_norm(24), SHAPES[0]
     compiled = torch.compile(batch_norm_act, backend='aot_eager', fullgraph=True)
-    assert_equal(run(compiled, norm, nn.ReLU(), *draw(shape, dtype)),
-                 run(in_turn, norm, nn.ReLU(), *draw(shape)), TOLERANCES[dtype])
+    assert_close(run(compiled, norm, nn.ReLU(), *inputs(shape, dtype)),
+                 run(in_turn, norm, nn.ReLU(), *inputs(shape)), TOLERANCES[dtype])
 
 
 def test_two_threads_compute_what_one_does():
@@ -224,8 +216,8 @@ def test_two_threads_compute_what_one_does():
     try:
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            found.append(run(batch_norm_act, norm, nn.ReLU(), *draw((2, 8, 31, 33), torch.float32)))
+            found.append(run(batch_norm_act, norm, nn.ReLU(), *inputs((2, 8, 31, 33), torch.float32)))
     finally:
         torch.set_num_threads(1)
-    assert_equal(found[1], found[0], 1e-6)
+    assert_close(found[1], found[0], 1e-6)
     assert all(map(torch.equal, found[2], found[1]))    # and the same every time

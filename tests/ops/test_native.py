@@ -1,4 +1,5 @@
 """Compiling, caching and falling back, with a kernel of three lines in the place of the package's own."""
+import ctypes
 import os
 import shlex
 import subprocess
@@ -7,7 +8,6 @@ import pytest
 import torch
 
 from inceptionnext_seg.ops import _native as native
-from inceptionnext_seg.ops import inception_dwconv
 
 KERNEL = r'''#include <cstdint>
 extern "C" void scale(const float* x, float* y, int64_t count, float factor) {
@@ -23,17 +23,16 @@ def logged(tmp_path, monkeypatch):
     sources.mkdir()
     for name in ('scale', 'shift'):
         (sources / f'{name}.cpp').write_text(KERNEL)
+        monkeypatch.setitem(native.PROTOTYPES, name, {
+            'scale': (native.POINTER, native.POINTER, native.INT, ctypes.c_float)})
     lines = []
     monkeypatch.setattr(native, 'SOURCES', sources)
     monkeypatch.setattr(native, 'print_log', lambda message, **settings: lines.append(message))
     monkeypatch.setenv('INCEPTIONNEXT_SEG_CACHE', str(tmp_path / 'cache'))
     monkeypatch.delenv('INCEPTIONNEXT_SEG_NATIVE', raising=False)
-    caches = (native.load, native.report, inception_dwconv.native_forward, inception_dwconv.native_backward)
-    for cache in caches:
-        cache.cache_clear()
+    native.load.cache_clear(), native.report.cache_clear()
     yield lines
-    for cache in caches:
-        cache.cache_clear()
+    native.load.cache_clear(), native.report.cache_clear()
 
 
 @pytest.fixture
@@ -62,16 +61,43 @@ def fake_compiler(tmp_path, monkeypatch, body):
 
 
 def test_a_kernel_is_compiled_and_takes_tensors_for_pointers(compiler, logged):
-    scale = native.function('scale', 'scale', native.POINTER, native.POINTER, native.INT, native.FLOAT)
     x, y = torch.tensor([1., 2., 3.]), torch.zeros(3)
-    scale(x, y, 3, 2.5)
+    assert native.function('scale', 'scale')(x, y, 3, 2.5) is None
     assert y.tolist() == [2.5, 5., 7.5]
-    assert native.available('scale') and not logged
+    assert native.why_not('scale') is None and native.why_not('scale', 'shift') is None and not logged
+
+
+def test_a_function_is_bound_once(compiler, logged):
+    assert native.function('scale', 'scale') is native.function('scale', 'scale')
+
+
+def test_none_is_no_address_and_a_number_is_refused_where_a_tensor_belongs(compiler, logged):
+    native.function('scale', 'scale')(None, None, 0, 1.)
+    with pytest.raises(ctypes.ArgumentError):
+        native.function('scale', 'scale')(torch.zeros(1).data_ptr(), torch.zeros(1), 1, 1.)
+
+
+def test_a_missing_symbol_is_a_reason(compiler, logged, monkeypatch):
+    monkeypatch.setitem(native.PROTOTYPES, 'scale', {'scale': (), 'no_such_symbol': ()})
+    assert 'no_such_symbol' in native.why_not('scale')
+    assert len(logged) == 1 and 'no_such_symbol' in logged[0]
+
+
+@pytest.mark.parametrize('name', native.PROTOTYPES)
+def test_the_table_has_the_exported_symbols_of_every_source(name):
+    if native.why_not(name):
+        pytest.skip(native.why_not(name))
+    run = subprocess.run(['nm', '-D', '--defined-only', native.compile_library(name)], capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip('there is no nm')
+    exported = {line.split()[2] for line in run.stdout.splitlines() if line.split()[1] == 'T'}
+    own = {symbol for symbol in exported if not symbol.startswith('_')}
+    assert own == set(native.PROTOTYPES[name]) == set(native.load(name).functions)
 
 
 def test_another_process_takes_the_library_from_the_cache(compilations, logged, tmp_path):
     for _ in range(2):
-        assert native.load('scale') is not None
+        assert native.why_not('scale') is None
         native.load.cache_clear()
     assert compilations() == 1
     assert [path.suffix for path in (tmp_path / 'cache').iterdir()] == ['.so']
@@ -83,7 +109,7 @@ def test_a_changed_source_is_compiled_again(compilations, logged, changed):
     native.load.cache_clear()
     source = native.SOURCES / changed
     source.write_text((source.read_text() if source.exists() else '') + '// changed\n')
-    assert native.load('scale') is not None
+    assert native.why_not('scale') is None
     assert compilations() == 2
 
 
@@ -100,7 +126,7 @@ def test_without_a_compiler_there_is_one_log_line_for_all_kernels(logged, monkey
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setenv('CXX', cxx) if cxx else monkeypatch.delenv('CXX', raising=False)
     for name in ('scale', 'shift', 'scale'):
-        assert native.load(name) is None and native.function(name, name) is None and not native.available(name)
+        assert (cxx or 'g++, c++ or clang++') in native.why_not(name)
     assert len(logged) == 1
     assert 'torch operators' in logged[0] and (cxx or 'g++, c++ or clang++') in logged[0]
 
@@ -108,7 +134,7 @@ def test_without_a_compiler_there_is_one_log_line_for_all_kernels(logged, monkey
 def test_a_compiler_that_fails_is_named_with_its_first_error(logged, monkeypatch, tmp_path):
     fake_compiler(tmp_path, monkeypatch, '[ "$1" = --version ] && exit\n'
                   'echo "In file included from somewhere" >&2; echo "x.cpp:1: error: no OpenMP here" >&2; exit 1')
-    assert native.load('scale') is None and native.load('shift') is None
+    assert native.why_not('scale') and native.why_not('shift')
     assert len(logged) == 1
     assert 'fake-compiler failed: x.cpp:1: error: no OpenMP here' in logged[0]
     assert not list((tmp_path / 'cache').iterdir())
@@ -116,26 +142,26 @@ def test_a_compiler_that_fails_is_named_with_its_first_error(logged, monkeypatch
 
 def test_a_compiler_that_cannot_even_tell_its_version_is_left_alone(logged, monkeypatch, tmp_path):
     fake_compiler(tmp_path, monkeypatch, 'exit 3')
-    assert native.load('scale') is None and len(logged) == 1
+    assert native.why_not('scale') and len(logged) == 1
 
 
 def test_a_library_that_cannot_be_loaded_is_not_used(logged, monkeypatch, tmp_path):
     fake_compiler(tmp_path, monkeypatch, '[ "$1" = --version ] && exit\n'
                   'for last; do :; done; echo "no library" > "$last"')
-    assert native.load('scale') is None and len(logged) == 1
+    assert native.why_not('scale') and len(logged) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_named(compiler, logged, monkeypatch, tmp_path):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('INCEPTIONNEXT_SEG_CACHE', str(tmp_path / 'file' / 'cache'))
-    assert native.load('scale') is None and native.load('shift') is None
+    assert native.why_not('scale') and native.why_not('shift')
     assert len(logged) == 1
     assert str(tmp_path / 'file' / 'cache') in logged[0] and 'INCEPTIONNEXT_SEG_CACHE' in logged[0]
 
 
 def test_kernels_can_be_turned_off(compilations, logged, monkeypatch, tmp_path):
     monkeypatch.setenv('INCEPTIONNEXT_SEG_NATIVE', '0')
-    assert native.load('scale') is None and not native.available('scale')
+    assert 'INCEPTIONNEXT_SEG_NATIVE' in native.why_not('scale')
     assert not (tmp_path / 'journal').exists() and not (tmp_path / 'cache').exists() and not logged
 
 
@@ -154,7 +180,7 @@ def test_processes_that_compile_at_once_all_get_a_library(compilations, logged, 
     for _ in range(3):
         child = os.fork()
         if not child:
-            os._exit(0 if native.load('scale') is not None else 1)
+            os._exit(0 if native.why_not('scale') is None else 1)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     assert len(list((tmp_path / 'cache').iterdir())) == 1
@@ -172,5 +198,5 @@ def test_every_kernel_of_the_package_is_portable(compiler, name, processor):
 def test_the_package_data_has_the_sources(root):
     tomllib = pytest.importorskip('tomllib', reason='Python 3.10 has no tomllib')
     settings = tomllib.loads((root / 'pyproject.toml').read_text())
-    assert settings['tool']['setuptools']['package-data']['inceptionnext_seg'] == ['csrc/*']
-    assert (root / 'inceptionnext_seg' / 'csrc').samefile(native.SOURCES)
+    assert settings['tool']['setuptools']['package-data']['inceptionnext_seg.ops'] == ['csrc/*']
+    assert (root / 'inceptionnext_seg' / 'ops' / 'csrc').samefile(native.SOURCES)

@@ -4,13 +4,14 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
+from helpers import assert_close, draw, relative_error
 from torch.utils.flop_counter import FlopCounterMode
 
 from inceptionnext_seg.ops import _native as native
-from inceptionnext_seg.ops import norm_mlp
+from inceptionnext_seg.ops import dispatch, norm_mlp
 
-if not (native.available('batch_norm') and native.available('mlp')):
-    pytest.skip('no C++ compiler', allow_module_level=True)
+if native.why_not('batch_norm', 'mlp'):
+    pytest.skip(native.why_not('batch_norm', 'mlp'), allow_module_level=True)
 
 BATCH, CHANNELS, HIDDEN, SIZE = 3, 20, 44, (9, 7)
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -47,15 +48,12 @@ class Half(nn.Module):
 
 
 def fused(half, x, y, factors=None):
-    assert norm_mlp.applies(x, y, half.norm, half.act, half.fc1.out_channels)
-    return norm_mlp.norm_mlp(x, y, half.norm, half.fc1, half.act, half.fc2, half.gamma, factors)
+    return norm_mlp.norm_mlp(x, y, half.norm, half.fc1, half.act, half.fc2, half.gamma, factors, impl='native')
 
 
-def draw(dtype=torch.float64, layout=torch.channels_last, size=SIZE, seed=1):
-    """x, y and the gradient of the output. Values are those of float32, so that every type has the same."""
-    generator = torch.Generator().manual_seed(seed)
-    return [(1.5 * torch.randn(BATCH, CHANNELS, *size, generator=generator) + 0.5).to(dtype).contiguous(
-        memory_format=layout) for _ in range(3)]
+def inputs(dtype=torch.float64, layout=torch.channels_last, size=SIZE, seed=1):
+    """x, y and the gradient of the output."""
+    return [1.5 * draw(BATCH, CHANNELS, *size, seed=seed + i, dtype=dtype, layout=layout) + 0.5 for i in range(3)]
 
 
 def last(x):
@@ -72,20 +70,6 @@ def run(operator, half, x, y, grad, factors=None):
     return dict(results, **{name: p.grad for name, p in half.named_parameters()})
 
 
-def relative_error(found, wanted):
-    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
-
-
-def assert_equal(found, wanted, tolerance):
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        assert found[name].shape == value.shape, name
-        if not value.any():
-            assert not found[name].any(), name
-        else:
-            assert relative_error(found[name], value) <= tolerance, f'{name}: {relative_error(found[name], value):.1e}'
-
-
 @pytest.mark.logits_match
 @pytest.mark.parametrize('dtype', TOLERANCES)
 @pytest.mark.parametrize('factors', FACTORS.values(), ids=FACTORS)
@@ -93,11 +77,11 @@ def assert_equal(found, wanted, tolerance):
 @pytest.mark.parametrize('norm', NORMS)
 def test_output_gradients_and_statistics_are_those_of_the_modules(norm, gamma, factors, dtype):
     half = Half(norm, gamma)
-    wanted = run(Half.forward, half, *draw(), factors)
-    found = run(fused, half, *draw(dtype), factors)
+    expected = run(Half.forward, half, *inputs(), factors)
+    found = run(fused, half, *inputs(dtype), factors)
     assert all(tensor.dtype == dtype for name, tensor in found.items() if not name.endswith('tracked'))
     assert found['out'].is_contiguous(memory_format=torch.channels_last)
-    assert_equal(found, wanted, TOLERANCES[dtype])
+    assert_close(found, expected, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize('factors', [*FACTORS.values(), (0.5, 0.5, 0.), (0.5, 0., 0.5)], ids=str)
@@ -108,13 +92,13 @@ def test_blocks_of_any_number_of_pixels_give_the_same(monkeypatch, rows, factors
     monkeypatch.setattr(norm_mlp, 'BLOCK_BYTES', 4 * HIDDEN * rows)
     assert max(end - begin for _, begin, end in norm_mlp.blocks([1.] * BATCH, 63, HIDDEN)) == min(rows, BATCH * 63)
     half = Half()
-    assert_equal(run(fused, half, *draw(), factors), run(Half.forward, half, *draw(), factors), 1e-10)
+    assert_close(run(fused, half, *inputs(), factors), run(Half.forward, half, *inputs(), factors), 1e-10)
 
 
 def test_by_default_an_image_larger_than_a_block_gives_the_same():
     half, size = Half(), (83, 77)
     assert len(list(norm_mlp.blocks([1.], 83 * 77, HIDDEN))) == 2
-    assert_equal(run(fused, half, *draw(torch.float32, size=size)), run(Half.forward, half, *draw(size=size)), 1e-5)
+    assert_close(run(fused, half, *inputs(torch.float32, size=size)), run(Half.forward, half, *inputs(size=size)), 1e-5)
 
 
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-14), (torch.float32, 1e-6)])
@@ -125,35 +109,35 @@ def test_gelu_and_its_derivative_are_those_of_torch_far_from_zero_too(dtype, tol
         conv.weight.data, conv.bias.data = torch.eye(CHANNELS)[..., None, None], torch.zeros(CHANNELS)
     y = torch.linspace(-12, 12, BATCH * CHANNELS * 63, dtype=torch.float64).view(BATCH, CHANNELS, *SIZE)
     y.view(-1)[:4] = torch.tensor([0., -100., 100., 1e-30])
-    wanted, found = (run(operator, half, 0 * y.to(t), last(y.to(t)), torch.ones_like(y.to(t)))
+    expected, found = (run(operator, half, 0 * y.to(t), last(y.to(t)), torch.ones_like(y.to(t)))
                      for operator, t in ((Half.forward, torch.float64), (fused, dtype)))
     for name in ('out', 'y'):
-        error = (found[name].double() - wanted[name]).abs()
-        assert (error <= tolerance * wanted[name].abs().clamp(min=1)).all(), name
+        error = (found[name].double() - expected[name]).abs()
+        assert (error <= tolerance * expected[name].abs().clamp(min=1)).all(), name
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_what_is_not_finite_is_so_behind_it(value):
-    half, (x, y, _) = Half('none'), draw(torch.float32)
+    half, (x, y, _) = Half('none'), inputs(torch.float32)
     y[1, 3, 4, 5] = value
-    found, wanted = fused(half, x, y).isfinite(), half(x, y).isfinite()
-    assert not wanted[1, :, 4, 5].any() and torch.equal(found, wanted)
+    found, expected = fused(half, x, y).isfinite(), half(x, y).isfinite()
+    assert not expected[1, :, 4, 5].any() and torch.equal(found, expected)
 
 
 def test_maps_of_another_layout_give_the_same():
     half, nchw = Half(), torch.contiguous_format
-    assert_equal(run(fused, half, *draw(layout=nchw), FACTORS['dropped']),
-                 run(Half.forward, half, *draw(layout=nchw), FACTORS['dropped']), 1e-10)
+    assert_close(run(fused, half, *inputs(layout=nchw), FACTORS['dropped']),
+                 run(Half.forward, half, *inputs(layout=nchw), FACTORS['dropped']), 1e-10)
 
 
 @pytest.mark.parametrize('mean', [10., 100.])
 def test_a_mean_far_above_the_standard_deviation_costs_no_more_digits_than_in_torch(mean):
     half = Half()
-    x, y, grad = draw(torch.float32)
+    x, y, grad = inputs(torch.float32)
     y = y + mean
-    wanted = run(Half.forward, half, x.double(), y.double(), grad.double())
+    expected = run(Half.forward, half, x.double(), y.double(), grad.double())
     ours, theirs = (run(operator, half, x, y, grad) for operator in (fused, Half.forward))
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if value.any():
             assert relative_error(ours[name], value) <= 10 * relative_error(theirs[name], value) + 1e-6, name
 
@@ -161,12 +145,10 @@ def test_a_mean_far_above_the_standard_deviation_costs_no_more_digits_than_in_to
 @pytest.mark.parametrize('x_dtype', [torch.float32, torch.bfloat16])
 def test_bfloat16_is_as_near_to_float64_as_rounding_its_maps_allows(x_dtype):
     """As under autocast: the token mixer's map is bfloat16, the sum is of the parameters' type."""
-    if native.has_fast_bf16():
-        pytest.skip('this CPU multiplies bfloat16 in tiles, and the operator is not used')
     half = Half()
-    x, y, grad = draw(torch.bfloat16)
+    x, y, grad = inputs(torch.bfloat16)
     x = x.to(x_dtype).requires_grad_()
-    wanted = run(Half.forward, half, *(tensor.detach().double() for tensor in (x, y, grad)), FACTORS['dropped'])
+    expected = run(Half.forward, half, *(tensor.detach().double() for tensor in (x, y, grad)), FACTORS['dropped'])
     y.requires_grad_()
     with torch.autocast('cpu', dtype=torch.bfloat16):
         out = fused(half, x, y, torch.tensor(FACTORS['dropped']))
@@ -175,7 +157,7 @@ def test_bfloat16_is_as_near_to_float64_as_rounding_its_maps_allows(x_dtype):
     found = dict(out=out.detach(), x=x.grad, y=y.grad, **dict(half.named_buffers()),
                  **{name: p.grad for name, p in half.named_parameters()})
     assert y.grad.dtype == torch.bfloat16 and x.grad.dtype == x_dtype and half.fc1.weight.grad.dtype == torch.float32
-    assert_equal(found, wanted, 4e-3)
+    assert_close(found, expected, 4e-3)
 
 
 # Autograd
@@ -184,31 +166,32 @@ def test_bfloat16_is_as_near_to_float64_as_rounding_its_maps_allows(x_dtype):
 @pytest.mark.parametrize('frozen', ['x', 'y', 'norm.weight', 'fc1.weight', 'fc2.bias', 'gamma'])
 def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen):
     half = Half().double()
-    x, y, grad = draw()
-    wanted = run(Half.forward, half, x, y, grad)
+    x, y, grad = inputs()
+    expected = run(Half.forward, half, x, y, grad)
     leaves = dict(half.named_parameters(), x=x, y=y)
     for name, leaf in leaves.items():
         leaf.requires_grad_(name != frozen)
     fused(half, x, y).backward(grad)
     assert leaves.pop(frozen).grad is None
-    assert_equal({name: leaf.grad for name, leaf in leaves.items()}, {name: wanted[name] for name in leaves}, 1e-10)
+    assert_close({name: leaf.grad for name, leaf in leaves.items()}, {name: expected[name] for name in leaves}, 1e-10)
 
 
+@pytest.mark.parametrize('impl', ['native', 'torch'])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-def test_gradients_lie_as_their_parameters_do(layout):
+def test_gradients_lie_as_their_parameters_do(layout, impl):
     """Where they do not, DistributedDataParallel warns and copies them."""
     half = Half().double().to(memory_format=layout)
-    fused(half, *draw()[:2]).sum().backward()
+    norm_mlp.norm_mlp(*inputs()[:2], half.norm, half.fc1, half.act, half.fc2, half.gamma, impl=impl).sum().backward()
     for parameter in half.parameters():
         assert parameter.grad.stride() == parameter.stride()
 
 
 def test_without_gradients_nothing_is_kept_and_the_statistics_move():
     half, theirs = Half().double(), Half().double()
-    x, y, _ = draw()
+    x, y, _ = inputs()
     with torch.no_grad():
-        found, wanted = fused(half, x, y), theirs(x, y)
-    assert_equal(dict(half.named_buffers(), out=found), dict(theirs.named_buffers(), out=wanted), 1e-10)
+        found, expected = fused(half, x, y), theirs(x, y)
+    assert_close(dict(half.named_buffers(), out=found), dict(theirs.named_buffers(), out=expected), 1e-10)
     sizes = []
     for operands in ((x, y), (x.requires_grad_(), y)):
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()), lambda t: t):
@@ -218,27 +201,27 @@ def test_without_gradients_nothing_is_kept_and_the_statistics_move():
 
 def test_statistics_that_move_later_do_not_change_the_gradients_of_an_eval_norm():
     half = Half('eval').double()
-    x, y, grad = draw()
-    wanted = run(Half.forward, half, x, y, grad)
+    x, y, grad = inputs()
+    expected = run(Half.forward, half, x, y, grad)
     y.requires_grad_()
     out = fused(half, x, y)
     half.norm.running_mean.add_(1), half.norm.running_var.mul_(3)
     out.backward(grad)
-    assert relative_error(y.grad, wanted['y']) < 1e-10
+    assert relative_error(y.grad, expected['y']) < 1e-10
 
 
 @pytest.mark.parametrize('norm, batch_moments', [('train', True), ('eval', False), ('none', False)])
 def test_the_registered_operators_are_what_torch_wants_of_operators(norm, batch_moments):
     half = Half(norm)
-    x, y, grad = draw(torch.float32)
+    x, y, grad = inputs(torch.float32)
     moments = [None] * 4 if half.norm is None else [
         half.norm.weight.detach(), half.norm.bias.detach(), *(torch.rand(CHANNELS).double() for _ in range(2))]
     mlp = [tensor.detach() for tensor in (*half.fc1.parameters(), *half.fc2.parameters(), half.gamma)]
     factors, kept = torch.tensor(FACTORS['different']), torch.randn(BATCH * 63, HIDDEN)
-    torch.library.opcheck(norm_mlp.backward, (
+    torch.library.opcheck(norm_mlp.norm_mlp_backward_operator, (
         grad, y, kept, factors, *moments, 1e-3, batch_moments, *mlp))
     # Only the first output has a gradient: torch's traced check wants one of each.
-    torch.library.opcheck(norm_mlp.forward, (
+    torch.library.opcheck(norm_mlp.norm_mlp_operator, (
         x.requires_grad_(), y, factors, *moments, 1e-3, batch_moments, *mlp, True),
         test_utils=('test_schema', 'test_autograd_registration', 'test_faketensor'))
 
@@ -248,8 +231,8 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(norm, batch_
 def test_torch_compile_takes_the_whole_graph_and_gives_the_same(norm):
     half = Half(norm)
     compiled = torch.compile(fused, backend='aot_eager', fullgraph=True)
-    assert_equal(run(compiled, half, *draw(torch.float32), FACTORS['dropped']),
-                 run(Half.forward, half, *draw(), FACTORS['dropped']), 1e-5)
+    assert_close(run(compiled, half, *inputs(torch.float32), FACTORS['dropped']),
+                 run(Half.forward, half, *inputs(), FACTORS['dropped']), 1e-5)
 
 
 def test_two_threads_compute_what_one_does():
@@ -257,10 +240,10 @@ def test_two_threads_compute_what_one_does():
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(run(fused, half, *draw(torch.float32)))
+            found.append(run(fused, half, *inputs(torch.float32)))
     finally:
         torch.set_num_threads(1)
-    assert_equal(*found, 2e-6)
+    assert_close(*found, 2e-6)
 
 
 # Cost and choice
@@ -268,7 +251,7 @@ def test_two_threads_compute_what_one_does():
 
 def test_the_macs_counted_are_those_of_the_two_convolutions():
     half = Half()
-    x, y, grad = draw(torch.float32)
+    x, y, grad = inputs(torch.float32)
     with FlopCounterMode(display=False) as counter:
         out = fused(half, x, y.requires_grad_())
         assert counter.get_total_flops() == 2 * (2 * BATCH * 63 * CHANNELS * HIDDEN)
@@ -276,23 +259,42 @@ def test_the_macs_counted_are_those_of_the_two_convolutions():
     assert counter.get_total_flops() == 3 * 2 * (2 * BATCH * 63 * CHANNELS * HIDDEN)
 
 
+def chosen(x, y, norm, activation, hidden=HIDDEN):
+    """The form that 'auto' takes."""
+    fc1, fc2 = nn.Conv2d(CHANNELS, hidden, 1), nn.Conv2d(hidden, CHANNELS, 1)
+    return dispatch.choose('norm_mlp', norm_mlp.FORMS, 'auto', x, y, norm, fc1, activation, fc2, None, None)
+
+
 @pytest.mark.parametrize('norm, activation, shape, dtype', [
-    (nn.GroupNorm(4, 20), nn.GELU(), (3, 20, 9, 7), torch.float32),
-    (nn.SyncBatchNorm(20), nn.GELU(), (3, 20, 9, 7), torch.float32),
-    (nn.BatchNorm2d(20, track_running_stats=False).eval(), nn.GELU(), (3, 20, 9, 7), torch.float32),
     (nn.BatchNorm2d(20), nn.ReLU(), (3, 20, 9, 7), torch.float32),
     (nn.BatchNorm2d(20), nn.GELU('tanh'), (3, 20, 9, 7), torch.float32),
     (nn.BatchNorm2d(20), nn.GELU(), (1, 20, 1, 1), torch.float32),
     (nn.BatchNorm2d(20), nn.GELU(), (3, 20, 9, 7), torch.float16)],
-    ids=['group_norm', 'sync_bn', 'batch_statistics_in_eval', 'relu', 'tanh', 'one_pixel', 'float16'])
-def test_it_says_of_what_else_there_is_that_it_does_not_apply(norm, activation, shape, dtype):
+    ids=['relu', 'tanh', 'one_pixel', 'float16'])
+def test_what_the_kernels_have_not_is_run_by_torch(norm, activation, shape, dtype):
     y = torch.zeros(shape, dtype=dtype)
-    assert not norm_mlp.applies(y, y, norm, activation, 80)
+    assert chosen(y, y, norm, activation) == 'torch'
 
 
-def test_it_does_not_apply_to_small_maps_and_to_those_on_other_devices(monkeypatch):
-    half, (x, y, _) = Half(), draw(torch.float32)
-    settings = half.norm, half.act, HIDDEN
-    assert norm_mlp.applies(x, y, *settings) and not norm_mlp.applies(x.to('meta'), y.to('meta'), *settings)
+@pytest.mark.parametrize('norm', [
+    nn.GroupNorm(4, CHANNELS), nn.InstanceNorm2d(CHANNELS), nn.BatchNorm2d(CHANNELS, track_running_stats=False).eval(),
+    nn.Sequential(nn.BatchNorm2d(CHANNELS))], ids=['group_norm', 'instance_norm', 'batch_statistics_in_eval', 'other'])
+@pytest.mark.parametrize('impl', ['native', 'torch'])
+def test_any_other_norm_is_called_first(norm, impl):
+    half = Half()
+    half.norm = norm
+
+    def operator(half, x, y, factors):
+        return norm_mlp.norm_mlp(x, y, half.norm, half.fc1, half.act, half.fc2, half.gamma, factors, impl=impl)
+
+    assert_close(run(operator, half, *inputs()), run(Half.forward, half, *inputs()), 1e-10)
+
+
+def test_small_maps_and_those_in_bfloat16_where_the_cpu_multiplies_it_fast_are_left_to_torch(monkeypatch):
+    half, (x, y, _) = Half(), inputs(torch.float32)
+    monkeypatch.setattr(native, 'has_fast_bf16', lambda: False)
+    assert chosen(x, y, half.norm, half.act) == chosen(x, y.bfloat16(), half.norm, half.act) == 'native'
+    monkeypatch.setattr(native, 'has_fast_bf16', lambda: True)
+    assert chosen(x, y, half.norm, half.act) == 'native' and chosen(x, y.bfloat16(), half.norm, half.act) == 'torch'
     monkeypatch.setattr(norm_mlp, 'LEAST_HIDDEN', BATCH * 63 * HIDDEN + 1)
-    assert not norm_mlp.applies(x, y, *settings)
+    assert chosen(x, y, half.norm, half.act) == 'torch'

@@ -4,39 +4,38 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
+from helpers import assert_close, draw
 
-from inceptionnext_seg.ops.patch_conv import applies, patch_conv2d
+from inceptionnext_seg.ops import dispatch
+from inceptionnext_seg.ops.patch_conv import FORMS, patch_conv2d, why_not_product
 
 LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-6}
 SIZES = [(12, 8), (13, 11), (4, 7), (5, 4)]     # whole patches, and a last row and column that belong to none
 
 
-def draw(kernel, size, dtype=torch.float64, layout=torch.channels_last, bias=True):
+def inputs(kernel, size, dtype=torch.float64, layout=torch.channels_last, bias=True):
     """A convolution and a map (3, 6, H, W) in a layout."""
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 10, kernel, stride=kernel, bias=bias).to(dtype, memory_format=layout)
-    x = torch.randn(3, 6, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
-    return conv, x.contiguous(memory_format=layout)
+    return conv, draw(3, 6, *size, seed=1, dtype=dtype, layout=layout)
 
 
 def run(operator, conv, x):
     """The output, and the gradients to map, weight and bias of a sum that no symmetry hides from."""
     conv, x = copy.deepcopy(conv), x.clone(memory_format=torch.preserve_format).requires_grad_()
     y = operator(x, conv)
-    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype)
+    grad = draw(*y.shape, seed=2, dtype=y.dtype)
     return [y.detach(), *torch.autograd.grad(y, (x, *conv.parameters()), grad)]
+
+
+def takes_product(x, conv):
+    """Whether 'auto' takes the product."""
+    return dispatch.choose('patch_conv2d', FORMS, 'auto', x, conv, None) == 'product'
 
 
 def by_torch(x, conv):
     return conv(x)
-
-
-def assert_equal(found, wanted, tolerance):
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        assert a.shape == b.shape, i
-        error = ((a.double() - b.double()).norm() / b.double().norm()).item()
-        assert error <= tolerance, f'tensor {i}: relative error {error:.1e}'
 
 
 @pytest.mark.logits_match
@@ -46,13 +45,13 @@ def assert_equal(found, wanted, tolerance):
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize('kernel', [1, 2, 4, (2, 1)])
 def test_output_and_gradients_are_those_of_the_convolution(kernel, size, layout, bias, dtype):
-    wanted = run(by_torch, *draw(kernel, size, bias=bias))
-    conv, x = draw(kernel, size, dtype, layout, bias)
+    expected = run(by_torch, *inputs(kernel, size, bias=bias))
+    conv, x = inputs(kernel, size, dtype, layout, bias)
     found = run(patch_conv2d, conv, x)
     assert all(tensor.dtype == dtype for tensor in found)
-    assert_equal(found, wanted, TOLERANCES[dtype])
+    assert_close(found, expected, TOLERANCES[dtype])
     if layout == torch.channels_last:
-        assert applies(x, conv) and found[0].is_contiguous(memory_format=torch.channels_last)
+        assert takes_product(x, conv) and found[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_patches_worked_by_hand():
@@ -68,9 +67,9 @@ def test_patches_worked_by_hand():
 def test_channel_factors_multiply_the_map(layout, bias):
     factors = torch.tensor([0., 2.])[torch.randint(2, (3, 6), generator=torch.Generator().manual_seed(3))]
     for dtype, tolerance in TOLERANCES.items():
-        found = run(lambda x, conv: patch_conv2d(x, conv, factors), *draw(1, (5, 7), dtype, layout, bias))
-        wanted = run(lambda x, conv: conv(x * factors[:, :, None, None]), *draw(1, (5, 7), bias=bias))
-        assert_equal(found, wanted, tolerance)
+        found = run(lambda x, conv: patch_conv2d(x, conv, factors), *inputs(1, (5, 7), dtype, layout, bias))
+        expected = run(lambda x, conv: conv(x * factors[:, :, None, None]), *inputs(1, (5, 7), bias=bias))
+        assert_close(found, expected, tolerance)
     assert not found[1][factors == 0].any()     # what is dropped has no gradient
 
 
@@ -84,33 +83,55 @@ def test_autocast_gives_bfloat16_near_float64_and_gradients_of_the_parameters_ty
         with torch.autocast('cpu', dtype=torch.bfloat16):
             return patch_conv2d(x, conv, factors)
 
-    found = run(under_autocast, *draw(kernel, (13, 11), torch.float32))
+    found = run(under_autocast, *inputs(kernel, (13, 11), torch.float32))
     assert found[0].dtype == torch.bfloat16 and all(tensor.dtype == torch.float32 for tensor in found[1:])
     # Rounded are the map, and the output and the gradient to the map; the weight too where the CPU multiplies bfloat16.
-    assert_equal(found, run(lambda x, conv: conv(x * scale), *draw(kernel, (13, 11))), 5e-3)
+    assert_close(found, run(lambda x, conv: conv(x * scale), *inputs(kernel, (13, 11))), 5e-3)
 
 
 def test_autocast_leaves_float64_alone_as_it_does_for_a_convolution():
-    conv, x = draw(2, (12, 8))
+    conv, x = inputs(2, (12, 8))
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert_equal([patch_conv2d(x, conv)], [conv(x)], 1e-12)
+        assert_close([patch_conv2d(x, conv)], [conv(x)], 1e-12)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('frozen', ['x', 'weight', 'bias', 'parameters'])
 def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen, dtype):
-    wanted = dict(zip(('x', 'weight', 'bias'), run(by_torch, *draw(2, (12, 8)))[1:], strict=True))
-    conv, x = draw(2, (12, 8), torch.float32)
+    expected = dict(zip(('x', 'weight', 'bias'), run(by_torch, *inputs(2, (12, 8)))[1:], strict=True))
+    conv, x = inputs(2, (12, 8), torch.float32)
     leaves = dict(conv.named_parameters(), x=x)
     for name, leaf in leaves.items():
         leaf.requires_grad_(not (name == frozen or (frozen == 'parameters' and name != 'x')))
     with torch.autocast('cpu', dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
         y = patch_conv2d(x, conv)
-    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype))
+    y.backward(draw(*y.shape, seed=2, dtype=y.dtype))
     for name, leaf in leaves.items():
         assert (leaf.grad is not None) == leaf.requires_grad
         if leaf.requires_grad:
-            assert_equal([leaf.grad], [wanted[name]], 1e-6 if dtype == torch.float32 else 5e-3)
+            assert_close([leaf.grad], [expected[name]], 1e-6 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize('kernel', [1, 2])
+@pytest.mark.parametrize('autocast', [False, True], ids=['fp32', 'bf16'])
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+def test_the_gradient_of_the_weight_lies_as_the_weight_does(layout, autocast, kernel):
+    """Where it does not, DistributedDataParallel warns and copies it."""
+    conv, _ = inputs(kernel, (8, 6), torch.float32, layout)
+    x = draw(3, 6, 8, 6, dtype=torch.float32, layout=torch.channels_last)
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        patch_conv2d(x, conv, impl='product').float().sum().backward()
+    assert conv.weight.grad.stride() == conv.weight.stride()
+
+
+@pytest.mark.parametrize('impl', ['auto', 'product'])
+@pytest.mark.parametrize('shape', [(0, 6, 8, 4), (2, 6, 1, 1)])
+def test_a_map_without_patches_gives_one(shape, impl):
+    conv = nn.Conv2d(6, 10, 2, stride=2)
+    if shape[0]:    # the convolution itself refuses an image smaller than its kernel
+        with pytest.raises(RuntimeError):
+            conv(torch.zeros(shape))
+    assert patch_conv2d(torch.zeros(shape), conv, impl=impl).shape == (shape[0], 10, shape[2] // 2, shape[3] // 2)
 
 
 class OtherConv(nn.Conv2d):
@@ -123,19 +144,20 @@ class OtherConv(nn.Conv2d):
     ids=['padding', 'overlapping', 'groups', 'dilation', 'subclass'])
 def test_other_convolutions_are_run_as_they_are(conv):
     x = torch.randn(2, 6, 9, 9).contiguous(memory_format=torch.channels_last)
-    assert not applies(x, conv)
+    assert why_not_product(x, conv)
     assert torch.equal(patch_conv2d(x, conv), conv(x))
 
 
 def test_a_1x1_convolution_of_a_map_in_nchw_stays_a_convolution():
-    conv, x = draw(1, (5, 7), torch.float32, torch.contiguous_format)
-    assert not applies(x, conv) and torch.equal(patch_conv2d(x, conv), conv(x))
-    assert applies(x[:, :1].contiguous(memory_format=torch.channels_last), nn.Conv2d(1, 4, 1))  # both layouts at once
+    conv, x = inputs(1, (5, 7), torch.float32, torch.contiguous_format)
+    assert not takes_product(x, conv) and torch.equal(patch_conv2d(x, conv), conv(x))
+    both_layouts_at_once = x[:, :1].contiguous(memory_format=torch.channels_last)
+    assert takes_product(both_layouts_at_once, nn.Conv2d(1, 4, 1))
 
 
 def test_a_map_on_another_device_is_left_to_the_convolution():
-    conv, x = draw(2, (12, 8), torch.float32)
-    assert not applies(x.to('meta'), conv.to('meta')) and patch_conv2d(x.to('meta'), conv).shape == (3, 10, 6, 4)
+    conv, x = inputs(2, (12, 8), torch.float32)
+    assert not takes_product(x.to('meta'), conv.to('meta')) and patch_conv2d(x.to('meta'), conv).shape == (3, 10, 6, 4)
 
 
 @pytest.mark.compile
@@ -146,6 +168,6 @@ def test_torch_compile_takes_the_whole_graph_and_gives_the_same(kernel, autocast
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
             return patch_conv2d(x, conv)
 
-    conv, x = draw(kernel, (13, 11), torch.float32)
+    conv, x = inputs(kernel, (13, 11), torch.float32)
     compiled = torch.compile(operator, backend='aot_eager', fullgraph=True)
-    assert_equal(run(compiled, conv, x), run(operator, conv, x), 1e-6)
+    assert_close(run(compiled, conv, x), run(operator, conv, x), 1e-6)

@@ -8,8 +8,11 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import assert_close, draw, relative_error
 from torch.utils.flop_counter import FlopCounterMode
 
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import dispatch
 from inceptionnext_seg.ops import resize_concat_conv as fusion
 from inceptionnext_seg.ops.resize_concat_conv import resize_concat_conv2d
 
@@ -30,26 +33,25 @@ CASES = dict(
     more_channels_than_a_strip=(1, 133, (12, 12), [(3, 6, 6), (2, 12, 12)]))
 
 
-@pytest.fixture(params=['plain', 'torch', 'native'])
+@pytest.fixture(params=['torch', 'factorized', 'native'])
 def impl(request):
-    if request.param == 'native' and not fusion.has_kernels(torch.float32):
+    if request.param == 'native' and native.why_not('winograd', 'upsampled_taps'):
         pytest.skip('no C++ compiler')
     return request.param
 
 
 @pytest.fixture
 def kernels():
-    if not fusion.has_kernels(torch.float32):
+    if native.why_not('winograd', 'upsampled_taps'):
         pytest.skip('no C++ compiler')
 
 
-def draw(batch, out_channels, size, maps, dtype=torch.float64, layout=torch.contiguous_format, seed=0):
+def inputs(batch, out_channels, size, maps, dtype=torch.float64, layout=torch.contiguous_format, seed=0):
     """Maps, weight, bias, and the gradient of the output, as if a training step had made them."""
-    generator = torch.Generator().manual_seed(seed)
+    seeds = iter(range(100 * seed, 100 * seed + 100))
 
     def normal(*shape):
-        x = torch.randn(*shape, dtype=torch.float64, generator=generator).to(dtype)
-        return x.contiguous(memory_format=layout) if x.dim() == 4 else x
+        return draw(*shape, seed=next(seeds), dtype=dtype, layout=layout)
 
     features = [normal(batch, *shape) for shape in maps]
     weight = normal(out_channels, sum(shape[0] for shape in maps), 3, 3)
@@ -81,16 +83,6 @@ def reference(features, weight, bias, grad, size, align_corners):
                grad.double())
 
 
-def relative_error(found, wanted):
-    return ((found.double() - wanted).norm() / wanted.norm()).item()
-
-
-def assert_equal(found, wanted, tolerance):
-    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
-        assert a.shape == b.shape, i
-        assert relative_error(a, b) <= tolerance, f'tensor {i}: relative error {relative_error(a, b):.1e}'
-
-
 # Exactness
 
 
@@ -98,14 +90,14 @@ def assert_equal(found, wanted, tolerance):
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 def test_output_and_gradients_are_those_of_interpolate_cat_and_conv2d(case, align_corners, impl):
-    *tensors, grad = draw(*case)
+    *tensors, grad = inputs(*case)
     size = case[2]
-    wanted = reference(*tensors, grad, size, align_corners)
+    expected = reference(*tensors, grad, size, align_corners)
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
-        features, weight, bias, grad = draw(*case, dtype)
+        features, weight, bias, grad = inputs(*case, dtype)
         found = run(form(impl, size, align_corners), features, weight, bias, grad)
         assert all(tensor.dtype == dtype for tensor in found)
-        assert_equal(found, wanted, tolerance)
+        assert_close(found, expected, tolerance)
 
 
 @pytest.mark.logits_match
@@ -117,14 +109,14 @@ def test_random_shapes_layouts_and_maps_give_the_same(impl):
             choose.randint(1, size[0] + 2), choose.randint(1, size[1] + 2)))) for _ in range(choose.randint(1, 4))]
         case = choose.randint(1, 3), choose.randint(1, 24), size, maps
         align_corners = choose.random() < 0.5
-        features, weight, bias, grad = draw(*case, torch.float32, seed=seed)
+        features, weight, bias, grad = inputs(*case, torch.float32, seed=seed)
         layouts = [choose.choice([*LAYOUTS.values()]) for _ in range(len(features) + 2)]
         features = [x.contiguous(memory_format=layout) for x, layout in zip(features, layouts, strict=False)]
         weight, grad = weight.contiguous(memory_format=layouts[-1]), grad.contiguous(memory_format=layouts[-2])
         bias = bias if choose.random() < 0.5 else None
-        wanted = reference(features, weight, bias, grad, size, align_corners)
+        expected = reference(features, weight, bias, grad, size, align_corners)
         found = run(form(impl, size, align_corners), features, weight, bias, grad)
-        assert_equal(found, wanted, 1e-5)
+        assert_close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize('bias', [False, True], ids=['no_bias', 'bias'])
@@ -133,16 +125,16 @@ def test_random_shapes_layouts_and_maps_give_the_same(impl):
 @pytest.mark.parametrize('case', ['upernet', 'several_direct', 'pyramid_pooling'])
 def test_neither_layout_changes_what_is_computed(case, layout, weight_layout, bias, impl):
     case = CASES[case]
-    features, weight, offset, grad = draw(*case, layout=layout)
+    features, weight, offset, grad = inputs(*case, layout=layout)
     weight, offset = weight.contiguous(memory_format=weight_layout), offset if bias else None
     found = run(form(impl, case[2]), features, weight, offset, grad)
-    assert_equal(found, reference(features, weight, offset, grad, case[2], False), 1e-10)
-    if layout == torch.channels_last and impl != 'plain':
+    assert_close(found, reference(features, weight, offset, grad, case[2], False), 1e-10)
+    if layout == torch.channels_last and impl != 'torch':
         assert found[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_maps_that_are_parts_of_others_are_read_where_they_are(impl):
-    features, weight, bias, grad = draw(2, 5, (12, 10), [(9, 14, 11), (8, 7, 6)])
+    features, weight, bias, grad = inputs(2, 5, (12, 10), [(9, 14, 11), (8, 7, 6)])
 
     def parts(maps):
         return [maps[0][:, 2:8, 1:13, :10], maps[1][:, ::2].transpose(2, 3)]
@@ -153,7 +145,7 @@ def test_maps_that_are_parts_of_others_are_read_where_they_are(impl):
         return F.conv2d(torch.cat([first, second], 1), weight, bias, padding=1)
 
     tensors = features, weight[:, :10], bias, grad
-    assert_equal(run(lambda maps, *parameters: resize_concat_conv2d(parts(maps), *parameters, impl=impl), *tensors),
+    assert_close(run(lambda maps, *parameters: resize_concat_conv2d(parts(maps), *parameters, impl=impl), *tensors),
                  run(stock, *tensors), 1e-10)
 
 
@@ -170,16 +162,16 @@ def test_an_interpolation_worked_by_hand(impl):
 def test_bfloat16_is_as_near_to_float64_as_rounding_allows(layout, impl):
     """The C++ form rounds once, to 8 bits; the others round each resized map or product, too."""
     case = CASES['upernet']
-    features, weight, bias, grad = draw(*case, torch.bfloat16, layout)
+    features, weight, bias, grad = inputs(*case, torch.bfloat16, layout)
     found = run(form(impl, case[2]), features, weight, bias, grad)
     assert all(tensor.dtype == torch.bfloat16 for tensor in found)
-    assert_equal(found, reference(features, weight, bias, grad, case[2], False), 3e-3 if impl == 'native' else 2e-2)
+    assert_close(found, reference(features, weight, bias, grad, case[2], False), 3e-3 if impl == 'native' else 2e-2)
 
 
 @pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
 def test_autocast_gives_bfloat16_near_float64_and_gradients_of_the_parameters_type(layout, impl):
     case = CASES['upernet']
-    *tensors, grad = draw(*case, torch.float32, layout)
+    *tensors, grad = inputs(*case, torch.float32, layout)
 
     def operator(maps, weight, bias):
         with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -187,26 +179,67 @@ def test_autocast_gives_bfloat16_near_float64_and_gradients_of_the_parameters_ty
 
     found = run(operator, *tensors, grad)
     assert found[0].dtype == torch.bfloat16 and all(gradient.dtype == torch.float32 for gradient in found[1:])
-    assert_equal(found, reference(*tensors, grad, case[2], False), 2e-2)
+    assert_close(found, reference(*tensors, grad, case[2], False), 2e-2)
 
 
 def test_autocast_leaves_float64_alone_as_it_does_for_a_convolution(impl):
-    features, weight, bias, grad = draw(*CASES['odd_sizes'])
+    features, weight, bias, grad = inputs(*CASES['odd_sizes'])
     with torch.autocast('cpu', dtype=torch.bfloat16):
         y = resize_concat_conv2d(features, weight, bias, impl=impl)
-    assert_equal([y], reference(features, weight, bias, grad, (23, 31), False)[:1], 1e-10)
+    assert_close([y], reference(features, weight, bias, grad, (23, 31), False)[:1], 1e-10)
+
+
+@pytest.mark.parametrize('maps', [[(3, 12, 10), (0, 6, 5)], [(0, 12, 10), (3, 6, 5)], [(0, 48, 40), (16, 48, 40)]],
+                         ids=str)
+def test_a_map_without_channels_adds_nothing(maps, impl):
+    features, weight, bias, grad = inputs(2, 2, maps[0][1:], maps)
+    full = [x for x in features if x.shape[1]]
+    expected = reference(full, weight, bias, grad, maps[0][1:], False)
+    found = run(lambda maps, weight, bias: resize_concat_conv2d(
+        [maps[0] if x.shape[1] else x for x in features], weight, bias, maps_size(features), impl=impl),
+        full, weight, bias, grad)
+    assert_close(found, expected, 1e-10)
+
+
+def maps_size(features):
+    return tuple(features[0].shape[2:])
+
+
+def test_maps_without_any_channels_are_a_value_error(impl):
+    with pytest.raises(ValueError, match='no channels'):
+        resize_concat_conv2d([torch.zeros(2, 0, 5, 4)], torch.zeros(3, 0, 3, 3), impl=impl)
 
 
 # Autograd
 
 
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_weight_of_one_output_channel_may_have_any_first_stride(kernels, dtype, tolerance):
+    """Of one image and one thread torch's own backward refuses it: slow_conv2d: grad_weight must be contiguous."""
+    features, weight, _, grad = inputs(1, 1, (12, 10), [(5, 12, 10)], dtype, torch.channels_last)
+    weight = weight.permute(2, 3, 1, 0).clone(memory_format=torch.contiguous_format).permute(3, 2, 0, 1)
+    assert weight.stride(0) == 1
+    expected = reference(features, weight.contiguous(), None, grad, (12, 10), False)
+    assert_close(run(form('native'), features, weight, None, grad), expected, tolerance)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize('out_channels', [1, 5])
+def test_the_gradient_of_the_weight_lies_as_the_weight_does(layout, out_channels, impl):
+    """Where it does not, DistributedDataParallel warns and copies it."""
+    features, weight, bias, grad = inputs(2, out_channels, (12, 10), [(3, 12, 10), (4, 6, 5)], layout=layout)
+    weight.requires_grad_()
+    resize_concat_conv2d(features, weight, bias, impl=impl).backward(grad)
+    assert weight.grad.stride() == weight.stride()
+
+
 @pytest.mark.parametrize('frozen', ['weight', 'weight and bias', 'maps', 'first map', 'all'])
 def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen, impl):
     case = CASES['upernet']
-    features, weight, bias, grad = draw(*case)
-    wanted = dict(zip(('y', 'x0', 'x1', 'x2', 'x3', 'weight', 'bias'),
+    features, weight, bias, grad = inputs(*case)
+    expected = dict(zip(('y', 'x0', 'x1', 'x2', 'x3', 'weight', 'bias'),
                       reference(features, weight, bias, grad, case[2], False), strict=True))
-    del wanted['y']
+    del expected['y']
     leaves = dict({f'x{i}': x for i, x in enumerate(features)}, weight=weight, bias=bias)
     without = {'weight': ['weight'], 'weight and bias': ['weight', 'bias'], 'maps': ['x0', 'x1', 'x2', 'x3'],
                'first map': ['x0'], 'all': list(leaves)}[frozen]
@@ -220,26 +253,26 @@ def test_what_takes_no_gradient_gets_none_and_the_rest_its_own(frozen, impl):
         if name in without:
             assert tensor.grad is None, name
         else:
-            assert relative_error(tensor.grad, wanted[name]) < 1e-10, name
+            assert relative_error(tensor.grad, expected[name]) < 1e-10, name
 
 
 def test_it_trains_after_it_was_evaluated_in_inference_mode(impl):
     fusion.axis_matrix.cache_clear(), fusion.axis_table.cache_clear()
-    features, weight, bias, grad = draw(*CASES['odd_sizes'])
+    features, weight, bias, grad = inputs(*CASES['odd_sizes'])
     with torch.inference_mode():
         resize_concat_conv2d(features, weight, bias, impl=impl)
     found = run(form(impl), features, weight, bias, grad)
-    assert_equal(found, reference(features, weight, bias, grad, (23, 31), False), 1e-10)
+    assert_close(found, reference(features, weight, bias, grad, (23, 31), False), 1e-10)
 
 
 @pytest.mark.parametrize('needs_weight', [False, True])
 def test_the_registered_operators_are_what_torch_wants_of_operators(kernels, needs_weight):
     """Schema, shapes and strides without data, and gradients with and without a traced graph, by torch's own checks."""
-    features, weight, bias, grad = draw(2, 5, (12, 10), [(3, 12, 10), (4, 6, 5)], torch.float32, torch.channels_last)
+    features, weight, bias, grad = inputs(2, 5, (12, 10), [(3, 12, 10), (4, 6, 5)], torch.float32, torch.channels_last)
     for tensor in (*features, weight, bias):
         tensor.requires_grad_()
-    torch.library.opcheck(fusion.native_forward, (features, weight, bias, 12, 10, False))
-    torch.library.opcheck(fusion.native_backward, (
+    torch.library.opcheck(fusion.resize_concat_conv2d_operator, (features, weight, bias, 12, 10, False))
+    torch.library.opcheck(fusion.resize_concat_conv2d_backward_operator, (
         grad, [x.detach() for x in features], weight.detach(), False, needs_weight))
 
 
@@ -247,14 +280,14 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(kernels, nee
 @pytest.mark.filterwarnings('ignore:Dynamo detected a call to a `functools.lru_cache`')
 def test_torch_compile_takes_the_whole_graph_and_gives_the_same(impl):
     case = CASES['odd_sizes']
-    *tensors, grad = draw(*case, torch.float32)
+    *tensors, grad = inputs(*case, torch.float32)
     compiled = torch.compile(form(impl, case[2]), backend='aot_eager', fullgraph=True)
-    assert_equal(run(compiled, *tensors, grad), reference(*tensors, grad, case[2], False), 1e-5)
+    assert_close(run(compiled, *tensors, grad), reference(*tensors, grad, case[2], False), 1e-5)
 
 
 def test_two_threads_compute_what_one_does(kernels):
     case = CASES['upernet']
-    *tensors, grad = draw(*case, torch.float32, torch.channels_last)
+    *tensors, grad = inputs(*case, torch.float32, torch.channels_last)
     found = []
     try:
         for threads in (1, 2, 2):
@@ -262,7 +295,7 @@ def test_two_threads_compute_what_one_does(kernels):
             found.append(run(form('native', case[2]), *tensors, grad))
     finally:
         torch.set_num_threads(1)
-    assert_equal(found[1], found[0], 1e-6)
+    assert_close(found[1], found[0], 1e-6)
     assert all(map(torch.equal, found[2], found[1]))    # and the same every time
 
 
@@ -284,16 +317,16 @@ WINOGRAD = 36 * 2 * 8 * 10 * 16 * 16
 
 
 def test_the_macs_counted_are_those_executed_by_a_count_by_hand(kernels):
-    features, weight, bias, grad = draw(*CASES['upernet'], torch.float32)
+    features, weight, bias, grad = inputs(*CASES['upernet'], torch.float32)
 
     def forward(impl):
         return count(form(impl), features, weight, bias)
 
-    assert forward('plain') == 9 * 4 * ONE_TAP[0]
+    assert forward('torch') == 9 * 4 * ONE_TAP[0]
     assert forward('native') == WINOGRAD + 9 * sum(ONE_TAP[1:])
     # Behind the taps, the two products with the tables: 3 h rows of (w · 3 · 16) to 32, then 3 w of 16 to 40 columns.
     tables = sum(2 * 32 * 3 * h * (w * 3 * 16) + 2 * 32 * 40 * 3 * w * 16 for h, w in ((16, 20), (8, 10), (4, 5)))
-    assert forward('torch') == 9 * ONE_TAP[0] + 9 * sum(ONE_TAP[1:]) + tables
+    assert forward('factorized') == 9 * ONE_TAP[0] + 9 * sum(ONE_TAP[1:]) + tables
 
     def both(weight):
         leaves = [x.clone().requires_grad_() for x in features]
@@ -306,66 +339,64 @@ def test_the_macs_counted_are_those_executed_by_a_count_by_hand(kernels):
 def test_with_few_tiles_or_channels_the_macs_are_those_of_a_direct_convolution(kernels):
     for case in ((1, 16, (12, 12), [(16, 12, 12)]), (2, 8, (32, 40), [(16, 32, 40)])):
         batch, out_channels, (height, width), _ = case
-        assert count(form('native'), *draw(*case)[:3]) == 9 * batch * height * width * 16 * out_channels
+        assert count(form('native'), *inputs(*case)[:3]) == 9 * batch * height * width * 16 * out_channels
 
 
 # Choice
 
 
+def choice(*case, dtype=torch.float32):
+    features, weight, bias, _ = inputs(*case, dtype)
+    return dispatch.choose(
+        'resize_concat_conv2d', fusion.FORMS, 'auto', features, weight, bias, case[2], False)
+
+
 def test_by_default_the_kernels_are_taken_for_what_they_are_faster_at(kernels, monkeypatch):
-    monkeypatch.setattr(fusion.native, 'has_fast_bf16', lambda: False)
-
-    def choice(*case):
-        return fusion.choose('auto', draw(*case, torch.float32)[0], *case[1:3])
-
+    monkeypatch.setattr(native, 'has_fast_bf16', lambda: False)
     assert choice(*CASES['upernet']) == choice(*CASES['pyramid_pooling']) == 'native'
     assert choice(1, 16, (48, 48), [(16, 48, 48)]) == 'native'      # by Winograd
-    assert choice(*CASES['one_map']) == 'plain'                     # too small for it
+    assert choice(*CASES['one_map']) == 'torch'                     # too small for it
+    assert choice(*CASES['upernet'], dtype=torch.bfloat16) == 'native'
+    monkeypatch.setattr(native, 'has_fast_bf16', lambda: True)
+    assert choice(*CASES['upernet'], dtype=torch.bfloat16) == 'factorized'
+    assert choice(1, 16, (48, 48), [(16, 48, 48)], dtype=torch.bfloat16) == 'torch'
 
 
-def test_an_unknown_form_is_a_value_error_that_names_those_there_are():
-    features, weight, _, _ = draw(*CASES['one_map'])
-    with pytest.raises(ValueError, match="impl is 'fast'; wanted one of 'auto', 'plain', 'torch', 'native'"):
-        resize_concat_conv2d(features, weight, impl='fast')
+def test_a_dtype_without_kernels_is_factorized_in_torch():
+    assert choice(*CASES['upernet'], dtype=torch.float16) == 'factorized'
+    assert choice(*CASES['one_map'], dtype=torch.float16) == 'torch'
 
 
-@pytest.mark.parametrize('impl', ['auto', 'plain', 'torch', 'native'])
+@pytest.mark.parametrize('impl', ['auto', *fusion.FORMS])
 def test_a_weight_that_does_not_fit_is_a_value_error_with_both_shapes(impl):
-    features, weight, _, _ = draw(1, 4, (8, 8), [(3, 8, 8), (2, 4, 4)])
-    with pytest.raises(ValueError, match=r'weight is \(4, 4, 3, 3\); wanted \(O, 5, 3, 3\) for 2 maps of \[3, 2\]'):
+    features, weight, _, _ = inputs(1, 4, (8, 8), [(3, 8, 8), (2, 4, 4)])
+    with pytest.raises(ValueError, match=r'weight is \(4, 4, 3, 3\); expected \(O, 5, 3, 3\) for 2 maps of \[3, 2\]'):
         resize_concat_conv2d(features, weight[:, :4], impl=impl)
-    with pytest.raises(ValueError, match=r'weight is \(4, 5, 1, 1\); wanted'):
+    with pytest.raises(ValueError, match=r'weight is \(4, 5, 1, 1\); expected'):
         resize_concat_conv2d(features, weight[..., :1, :1], impl=impl)
 
 
-@pytest.mark.parametrize('device, dtype', [('cpu', torch.float16), ('meta', torch.float32)])
-def test_the_kernels_asked_for_where_they_cannot_run_are_a_value_error(device, dtype):
-    features = [torch.empty(1, 2, 4, 4, device=device, dtype=dtype)]
-    weight = torch.empty(1, 2, 3, 3, device=device, dtype=dtype)
-    with pytest.raises(ValueError, match=f"impl='native' needs .* these are {dtype} on {device}. Next: impl='auto'"):
-        resize_concat_conv2d(features, weight, impl='native')
-
-
 def test_by_default_meta_tensors_give_shapes_and_the_macs_of_the_model():
-    features, weight, bias, _ = draw(*CASES['upernet'])
-    inputs = [x.to('meta') for x in features], weight.to('meta'), bias.to('meta')
-    assert resize_concat_conv2d(*inputs).shape == (2, 16, 32, 40)
-    assert count(resize_concat_conv2d, *inputs) == 9 * 4 * ONE_TAP[0]
+    features, weight, bias, _ = inputs(*CASES['upernet'])
+    meta = [x.to('meta') for x in features], weight.to('meta'), bias.to('meta')
+    assert resize_concat_conv2d(*meta).shape == (2, 16, 32, 40)
+    assert count(resize_concat_conv2d, *meta) == 9 * 4 * ONE_TAP[0]
 
 
 FALLBACK = """
 import torch
+from inceptionnext_seg.ops import _native, dispatch
 from inceptionnext_seg.ops import resize_concat_conv as fusion
-assert not fusion.has_kernels(torch.float32)
+assert _native.why_not('winograd', 'upsampled_taps')
 maps = [torch.randn(1, 3, 8, 8), torch.randn(1, 2, 4, 4)]
-assert fusion.choose('auto', maps, 4, (8, 8)) == 'torch'
-assert fusion.choose('auto', maps[:1], 4, (8, 8)) == 'plain'
 weight = torch.randn(4, 5, 3, 3)
-found, wanted = (fusion.resize_concat_conv2d(maps, weight, impl=impl) for impl in ('auto', 'plain'))
-torch.testing.assert_close(found, wanted)
+for features, form in ((maps, 'factorized'), (maps[:1], 'torch')):
+    assert dispatch.choose('fusion', fusion.FORMS, 'auto', features, weight, None, (8, 8), False) == form
+found, expected = (fusion.resize_concat_conv2d(maps, weight, impl=impl) for impl in ('auto', 'torch'))
+torch.testing.assert_close(found, expected)
 try:
     fusion.resize_concat_conv2d(maps, weight, impl='native')
-except ValueError as error:
+except dispatch.FormError as error:
     assert 'C++ kernels' in str(error)
 else:
     raise AssertionError('no error')

@@ -40,7 +40,7 @@ def options_off(cfg):
     """Which changes a config is without."""
     heads = [head for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')) if head]
     return {name for name, off in {
-        'fusion and 3×3 convolutions': all(head.get('fusion') == 'plain' for head in heads),
+        'fusion and 3×3 convolutions': all(head.get('fusion') == 'torch' for head in heads),
         'loss on low-resolution logits': all(head.get('upsampled_loss') is False for head in heads),
         'token mixer in one pass': cfg.model.backbone.get('token_mixer', {}).get('impl') == 'torch',
         'blocks and patches': cfg.model.backbone.get('impl') == 'torch',

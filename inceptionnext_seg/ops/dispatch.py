@@ -1,0 +1,99 @@
+"""Which form of an operator runs: the one place that chooses, for all of them.
+
+An operator has a form 'torch', its reference in stock operators, just as the plain module runs them, and faster forms
+that take some inputs. Whoever calls it names a form or says 'auto'.
+
+What is measured in the place of the rules of thumb is to be looked up in :func:`choose`: a form is a function of the
+operator's arguments alone, and all that its time depends on is in them.
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+
+from ..errors import UserError
+
+
+class FormError(UserError, ValueError):
+    """A form of an operator that does not exist, or that cannot take this input."""
+
+
+def always_can(*args):
+    """No reason why not."""
+
+
+def always_worth(*args):
+    return True
+
+
+class Form(NamedTuple):
+    """One way to run an operator. All three functions take the operator's arguments.
+
+    Attributes:
+        run (Callable): The operator.
+        why_not (Callable): Why it cannot run with these arguments, or None.
+        worth (Callable): Whether 'auto' takes it; asked only where it can run. A rule of thumb.
+    """
+    run: Callable
+    why_not: Callable = always_can
+    worth: Callable = always_worth
+
+
+def run(operator, forms, impl, *args):
+    """The operator in the form that :func:`choose` chooses."""
+    return forms[choose(operator, forms, impl, *args)].run(*args)
+
+
+def choose(operator, forms, impl, *args):
+    """The name of the form that runs.
+
+    On meta and fake tensors, and where the model is traced or exported, it is 'torch', whatever ``impl`` says: what is
+    counted, or runs elsewhere, is the model and not how it is computed here.
+
+    Args:
+        operator (str): Its name, for errors.
+        forms (dict[str, Form]): Its forms, the fastest first, 'torch' last.
+        impl (str): 'auto', or the name of a form.
+        args: The operator's arguments; the first is a tensor or a sequence of tensors.
+
+    Raises:
+        FormError: ``impl`` is no form, or one that cannot run with these arguments.
+    """
+    check_name(operator, forms, impl)
+    if impl == 'torch' or is_hollow(args[0] if isinstance(args[0], torch.Tensor) else args[0][0]) or runs_elsewhere():
+        return 'torch'
+    if impl != 'auto':
+        reason = forms[impl].why_not(*args)
+        if reason is not None:
+            raise FormError(f'{operator} cannot run in the form {impl!r}: {reason}. Forms: {listed(forms)}. Next: '
+                            "'auto' takes the fastest form that can, 'torch' always can.")
+        return impl
+    for name, form in forms.items():
+        if form.why_not(*args) is None and form.worth(*args):
+            return name
+    return 'torch'
+
+
+def check_name(operator, forms, impl):
+    """Raises FormError where ``impl`` is neither 'auto' nor the name of a form."""
+    if impl != 'auto' and impl not in forms:
+        raise FormError(f'{operator} has no form {impl!r}. Forms: {listed(forms)}. Next: one of these.')
+
+
+def listed(forms):
+    return ', '.join(map(repr, ('auto', *forms)))
+
+
+def is_hollow(x):
+    """Whether a tensor has a shape but no values."""
+    return x.is_meta or isinstance(x, FakeTensor)
+
+
+# torch < 2.7 does not tell.
+is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
+
+
+def runs_elsewhere():
+    """Whether the model is being exported or traced: then it needs operators that other machines have."""
+    return torch.jit.is_tracing() or is_exporting()

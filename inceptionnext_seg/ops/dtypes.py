@@ -1,0 +1,26 @@
+"""The dtypes of the operators: which the C++ kernels have, and in which an operator computes."""
+import torch
+
+# Dtypes of maps that C++ kernels read and write, and their suffixes in the names of C symbols.
+SUFFIXES = {torch.float32: 'f32', torch.bfloat16: 'bf16', torch.float64: 'f64'}
+
+
+def compute_dtype(dtype):
+    """What maps of ``dtype`` are multiplied and summed in: float64 where they are, otherwise float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def autocast_dtype(x):
+    """The dtype in which a convolution of ``x`` computes here: autocast's where it is on, but float64 stays."""
+    if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
+
+
+def why_no_kernel_dtype(x):
+    """Why C++ kernels cannot take ``x``, or None: they have the dtypes of :data:`SUFFIXES`, on a CPU."""
+    if x.device.type != 'cpu':
+        return f'the input is on {x.device}, and the C++ kernels are for a CPU'
+    if x.dtype not in SUFFIXES:
+        return f'the input is {x.dtype}, and the C++ kernels take {", ".join(map(str, SUFFIXES))}'
+    return None
