@@ -1,3 +1,4 @@
+import json
 import re
 import runpy
 import shutil
@@ -9,6 +10,9 @@ from PIL import Image
 
 import inceptionnext_seg
 from inceptionnext_seg.engine.launch import load_config
+from studies.comparison.formats import markdown as comparison_markdown
+from studies.comparison.report import report as comparison_report
+from studies.throughput.report import report as throughput_report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -26,6 +30,21 @@ def test_the_blocks_of_the_documents_are_what_the_result_files_say(tool):
         text = (ROOT / name).read_text()
         assert tool['filled'](text, blocks) == text
         assert set(re.findall(r'<!-- begin (\w+):', text)) == set(blocks)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').glob('*.json')), ids=lambda path: path.stem)
+def test_a_report_is_what_its_tool_writes_from_the_result_file_beside_it(path):
+    result, text = json.loads(path.read_text()), path.with_suffix('.md').read_text()
+    if 'candidates' in result:
+        note = path.with_suffix('.note.md')
+        blocks, pictures = comparison_report(
+            result, path.stem, note.read_text().strip() if note.is_file() else None)
+        assert comparison_markdown(blocks) == text
+        assert {name for name in pictures if not path.with_name(name).is_file()} == set()
+    elif 'runs' in result:
+        assert throughput_report(result, re.findall(r'!\[.*?\]\((.*?)\)', text)) == text
+    assert {picture.name for picture in path.parent.glob(f'{path.stem}_*.png')} == {
+        name for name in re.findall(r'!\[.*?\]\((.*?)\)', text) if name.startswith(f'{path.stem}_')}
 
 
 def test_the_picture_of_speed_is_drawn_from_the_result_file_and_fits_a_page(tool):
