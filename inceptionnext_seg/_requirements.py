@@ -2,7 +2,7 @@
 import importlib
 import re
 
-NEXT = 'Next: see "Installation" in the README for the combinations that work.'
+NEXT = 'Next: see docs/installation.md for the combinations that work.'
 
 
 def require(extra: str | None = None, **versions: str) -> None:

@@ -52,6 +52,12 @@ Other data sets have the same recipe in fewer iterations. The paper trained unde
 
 but for the biases, which Swin's recipe decays, and this one does not.
 
+Two settings of the ConvNeXt baseline are not those of MMSegmentation's own configs: T, S and B start from the EMA
+weights of ImageNet training where MMSegmentation's start from those without EMA, and training is in fp32 unless `--amp`
+is given, where MMSegmentation's is in mixed precision. The [ablations of T on ADE20K](../configs/ablations) train from
+scratch under this recipe, which is for fine-tuning (layer scale 1e-6, smaller rates for earlier stages, a rate of 1e-4)
+and not for training from scratch. What any of this is worth was not measured.
+
 **Semantic FPN**: [the recipe of PVT and PoolFormer](../configs/_base_/schedule_fpn_40k.py), which the paper follows:
 40k iterations of 32 images at 2e-4. Its other form is 80k iterations of 16 images at 1e-4; the rate follows the
 images:
@@ -92,8 +98,10 @@ they are counted](results/complexity.md)). "Top-1" is that of the ImageNet-1k we
 reported with them. "Paper" and "MMSegmentation" are the mIoU that those report, in per cent: the paper's of UperNet
 with multi-scale and flip, MMSegmentation's single scale / multi-scale with flip. MMSegmentation's checkpoints
 evaluate in their rows as they are. "Here" is what was trained here, single scale / multi-scale with flip, mean ±
-standard deviation where there are several seeds. To add a figure, put the `metrics.json` of tools/test.py, with and
-without `--tta`, into docs/results/reproduced under any name, and run `{COMMAND}`.
+standard deviation where there are several seeds. The two rows of CamVid differ in their norms too, BatchNorm in
+InceptionNeXt-A and LayerNorm in ConvNeXt-A, which can explain their difference ([report](results/camvid.md)). To add a
+figure, put the `metrics.json` of tools/test.py, with and without `--tta`, into docs/results/reproduced under any name,
+and run `{COMMAND}`.
 '''
 
 

@@ -34,10 +34,9 @@ LOG_TAIL = 15
 # For reports on runs with the embedded data set.
 MINI_SET = (
     'What these runs can tell: they are short trainings from scratch on a few hundred drawn scenes. A variant that '
-    'hardly learns, or is slower, shows, and so does whether a larger experiment is set up as meant. What they cannot '
-    'tell: drawn scenes have neither the texture nor the variety of photographs, rare classes are not found at all in '
-    'so few iterations, and nothing is pretrained. Neither the size nor the order of the differences carries over to '
-    'ADE20K.')
+    'hardly learns shows, and so does whether a larger experiment is set up as meant. What they cannot tell: drawn '
+    'scenes have neither the texture nor the variety of photographs, rare classes are not found at all in so few '
+    'iterations, and nothing is pretrained. Neither the size nor the order of the differences carries over to ADE20K.')
 
 
 class Candidate(NamedTuple):

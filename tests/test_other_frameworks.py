@@ -17,7 +17,7 @@ import inceptionnext_seg
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The three blocks of the README, "In other frameworks", word for word.
+# The three blocks of docs/other_frameworks.md, word for word.
 MMPRETRAIN = """\
 custom_imports = dict(imports=['inceptionnext_seg'], allow_failed_imports=False)
 model = dict(
@@ -144,7 +144,7 @@ def test_mmpretrain_keeps_its_own_convnext_and_ours_is_reached_by_its_full_name(
 
 @pytest.fixture
 def classifier(classifier_of_timm):
-    """The README's ImageClassifier, as InceptionNeXt-A with 10 classes and weights from a file."""
+    """The documented ImageClassifier, as InceptionNeXt-A with 10 classes and weights from a file."""
     pytest.importorskip('mmpretrain')
     cfg = Config.fromstring(MMPRETRAIN + "default_scope = 'mmpretrain'\n", '.py')
     cfg.merge_from_dict({
@@ -189,7 +189,7 @@ def test_an_mmpretrain_classifier_predicts_from_the_features_that_timm_computes(
 
 
 def detector_config(name, checkpoint):
-    """The README's detector, as InceptionNeXt-A with weights from a file, and few boxes, to be fast."""
+    """The documented detector, as InceptionNeXt-A with weights from a file, and few boxes, to be fast."""
     cfg = Config.fromstring(MASK_RCNN, '.py')
     dims = [40, 80, 160, 320]
     if name == 'RetinaNet':
@@ -261,10 +261,7 @@ def test_an_mmdetection_detector_of_its_shipped_config_trains_and_detects(name, 
         assert detections.masks.shape == (5, 64, 96)
 
 
-def test_the_readme_shows_the_config_lines_tested_here():
-    readme = ROOT / 'README.md'
-    if not readme.is_file():
-        pytest.skip('this checkout has no README.md')
-    text = readme.read_text(encoding='utf-8')
+def test_the_documentation_shows_the_config_lines_tested_here():
+    text = (ROOT / 'docs/other_frameworks.md').read_text(encoding='utf-8')
     for lines in (MMPRETRAIN, MASK_RCNN, RETINANET):
         assert f'```python\n{lines}```' in text

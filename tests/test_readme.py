@@ -1,30 +1,96 @@
+import json
 import re
 import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+import inceptionnext_seg
 from inceptionnext_seg.engine.launch import load_config
+from studies.comparison.formats import markdown as comparison_markdown
+from studies.comparison.report import report as comparison_report
+from studies.throughput.report import report as throughput_report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
+DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
+             ROOT / 'docs/results/README.md']
 
 
-def test_the_blocks_of_the_readme_are_what_the_result_files_say():
-    readme = runpy.run_path(str(ROOT / 'tools/readme.py'))
-    assert readme['filled'](README) == README
+@pytest.fixture(scope='module')
+def tool():
+    return runpy.run_path(str(ROOT / 'tools/readme.py'))
 
 
-def test_every_file_that_the_readme_links_to_or_runs_is_there():
-    links = re.findall(r'\]\((?!http)([^)#]+)\)', README)
-    commands = re.findall(r'(?:tools|configs)/[\w./]+\.py', README)
-    commands.remove('configs/my_data.py')  # the reader's own
-    missing = [path for path in {*links, *commands} if not (ROOT / path).exists()]
-    assert not missing
+def test_the_blocks_of_the_documents_are_what_the_result_files_say(tool):
+    for name, blocks in tool['DOCUMENTS'].items():
+        text = (ROOT / name).read_text()
+        assert tool['filled'](text, blocks) == text
+        assert set(re.findall(r'<!-- begin (\w+):', text)) == set(blocks)
 
 
-def test_every_tool_is_in_the_readmes_table():
-    tools = {path.name for path in (ROOT / 'tools').glob('*.py')} - {'readme.py'}
-    assert {tool for tool in tools if f'`tools/{tool}' not in README} == set()
+@pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').glob('*.json')), ids=lambda path: path.stem)
+def test_a_report_is_what_its_tool_writes_from_the_result_file_beside_it(path):
+    result, text = json.loads(path.read_text()), path.with_suffix('.md').read_text()
+    if 'candidates' in result:
+        note = path.with_suffix('.note.md')
+        blocks, pictures = comparison_report(
+            result, path.stem, note.read_text().strip() if note.is_file() else None)
+        assert comparison_markdown(blocks) == text
+        assert {name for name in pictures if not path.with_name(name).is_file()} == set()
+    elif 'runs' in result:
+        assert throughput_report(result, re.findall(r'!\[.*?\]\((.*?)\)', text)) == text
+    assert {picture.name for picture in path.parent.glob(f'{path.stem}_*.png')} == {
+        name for name in re.findall(r'!\[.*?\]\((.*?)\)', text) if name.startswith(f'{path.stem}_')}
+
+
+def test_the_picture_of_speed_is_drawn_from_the_result_file_and_fits_a_page(tool):
+    path = tool['PICTURE']
+    with Image.open(path) as picture:
+        assert picture.text['Description'] == tool['picture_source']()
+        assert picture.width == 800
+    assert path.stat().st_size < 200_000
+
+
+def test_the_ratio_at_stocks_faster_dtype_is_of_the_fastest_stock_of_the_same_work(tool):
+    bf16 = tool['main_comparison']('train', 'bf16', 'stock')
+    fp32 = tool['main_comparison']('train', 'fp32', 'stock')
+    fastest = max(fp32['layouts'].values())
+    assert fastest > max(bf16['layouts'].values())  # on the machine of this file
+    expected = f'{bf16["ours"]["images_per_s"] / fastest:.2f} (fp32, {fastest:.3g})'
+    assert tool['best_dtype_cell'](bf16) == expected and expected in README
+    assert tool['best_dtype_cell'](fp32) == '–'
+
+
+def test_of_two_measurements_of_one_setting_the_readme_shows_that_of_both_layouts(tool):
+    assert set(tool['main_comparison']('train', 'fp32', 'stock')['layouts']) == {'nchw', 'nhwc'}
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 150
+
+
+@pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_links_to_or_runs_is_there(path):
+    text = path.read_text()
+    links = re.findall(r'\]\((?!http)([^)#]+)(?:#[^)]*)?\)', text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    commands = set(re.findall(r'(?<![\w/.])(?:tools|configs|studies)/[\w./]+\.py', text)) - {'configs/my_data.py'}
+    assert [command for command in sorted(commands) if not (ROOT / command).exists()] == []
+
+
+def test_every_page_of_the_documentation_is_linked_from_the_readme():
+    pages = {f'docs/{path.name}' for path in (ROOT / 'docs').glob('*.md')}
+    assert pages - set(re.findall(r'\]\(([^)#]+)\)', README)) == set()
+
+
+def test_every_tool_is_in_the_table_of_tools():
+    table = (ROOT / 'docs/tools.md').read_text()
+    tools = {path.name for path in (ROOT / 'tools').glob('[!_]*.py')}
+    assert {tool for tool in tools if f'| `tools/{tool}' not in table} == set()
 
 
 def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
@@ -39,3 +105,17 @@ def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
         assert loader.dataset.pipeline[0].type == 'LoadImageFromFile'
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
     assert cfg.model.backbone.type == 'InceptionNeXt'
+
+
+def test_the_lines_of_python_build_the_model_and_segment_an_image(tmp_path, monkeypatch):
+    if not hasattr(inceptionnext_seg, 'accelerate'):
+        pytest.skip('inceptionnext_seg.accelerate is not there')
+    block, = re.findall(r'```python\n(import inceptionnext_seg\n.*?)```', README, flags=re.DOTALL)
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 130, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'image.png')
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(block, names)
+    assert tuple(names['classes'].shape) == (96, 130)
+    assert names['classes'].min() >= 0 and names['classes'].max() < names['model'].decode_head.num_classes

@@ -106,7 +106,7 @@ def measure(args):
         write_json(args.out, result)  # what is measured stays, whatever comes next
     for dtype in args.dtype if args.mixer else ():
         setting = Setting(dtype=dtype, device=args.device)
-        result.setdefault('mixers', []).append(measure_mixer(setting))
+        result.setdefault('mixers', []).append(dict(measure_mixer(setting), command=command))
         write_json(args.out, result)
     if args.data:
         add_loader(args, args.configs, result)

@@ -19,12 +19,13 @@ from .sections import (
 from .speed import benchmarks_section, speed_points, throughput_section
 
 
-def report(content, stem):
+def report(content, stem, note=None):
     """Blocks of the report, and its pictures.
 
     Args:
         content (dict): From :func:`collect`.
         stem (str): What the pictures' names begin with.
+        note (str | None): What a reader must know before the figures; by default that of ``content``.
 
     Returns:
         tuple: list of (kind, content), and dict of PNG bytes by file name.
@@ -34,8 +35,9 @@ def report(content, stem):
     few = has_colours(candidates)
     first = [*(summary(content) if few else ()),
              *(overview_section(content) if 'complexity' in content or not few else ())]
-    pictures, blocks = {}, [('title', content['title']), *first, *accuracy_section(candidates),
-                            *images_section(content)]
+    note = note or content.get('note')
+    pictures, blocks = {}, [('title', content['title']), *([('text', note)] if note else ()), *first,
+                            *accuracy_section(candidates), *images_section(content)]
     rows = class_rows(content) if few else []
     if rows:
         picture = f'{stem}_classes.png'
@@ -64,7 +66,8 @@ def write_report(content, out, as_html=False):
     """Write the report, its pictures and its JSON, each whole or not at all.
 
     Args:
-        out (Path): The Markdown file; the others lie beside it, with its stem.
+        out (Path): The Markdown file; the others lie beside it, with its stem. If there is a STEM.note.md, written by
+            hand, its text stands first in the report, in place of the note of ``content``.
         as_html (bool): Also write one HTML file that holds everything.
 
     Returns:
@@ -74,8 +77,9 @@ def write_report(content, out, as_html=False):
         UserError: ``content`` is not whole.
     """
     out = Path(out)
+    note = out.with_suffix('.note.md')
     try:
-        blocks, pictures = report(content, out.stem)
+        blocks, pictures = report(content, out.stem, note.read_text().strip() if note.is_file() else None)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f'what the report {out} is made from is not whole: {error!r}. Next: make it from the runs with '
                         'tools/compare.py NAME=RUN NAME=RUN --out REPORT.md.') from error

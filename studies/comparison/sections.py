@@ -5,11 +5,12 @@ A section is a generator of blocks (kind, content), which :mod:`.formats` writes
 import statistics
 
 from .collecting import all_runs
-from .differences import Difference, welch
+from .differences import Difference, ran_together, welch
 from .pictures import has_colours
 from .reading import METRICS
 from .speed import throughput_of
 from .words import (
+    FEW_SEEDS,
     interval_text,
     listing,
     machine_text,
@@ -19,6 +20,7 @@ from .words import (
     signed,
     values_of,
     verdict,
+    verdict_over_seeds,
     versions_text,
 )
 
@@ -26,7 +28,7 @@ SHOWN_CLASSES = 10
 
 
 def summary(content):
-    """The report's first lines: who wins, or that it is not shown."""
+    """The report's first lines: which is higher, or that it is not shown."""
     reference, *others = content['candidates']
     for i, other in enumerate(others):
         names = (other['name'], reference['name'])
@@ -36,9 +38,12 @@ def summary(content):
         if seeds.low is None:
             text += '**Over seeds nothing is tested**: that needs two runs a side that differ.'
         elif seeds.shown:
-            winner, loser = names if seeds.value > 0 else names[::-1]
-            text += f'**{winner} wins over {loser}**: difference over seeds {signed(seeds.value)} points'
+            higher, lower = names if seeds.value > 0 else names[::-1]
+            text += f'**{higher} is higher than {lower}**: difference over seeds {signed(seeds.value)} points'
             text += f' (95 % interval {interval_text(seeds)}).'
+        elif min(len(reference['runs']), len(other['runs'])) < FEW_SEEDS:
+            text += (f'**Too few seeds to tell**: {names[0]} minus {names[1]} is {signed(seeds.value)} points'
+                     f' (95 % interval {interval_text(seeds)}).')
         else:
             text += (f'**No difference shown over seeds**: {names[0]} minus {names[1]} is {signed(seeds.value)} points'
                      f' (95 % interval {interval_text(seeds)}).')
@@ -55,7 +60,7 @@ def overview_section(content):
     Parameters and MACs are there where ``content`` has a ``complexity`` of each candidate, as a sweep counts them.
     """
     candidates, complexity = content['candidates'], content.get('complexity')
-    reference = candidates[0]
+    reference, alone = candidates[0], not any(ran_together(all_runs(candidates)))
     rows = []
     for i, candidate in enumerate(candidates):
         miou, first = values_of(candidate, 'mIoU'), values_of(reference, 'mIoU')
@@ -68,26 +73,30 @@ def overview_section(content):
             seeds = welch(miou, first)
             images = Difference(*content['paired'][i - 1]['mIoU']) if content['paired'] else Difference(seeds.value)
             row += [signed(seeds.value), interval_text(seeds), interval_text(images),
-                    verdict(seeds, candidate['name'], reference['name'])]
+                    verdict_over_seeds(seeds, len(miou), len(first), candidate['name'], reference['name'])]
         else:
             row += ['–'] * 4
-        speeds = [t['images_per_s'] for run in candidate['runs'] if (t := throughput_of(run, 'train'))]
-        rows.append([*row, number(statistics.median(speeds) if speeds else None)])
+        if alone:
+            speeds = [t['images_per_s'] for run in candidate['runs'] if (t := throughput_of(run, 'train'))]
+            row.append(number(statistics.median(speeds) if speeds else None))
+        rows.append(row)
     costs = ['parameters', 'MACs'] if complexity else []
     yield 'heading', 'Overview'
     yield 'table', (['candidate', *costs, 'mIoU (%)', 'n', f'minus {reference["name"]}', '95 % over seeds',
-                     '95 % over images', 'result over seeds', 'training images/s'], rows)
+                     '95 % over images', 'result over seeds', *(['training images/s'] if alone else [])], rows)
     text = ('mIoU is mean ± standard deviation over n runs, each with another seed. Differences have two intervals: '
             'over seeds (Welch) for what other seeds would do, and over images (paired bootstrap) for what other '
             'images would do to these very checkpoints. Each interval is for itself: of twenty candidates without any '
-            'difference about one would seem to have one. Images/s are medians of the runs themselves, and only '
-            'indicative.')
+            'difference about one would seem to have one.')
+    if min(len(candidate['runs']) for candidate in candidates) < FEW_SEEDS:
+        text += (' With two runs a side the interval over seeds has at most two degrees of freedom and covers almost '
+                 'anything: "too few seeds to tell" is no evidence of equality.')
+    if alone:
+        text += ' Images/s are medians of the runs themselves, and only indicative.'
     if complexity:
         sizes = dict.fromkeys('×'.join(map(str, cost['shape'])) for cost in complexity.values())
         text += f' Parameters include the auxiliary head, MACs do not; MACs of one image of {listing(sizes)} pixels.'
     yield 'text', text
-    if content.get('note'):
-        yield 'text', content['note']
 
 
 def accuracy_section(candidates):
@@ -111,7 +120,8 @@ def accuracy_section(candidates):
         return
     yield 'table', (
         [f'minus {reference["name"]}', 'metric', 'difference', '95 % interval', 'result'],
-        [[c['name'], metric, signed(d.value), interval_text(d), verdict(d, c['name'], reference['name'])]
+        [[c['name'], metric, signed(d.value), interval_text(d),
+          verdict_over_seeds(d, len(c['runs']), len(reference['runs']), c['name'], reference['name'])]
          for c in others for metric in METRICS for d in [welch(values_of(c, metric), values_of(reference, metric))]])
     yield 'text', ("Difference of the means in percentage points, with Welch's interval (`scipy.stats.ttest_ind`, "
                    'variances not assumed equal). It covers what the choice of the seed does, not that of the images.')

@@ -1,6 +1,9 @@
 """Numbers, differences and machines in words."""
 import statistics
 
+# With two runs a side Welch's interval has at most two degrees of freedom and covers almost anything.
+FEW_SEEDS = 3
+
 
 def number(value, digits=2):
     return '–' if value is None else f'{value:.{digits}f}'
@@ -22,6 +25,13 @@ def verdict(difference, name, reference):
     if abs(difference.value) < 0.005:  # as zero as the table shows it
         return 'no difference worth showing'
     return f'{name if difference.value > 0 else reference} is higher'
+
+
+def verdict_over_seeds(difference, runs, reference_runs, name, reference):
+    """:func:`verdict`, but where a side has fewer than :data:`FEW_SEEDS` runs a difference not shown says nothing."""
+    if difference.low is not None and not difference.shown and min(runs, reference_runs) < FEW_SEEDS:
+        return 'too few seeds to tell'
+    return verdict(difference, name, reference)
 
 
 def listing(parts):

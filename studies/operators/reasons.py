@@ -33,7 +33,8 @@ REASONS = (
            ('sequential_relu', ), dict(form='sequential'), 'slower'),
     Reason('operation count', 'n×1 → 1×n, with fewer MACs, is faster than n×n',
            ('sequential', ), dict(form='square'), 'faster'),
-    Reason('caching', 'inputs from beyond the cache cost time against inputs in it',
+    Reason('caching', 'inputs from beyond the cache cost time against inputs in it; outputs, and maps between passes, '
+           'stay in it',
            ('square', 'sequential'), dict(cache='hot'), 'slower'),
     Reason('kernel tuning', '1×n and n×1, with the same MACs, bytes and parameters, differ',
            ('row', ), dict(form='column'), 'different'),

@@ -69,8 +69,11 @@ def summary(result):
     unsettled = sum(not record['settled'] for record in table.records.values())
     lines = [f'Command: `{result["environment"]["command"]}`', '', environment_line(result) + '.', '',
              f'{len(table.records)} cases, {unsettled} of them not settled: their two halves disagree after the '
-             'warm-up was extended. In brackets: 95 % bootstrap interval of the median. "=": no difference shown, '
-             'the interval covers 1. A share of the bound may exceed 1 where outputs stay in the cache.', '']
+             'warm-up was extended. In brackets: 95 % bootstrap interval of the median, over rounds of one process; '
+             'processes were not repeated. "=": no difference shown, the interval covers 1. A share of the bound may '
+             'exceed 1 where outputs stay in the cache. "Cold" is the input of an operator only: its output, and the '
+             'map between two passes, stay in the cache where it is larger than they are, so that the verdicts on '
+             'caching do not cover a second pass that reads from memory.', '']
     titles = {
         'limits': "The machine's limits", 'factorized dense': 'Factorized, dense',
         'factorized depthwise': 'Factorized, depthwise', 'parallel': 'Parallel and partial, depthwise',
@@ -103,5 +106,6 @@ def environment_line(result):
     clock = dict(wall='wall clock', cpu='processor time of the one thread, so that time taken by other programs does '
                  'not count')[result['clock']]
     variables = ''.join(f'; {name}={value}' for name, value in e['variables'].items())
+    load = f'; load average {e["load_average"]:.1f} on {e["cpu_cores"]} cores' if 'load_average' in e else ''
     return (f'{e["device_name"]} ({e["cpu_capability"]}), {e["threads"]} thread{"s" * (e["threads"] != 1)}, torch '
-            f'{e["versions"]["torch"]}, {e["date"][:10]}; {clock}; {result["rounds"]} rounds{variables}')
+            f'{e["versions"]["torch"]}, {e["date"][:10]}{load}; {clock}; {result["rounds"]} rounds{variables}')

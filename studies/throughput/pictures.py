@@ -4,36 +4,6 @@ from matplotlib.figure import Figure
 
 from inceptionnext_seg.files import replacing
 
-from .summary import summarize
-
-
-def draw_throughput(result, path):
-    """Bars of images/s with intervals, one group a setting, each candidate in its faster layout."""
-    runs = result['runs']
-    columns = min(4, len(runs))
-    lines = -(-len(runs) // columns)
-    figure = Figure(figsize=(1.8 + 2.4 * columns, 1.2 + 3 * lines), layout='constrained')
-    colours = {}
-    panels = figure.subplots(lines, columns, squeeze=False).flatten()
-    for axes in panels[len(runs):]:
-        axes.set_axis_off()
-    for axes, run_result in zip(panels, runs, strict=False):
-        for i, row in enumerate(summarize(run_result)):
-            low, high = row['images_per_s_interval']
-            value = row['images_per_s']
-            colour = colours.setdefault(row['label'], f'C{len(colours)}')
-            axes.bar(i, value, color=colour, label=row['label'])
-            axes.errorbar(i, value, [[max(value - low, 0)], [max(high - value, 0)]], color='black', capsize=3)
-        setting = run_result['setting']
-        axes.set_title(f'{setting["part"]}, {setting["mode"]}, {setting["dtype"]},\n{setting["batch_size"]} × '
-                       f'{setting["size"]}×{setting.get("width") or setting["size"]}', fontsize=8)
-        axes.set_xticks([])
-        axes.set_ylabel('images/s', fontsize=8)
-    handles = {label: handle for axes in figure.axes for handle, label in zip(
-        *axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc='outside lower center', ncols=2, fontsize=7)
-    save(figure, path)
-
 
 def draw_growth(found, path):
     """Seconds of a step over its pixels, both logarithmic: on a straight line of slope 1 a pixel costs the same."""

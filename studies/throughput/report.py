@@ -5,11 +5,11 @@ from pathlib import Path
 from inceptionnext_seg.files import markdown_table, write_text
 
 from ..timing import describe_ratio, ratio
-from .pictures import draw_growth, draw_profile, draw_throughput
+from .pictures import draw_growth, draw_profile
 from .summary import growth, summarize
 
 HEADER = ['candidate', 'layout', 'images/s (95 %)', 'speed against the first (95 %)', '× of limit',
-          'peak memory MiB: step (process)']
+          'peak memory of the process, MiB']
 
 
 def title_of(setting):
@@ -29,7 +29,7 @@ def table(run_result, layout=None):
             f'{row["images_per_s"]:.3g} ({low:.3g}–{high:.3g})',
             '1' if row['speedup'] is None else describe_ratio(row['speedup']),
             f'{row["times_of_limit"]:.1f}',
-            f'{row["step_memory"] / 2**20:.0f} ({row["peak_memory"] / 2**20:.0f})' if row['peak_memory'] else '–'])
+            f'{row["peak_memory"] / 2**20:.0f}' if row['peak_memory'] else '–'])
     return markdown_table(HEADER, rows)
 
 
@@ -50,24 +50,30 @@ def report(result, pictures=()):
     lines = [
         f'# Throughput on {environment["device_name"]}', '',
         f'`{environment["command"]}`', '',
-        f'{environment["date"]}, {environment["device"]}, {environment["threads"]} threads; {versions}.', '']
+        f'{environment["date"]}, {environment["device"]}, {environment["threads"]} threads; {versions}.'
+        + (f' Load average {environment["load_average"]:.1f}.' if 'load_average' in environment else ''), '']
     if result.get('stock'):
         lines += [f'"stock" is MMSegmentation\'s shipped ConvNeXt-T UperNet config, its norm made BN, with '
                   f'{result["stock"]}.', '']
     lines += [
-        'Candidates took turns in random order within one process; medians over rounds, 95 % bootstrap intervals. The '
-        'ratio is taken round by round, above 1 is faster than the first candidate. "× of limit" is the time over that '
-        "of the step's matrix products alone at the rate of a square product measured in the same run, or of moving "
-        'their operands at the measured copy bandwidth, whichever is longer; it is below 1 in bf16 where products are '
-        'taken in float, which is faster on a CPU without bfloat16 tiles. "Did not settle" marks a candidate whose '
-        'first and second half of samples disagree. A table without a layout in its title shows each candidate in its '
-        'faster one. Peak memory is of two steps in a process of its own, in the faster layout: on a CPU its resident '
-        'set, and of that the step, weights and optimizer state included: what it had more than before there was a '
-        "model, interpreter and libraries, which are the same for all; on CUDA that of torch's allocator. On a CPU "
-        'memory once freed stays with the process, as in tools/train.py (inceptionnext_seg/allocator.py), for all '
-        'candidates but one named "as shipped".', '']
+        'Candidates took turns in random order within one process; medians over rounds. Brackets hold 95 % '
+        'bootstrap intervals over the rounds of that process; they do not contain what changes from process to '
+        'process, which was up to 10 % of the same cell where it was measured. A table shows each candidate in the '
+        'faster of the layouts that it was measured in: where no tables by layout follow, only one was measured, '
+        'and the other may be faster. Dtypes are compared with themselves; a candidate may be faster in another '
+        '(docs/speed.md). The ratio is taken round by round, above 1 is faster than the first candidate. "× of '
+        'limit" is the time over that of the matrix products alone at the rate of a square product measured in the '
+        'same run, or of moving their operands at the measured copy bandwidth, whichever is longer; it is below 1 '
+        'in bf16 where products are taken in float, which is faster on a CPU without bfloat16 tiles. "Did not '
+        'settle" marks a candidate whose first and second half of samples disagree. Peak memory is of two steps in '
+        'a process of its own, in the faster layout: on a CPU its resident set, libraries included; on CUDA that of'
+        ' the allocator of torch. On a CPU memory once freed stays with the process, as in tools/train.py '
+        '(inceptionnext_seg/engine/allocator.py), for all candidates but one named "as shipped".', '']
     for run_result in result['runs']:
-        lines += [f'## {title_of(run_result["setting"])}', '', table(run_result), '']
+        lines += [f'## {title_of(run_result["setting"])}', '']
+        if run_result.get('command'):
+            lines += [f'`{run_result["command"]}`', '']
+        lines += [table(run_result), '']
         layouts = sorted({r['layout'] for r in run_result['results']})
         for layout in layouts if len(layouts) > 1 else ():
             lines += [f'{layout.upper()}:', '', table(run_result, layout), '']
@@ -75,8 +81,10 @@ def report(result, pictures=()):
         lines += [f'Measured limits: {peaks["macs_per_second"] / 1e9:.0f} GMACs/s in a product of size '
                   f'{peaks["matrix_size"]}, {peaks["bytes_per_second"] / 1e9:.1f} GB/s copied.', '']
     for mixer in result.get('mixers', ()):
+        if 'command' not in mixer:  # a figure whose conditions are not known is not shown
+            continue
         lines += [f'## Token mixer, {mixer["dtype"]}, {"×".join(map(str, mixer["shape"]))}, NHWC, '
-                  f'{mixer["threads"]} thread(s)', '', mixer_table(mixer), '']
+                  f'{mixer["threads"]} thread(s)', '', f'`{mixer["command"]}`', '', mixer_table(mixer), '']
     for loader in result.get('loaders', ()):
         lines += [f'Data loading, {loader["label"]}: {loader["images_per_s"]:.1f} images/s with '
                   f'{loader["workers"]} worker(s); the step takes {loader["step_images_per_s"]:.1f}. '
@@ -90,9 +98,6 @@ def write_report(result, path):
     """Write the Markdown at ``path`` and the pictures beside it."""
     path = Path(path)
     pictures = []
-    if result['runs']:
-        pictures.append(path.with_name(f'{path.stem}.png'))
-        draw_throughput(result, pictures[0])
     if found := growth(result):
         pictures.append(path.with_name(f'{path.stem}_growth.png'))
         draw_growth(found, pictures[-1])

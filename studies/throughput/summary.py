@@ -33,8 +33,7 @@ def summarize(run_result, layout=None):
             # Speed over speed: the first one's time over this one's, round by round.
             speedup=None if result is results[0] else ratio(results[0]['seconds'], result['seconds']),
             times_of_limit=time_interval.median / limit_seconds(result['macs'], result['nbytes'], run_result['peaks']),
-            peak_memory=result['peak_memory'], settled=result['settled'],
-            step_memory=result['peak_memory'] and result['peak_memory'] - result.get('memory_before', 0)))
+            peak_memory=result['peak_memory'], settled=result['settled']))
     return rows
 
 

@@ -4,15 +4,15 @@ import pytest
 
 from inceptionnext_seg.errors import UserError
 from studies.comparison.collecting import collect
-from studies.comparison.report import report
+from studies.comparison.report import report, write_report
 
 from .common import text_of, write_run
 
 
-def test_report_says_who_wins_over_seeds_and_over_images(candidates):
+def test_report_says_who_is_higher_over_seeds_and_over_images(candidates):
     content = collect(candidates, 'Two')
     text = text_of(content)
-    assert '**B wins over A**' in text and 'B is higher' in text
+    assert '**B is higher than A**' in text and "'B is higher'" in text
     assert [len(paired['pairs']) for paired in content['paired']] == [3]
 
 
@@ -24,11 +24,39 @@ def test_report_of_equal_candidates_shows_no_difference(tmp_path):
     assert 'no proof of equality' in text and 'no `per_image.npz`' in text
 
 
+def test_two_seeds_that_show_nothing_are_too_few_and_are_not_ranked_in_a_picture(tmp_path):
+    runs = {name: [write_run(tmp_path / f'{name}{i}', value, seed=i, start=f'2026-01-{day + i}T00:00:00+00:00')
+                   for i, value in enumerate(values)]
+            for name, values, day in (('A', (40., 42.), 10), ('B', (41., 43.), 20))}
+    blocks, pictures = report(collect(runs), 'x')
+    assert '**Too few seeds to tell**: B minus A is +1.00 points' in str(blocks)
+    assert 'no difference shown' not in str(blocks) and 'x_speed.png' not in pictures
+
+
+def test_images_per_second_of_runs_that_shared_a_machine_are_left_out(candidates, tmp_path):
+    alone, pictures = report(collect(candidates), 'x')
+    assert 'images/s of each run' in str(alone) and 'x_speed.png' in pictures
+    shared = {name: [write_run(tmp_path / f'shared{name}{i}', 40. + i, seed=i) for i in range(3)] for name in 'AB'}
+    blocks, pictures = report(collect(shared), 'x')
+    assert 'images/s of each run' not in str(blocks) and 'peak memory (MiB)' in str(blocks)
+    assert '6 of the 6 runs ran at the same time' in str(blocks) and 'x_speed.png' not in pictures
+
+
+def test_a_note_beside_the_report_stands_before_every_figure_in_place_of_that_of_the_runs(candidates, tmp_path):
+    content = dict(collect(candidates, 'Two'), note='from the sweep')
+    assert report(content, 'x')[0][1] == ('text', 'from the sweep')
+    (tmp_path / 'two.note.md').write_text('written by hand\n')
+    write_report(content, tmp_path / 'two.md')
+    text = (tmp_path / 'two.md').read_text()
+    assert text.startswith('# Two\n\nwritten by hand\n') and 'from the sweep' not in text
+    assert json.loads((tmp_path / 'two.json').read_text())['note'] == 'from the sweep'
+
+
 def test_report_of_one_seed_each_says_that_seeds_are_not_tested(tmp_path):
     runs = dict(A=[write_run(tmp_path / 'a', 40.)], B=[write_run(tmp_path / 'b', 45.)])
     text = text_of(collect(runs))
     assert '**Over seeds nothing is tested**' in text and 'One run says nothing about the spread' in text
-    assert 'wins' not in text and '±' not in text.replace('± standard deviation', '')
+    assert 'is higher than' not in text and '±' not in text.replace('± standard deviation', '')
 
 
 def test_report_leaves_out_what_has_no_data(tmp_path):
