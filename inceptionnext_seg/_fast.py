@@ -10,14 +10,21 @@ class Fast:
 
     Attributes:
         plain (type): The class that this one stands for, which ``restore`` sets again.
-        forms (dict[str, str]): For each part of the acceleration that is not on 'auto', the form that runs it.
+        parts (tuple[str]): The parts of the acceleration that it runs, as ``accelerate`` names them.
+        forms (dict[str, str | bool]): For each part that is not on 'auto', the form that runs it; False is none.
     """
     plain = None
+    parts = ()
     forms = {}
 
-    def form(self, part):
-        """'auto', 'torch' (the operators of the plain module) or the name of a form."""
-        return self.forms.get(part, 'auto')
+    def form(self, part, *known):
+        """How ``part`` is computed: 'auto', 'torch' (torch's own operators), a form's name, or False (left alone).
+
+        Args:
+            known: The forms of the operator that asks; 'auto' where a part's form is that of another operator.
+        """
+        form = self.forms.get(part, 'auto')
+        return form if form in ('auto', 'torch', False, *known) else 'auto'
 
 
 def plain_type(module):
@@ -31,3 +38,13 @@ def run_plain(module, *args):
     A module that is not accelerated is called, hooks and all.
     """
     return module.plain.forward(module, *args) if isinstance(module, Fast) else module(*args)
+
+
+def is_bare(module, *plain_types):
+    """Whether ``module`` is just of one of these classes, and its parameters may be used without calling it.
+
+    They may not where a hook waits for the call (profilers, pruning, spectral norm) or the class is another one
+    (parametrizations, LoRA).
+    """
+    return plain_type(module) in plain_types and not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)

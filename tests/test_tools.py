@@ -252,7 +252,7 @@ def test_a_misspelled_option_is_one_message(call_tool, tmp_path):
     ('missing.pth', None, 'checkpoint not found'),
     ('cut.pth', 'cut', r'cut\.pth \(3000 bytes\) cannot be read, it may be cut short'),
     ('text.pth', b'no checkpoint', 'text.pth'),
-    ('other.pth', 'other', r'(?s)does not fit BlockedEncoderDecoder.*missing \(\d+\): .*backbone\.')])
+    ('other.pth', 'other', r'(?s)does not fit EncoderDecoder.*missing \(\d+\): .*backbone\.')])
 def test_a_checkpoint_that_cannot_be_used_is_one_message(call_tool, tiny_options, tmp_path, name, content, message):
     path = tmp_path / name
     if content in ('cut', 'other'):

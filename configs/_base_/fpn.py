@@ -10,12 +10,12 @@ data_preprocessor = dict(
     seg_pad_val=255,
     size=(512, 512))
 model = dict(
-    type='BlockedEncoderDecoder',
+    type='EncoderDecoder',
     data_preprocessor=data_preprocessor,
     pretrained=None,
     neck=dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=4),
     decode_head=dict(
-        type='FastFPNHead',
+        type='FPNHead',
         in_channels=[256, 256, 256, 256],
         in_index=[0, 1, 2, 3],
         feature_strides=[4, 8, 16, 32],

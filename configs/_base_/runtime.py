@@ -13,6 +13,8 @@ env_cfg = dict(
 # SyncBN when several CUDA processes train, BN otherwise, on CPU processes too.
 model_wrapper_cfg = dict(type='AnyDeviceDistributedDataParallel')
 default_hooks = dict(
+    # The same model, computed faster; --cfg-options default_hooks.accelerate.enabled=False leaves it as it is.
+    accelerate=dict(type='AccelerateHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -26,4 +28,4 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
-tta_model = dict(type='LogitsTTAModel')
+tta_model = dict(type='SegTTAModel')

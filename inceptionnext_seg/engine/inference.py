@@ -28,6 +28,7 @@ from ..data.mini import CLASSES_USED
 from ..errors import UserError
 from ..files import write_json
 from ..models.checkpoint import load_model
+from .accelerate_hook import accelerate_as_configured
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
@@ -145,6 +146,7 @@ class Segmentor:
         pipeline = [dict(step) for step in dataset_config(cfg).pipeline if step['type'] != 'LoadAnnotations']
         self.model = init_model(cfg, device='cpu')
         self.labels = find_labels(cfg, load_model(self.model, checkpoint), self.model.num_classes)
+        accelerate_as_configured(self.model, cfg)
         self.model.to(device)
         self.loader = TRANSFORMS.build(pipeline[0])
         self.model.cfg = Config(dict(test_pipeline=pipeline))  # where inference_model looks for it

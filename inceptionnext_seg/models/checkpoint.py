@@ -17,35 +17,17 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.logging import HistoryBuffer, print_log
 
+from .._fast import plain_type
 from ..errors import UserError
+from .folded import Folded, refuse_unfused
+from .weight_names import to_metanext_names
 
-# From the names of facebookresearch/ConvNeXt (dwconv, pwconv1), of OpenMMLab (depthwise_conv, pointwise_conv1) and of
-# timm (conv_dw) to the names of the released InceptionNeXt weights, which match no pattern here and stay as they are.
-KEY_MAP = (
-    (re.compile(r'^downsample_layers\.0\.'), 'stem.'),
-    (re.compile(r'^downsample_layers\.(\d+)\.'), r'stages.\1.downsample.'),
-    (re.compile(r'^(stages\.\d+)\.(\d+\.)'), r'\1.blocks.\2'),
-    (re.compile(r'\.(?:dwconv|depthwise_conv|conv_dw)\.'), '.token_mixer.'),
-    (re.compile(r'\.(?:pwconv|pointwise_conv)(\d)\.'), r'.mlp.fc\1.'),
-)
 # The classifier of ImageNet weights: `head` everywhere, with facebookresearch/ConvNeXt's norm after the pooling.
 CLASSIFIER = re.compile(r'^(?:head|norm)\.')
 OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
 WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
            'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
-
-
-def to_metanext_names(state_dict, prefix=''):
-    """Rename, in place, the keys under ``prefix`` from any ConvNeXt naming to ours; MLP weights become 1×1 kernels."""
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = key[len(prefix):]
-        for pattern, replacement in KEY_MAP:
-            name = pattern.sub(replacement, name)
-        value = state_dict.pop(key)
-        if re.search(r'\.mlp\.fc\d\.weight$', name) and value.ndim == 2:
-            value = value[:, :, None, None]
-        state_dict[prefix + name] = value
 
 
 def history_buffer_method(owner, name):
@@ -189,7 +171,6 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     Raises:
         UserError: Lists every missing and unexpected key and every shape that differs; nothing was loaded.
     """
-    from .fuse import Folded, refuse_unfused  # which imports the backbone, which imports this module
     own = module.state_dict()
     if any(isinstance(part, Folded) for part in module.modules()):
         refuse_unfused([key for key in state_dict if key not in own and key.endswith(('running_mean', 'gamma'))])
@@ -202,9 +183,9 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     problems = [f'{title} ({len(keys)}): {", ".join(keys)}' for title, keys in (
         ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys]
     if problems:
-        raise UserError(f'{source} does not fit {type(module).__name__}. Wanted: the same keys and shapes. Found '
-                        f'{"; ".join(problems)}. Next: check that `arch`, `in_channels` and the number of classes are '
-                        'those of the checkpoint.')
+        raise UserError(f'{source} does not fit {plain_type(module).__name__}. Expected: the same keys and shapes. '
+                        f'Found {"; ".join(problems)}. Next: check that `arch`, `in_channels` and the number of '
+                        'classes are those of the checkpoint.')
     module.load_state_dict(state_dict, strict=False)
 
 

@@ -18,7 +18,8 @@ from mmengine.logging import print_log
 from timm.layers import DropPath
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from ..errors import UserError
+from .._fast import plain_type
+from .folded import Folded, refuse_layer_scale
 from .metanext import MetaNeXt, MetaNeXtBlock, MetaNeXtStage
 
 NORM, LAYER_SCALE, DROPOUT = 'norm', 'layer scale', 'dropout'
@@ -26,49 +27,6 @@ NORM, LAYER_SCALE, DROPOUT = 'norm', 'layer scale', 'dropout'
 NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
 DROPOUT_FORWARDS = tuple(layer.forward for layer in (
     DropPath, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout))
-
-
-class Folded(nn.Identity):
-    """Identity in the place of what was folded away: it refuses to be trained and to load what stood here.
-
-    Args:
-        kind (str): What was here: 'norm', 'layer scale' (with its stochastic depth) or 'dropout'.
-    """
-
-    def __init__(self, kind):
-        super().__init__()
-        self.kind = kind
-
-    def extra_repr(self):
-        return f'instead of {self.kind}'
-
-    def train(self, mode=True):
-        """As ``nn.Module.train(False)``.
-
-        Raises:
-            UserError: ``mode`` is True.
-        """
-        if mode:
-            raise UserError('this model was fused for inference and cannot be trained: its '
-                            f'{self.kind} is no longer there. Wanted: the model as it was trained. Next: build it anew '
-                            'from its config and load the original checkpoint; to go on with inference, call eval().')
-        return super().train(mode)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        refuse_unfused([key for key in state_dict if key.startswith(prefix)])
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def refuse_unfused(keys):
-    if keys:
-        raise UserError(f'the checkpoint is that of a model before fuse_for_inference (it has {keys[0]}), but this '
-                        'model was fused. Wanted: the state dict of a fused model. Next: build the model anew from its '
-                        'config, load the checkpoint first, and fuse then.')
-
-
-def refuse_layer_scale(state_dict, prefix, *_):
-    """Before a fused block loads."""
-    refuse_unfused([key for key in (f'{prefix}gamma', ) if key in state_dict])
 
 
 def fuse_for_inference(model, inplace=False):
@@ -159,12 +117,13 @@ def is_foldable(norm, conv):
 
 def is_fixed(norm):
     """Whether ``norm`` is a BatchNorm that is the same for every image in eval mode."""
-    return isinstance(norm, _BatchNorm) and type(norm).forward in NORM_FORWARDS and norm.running_mean is not None
+    return isinstance(norm, _BatchNorm) and plain_type(norm).forward in NORM_FORWARDS and norm.running_mean is not None
 
 
 def is_plain(conv):
     """Whether ``conv`` is linear in a weight that it owns: no spectral norm, no standardized weight, no deformation."""
-    return isinstance(conv, nn.Conv2d) and type(conv).forward is nn.Conv2d.forward and 'weight' in conv._parameters
+    return (isinstance(conv, nn.Conv2d) and plain_type(conv).forward is nn.Conv2d.forward
+            and 'weight' in conv._parameters)
 
 
 def exact(tensor):

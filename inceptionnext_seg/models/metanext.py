@@ -1,10 +1,11 @@
 """MetaNeXt backbones: InceptionNeXt and, differing in data only, ConvNeXt.
 
-The file reads in the order data flows: token mixer, MLP, block, stage, network, and then the two families as tables.
+The file reads in the order data flows: MLP, block, stage, network, and then the two families as tables. The token
+mixers, in which the families differ, are in :mod:`.token_mixers`.
 
 Sources: InceptionNeXt, https://arxiv.org/abs/2303.16900 (CVPR 2024), code https://github.com/sail-sg/inceptionnext;
 ConvNeXt, https://arxiv.org/abs/2201.03545. Parameter names are those of the released InceptionNeXt weights, the same as
-in timm's ``inception_next``; :mod:`inceptionnext_seg.models.checkpoint` maps every ConvNeXt naming to them.
+in timm's ``inception_next``; :mod:`.weight_names` maps every ConvNeXt naming to them.
 
 This module needs torch, timm's layers and mmengine alone, so that any mm framework can use it.
 """
@@ -12,139 +13,22 @@ import contextlib
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.registry import MODELS
-from timm.layers import DropPath, LayerNorm2d, trunc_normal_
+from timm.layers import DropPath, trunc_normal_
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import SettingError
-from ..ops import dispatch, inception_dwconv, norm_mlp
-from ..ops.batch_norm_act import batch_norm_act
-from ..ops.patch_conv import patch_conv2d
-from .checkpoint import load_pretrained, to_metanext_names
-
-# What `norm_cfg` and `act_cfg` may name without mmcv; any other type is looked up in mmengine's registry, to which mmcv
-# adds its own. 'LN' is the channel-wise LayerNorm of ConvNeXt, since a norm of the whole (C, H, W) has no use here.
-NORMS = dict(BN=nn.BatchNorm2d, BN2d=nn.BatchNorm2d, SyncBN=nn.SyncBatchNorm, LN=LayerNorm2d, LN2d=LayerNorm2d)
-ACTIVATIONS = dict(GELU=nn.GELU, ReLU=nn.ReLU, SiLU=nn.SiLU, Hardswish=nn.Hardswish)
-
-
-def build_norm(norm_cfg, num_channels):
-    """``norm_cfg`` as everywhere in OpenMMLab (``type``, ``requires_grad``, the layer's own arguments), or None."""
-    if norm_cfg is None:
-        return nn.Identity()
-    norm_cfg = dict(norm_cfg)
-    norm_type, requires_grad = norm_cfg.pop('type'), norm_cfg.pop('requires_grad', True)
-    layer = NORMS.get(norm_type) or MODELS.get(norm_type)
-    if layer is None:
-        raise KeyError(f'norm_cfg type {norm_type!r} is neither one of {sorted(NORMS)} nor registered in MODELS')
-    norm = layer(num_channels=num_channels, **norm_cfg) if layer is nn.GroupNorm else layer(num_channels, **norm_cfg)
-    for parameter in norm.parameters():
-        parameter.requires_grad = requires_grad
-    return norm
-
-
-def build_activation(act_cfg):
-    """``act_cfg`` as everywhere in OpenMMLab: ``type`` and the layer's own arguments."""
-    act_cfg = dict(act_cfg)
-    act_type = act_cfg.pop('type')
-    layer = ACTIVATIONS.get(act_type) or MODELS.get(act_type)
-    if layer is None:
-        raise KeyError(f'act_cfg type {act_type!r} is neither one of {sorted(ACTIVATIONS)} nor registered in MODELS')
-    return layer(**act_cfg)
-
-
-def lay_over(token_mixer, default):
-    """``token_mixer`` (dict | None), its missing settings taken from ``default`` where the type is the same."""
-    token_mixer = token_mixer or {}
-    same_type = token_mixer.get('type', default['type']) == default['type']
-    return dict(default, **token_mixer) if same_type else dict(token_mixer)
-
-
-@MODELS.register_module()
-class DWConv2d(nn.Conv2d):
-    """ConvNeXt's token mixer: one depthwise ``kernel_size`` × ``kernel_size`` convolution, (B, C, H, W) to the same."""
-
-    def __init__(self, channels, kernel_size=7):
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-
-
-@MODELS.register_module()
-class PartialDWConv2d(nn.Module):
-    """Token mixer of the paper's ConvNeXt k3 par1/2 to par1/16, (B, C, H, W) to the same.
-
-    A depthwise convolution of the last ``int(channels * branch_ratio)`` channels; those before pass unchanged. Names
-    and order are those of the released weights (sail-sg/inceptionnext, models/convnext.py).
-    """
-
-    def __init__(self, channels, kernel_size=3, branch_ratio=0.5):
-        super().__init__()
-        branch = int(channels * branch_ratio)
-        if not 0 < branch <= channels:
-            raise ValueError(f'branch_ratio {branch_ratio} of {channels} channels gives {branch} channels to convolve; '
-                             f'wanted at least 1 and at most {channels}')
-        self.split_sizes = (channels - branch, branch)
-        self.conv = DWConv2d(branch, kernel_size)
-
-    def forward(self, x):
-        identity, convolved = x.split(self.split_sizes, dim=1)
-        return torch.cat((identity, self.conv(convolved)), dim=1)
-
-
-@MODELS.register_module()
-class InceptionDWConv2d(nn.Module):
-    """Inception depthwise convolution (arXiv:2303.16900), (B, C, H, W) to the same.
-
-    The channels are split, in this order, into identity | square k×k | band 1×k (along the width) | band k×1 (along
-    the height); the three convolutions run in parallel on ``int(channels * branch_ratio)`` channels each, and their
-    outputs are concatenated in the same order. With ratio 1/8, five eighths of the channels pass unchanged.
-
-    Args:
-        impl (str): 'auto' takes one kernel for all of it where there is one, a C++ kernel on a CPU and a Triton kernel
-            on CUDA, and torch's operators elsewhere; 'torch', 'native' and 'triton' take just this one
-            (:func:`inceptionnext_seg.ops.inception_dwconv.inception_dwconv2d`).
-
-    Raises:
-        ValueError: The branches have no channels or too many, a kernel size is even, or ``impl`` is no such name.
-    """
-
-    def __init__(self, channels, square_kernel_size=3, band_kernel_size=11, branch_ratio=0.125, impl='auto'):
-        super().__init__()
-        branch = int(channels * branch_ratio)
-        if not 0 < 3 * branch <= channels:
-            raise ValueError(f'branch_ratio {branch_ratio} of {channels} channels gives {branch} channels a branch; '
-                             f'wanted at least 1 and at most {channels // 3}')
-        band, square = band_kernel_size, square_kernel_size
-        if not (band % 2 and square % 2):
-            raise ValueError(f'square_kernel_size is {square} and band_kernel_size {band}; wanted odd ones, with which '
-                             'the output has the size of the input')
-        dispatch.check_name('inception_dwconv2d', inception_dwconv.FORMS, impl)
-        self.impl = impl
-        self.split_sizes = (channels - 3 * branch, branch, branch, branch)
-        self.dwconv_hw = nn.Conv2d(branch, branch, square, padding=square // 2, groups=branch)
-        self.dwconv_w = nn.Conv2d(branch, branch, (1, band), padding=(0, band // 2), groups=branch)
-        self.dwconv_h = nn.Conv2d(branch, branch, (band, 1), padding=(band // 2, 0), groups=branch)
-
-    def forward(self, x):
-        hw, w, h = self.dwconv_hw, self.dwconv_w, self.dwconv_h
-        parameters = hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias
-        if x.shape[1] == sum(self.split_sizes) and dispatch.choose(
-                'inception_dwconv2d', inception_dwconv.FORMS, self.impl, x, *parameters) != 'torch':
-            return inception_dwconv.inception_dwconv2d_kernel(x, *parameters)
-        identity, square, width, height = x.split(self.split_sizes, dim=1)
-        return torch.cat((identity, self.dwconv_hw(square), self.dwconv_w(width), self.dwconv_h(height)), dim=1)
+from . import token_mixers as token_mixers  # registers what `token_mixer` names
+from .checkpoint import load_pretrained
+from .layers import build_activation, build_norm, with_defaults
+from .weight_names import to_metanext_names
 
 
 class ConvMlp(nn.Module):
-    """1×1 convolution, activation, 1×1 convolution: (B, C, H, W) to the same, ``hidden_channels`` between.
-
-    The parameters are those of convolutions, as in the released weights; the arithmetic is a matrix product over the
-    pixels, which needs no layout change when the input is channels_last and is faster than a 1×1 convolution on a CPU
-    when it is not.
-    """
+    """1×1 convolution, activation, 1×1 convolution: (B, C, H, W) to the same, ``hidden_channels`` between."""
 
     def __init__(self, channels, hidden_channels, act_cfg):
         super().__init__()
@@ -153,21 +37,14 @@ class ConvMlp(nn.Module):
         self.fc2 = nn.Conv2d(hidden_channels, channels, 1)
 
     def forward(self, x):
-        # Contiguous: torch multiplies what is not row by row of the image where the weight takes no gradient.
-        x = x.permute(0, 2, 3, 1).contiguous()
-        x = F.linear(x, self.fc1.weight.flatten(1), self.fc1.bias)
-        x = self.act(x)
-        x = F.linear(x, self.fc2.weight.flatten(1), self.fc2.bias)
-        return x.permute(0, 3, 1, 2)
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class MetaNeXtBlock(nn.Module):
     """``x + drop_path(gamma * mlp(norm(token_mixer(x))))``, (B, C, H, W) to the same."""
 
-    def __init__(self, channels, token_mixer, norm_cfg, act_cfg, mlp_ratio, drop_path_rate, layer_scale_init_value,
-                 impl):
+    def __init__(self, channels, token_mixer, norm_cfg, act_cfg, mlp_ratio, drop_path_rate, layer_scale_init_value):
         super().__init__()
-        self.impl = impl
         self.token_mixer = MODELS.build(dict(token_mixer, channels=channels))
         self.norm = build_norm(norm_cfg, channels)
         self.mlp = ConvMlp(channels, int(mlp_ratio * channels), act_cfg)
@@ -176,54 +53,37 @@ class MetaNeXtBlock(nn.Module):
 
     def forward(self, x):
         y = self.token_mixer(x)
-        if self.impl == 'auto':
-            norm = self.norm if isinstance(self.norm, nn.BatchNorm2d) else None
-            y = self.norm(y) if norm is None else y
-            if dispatch.choose('norm_mlp', norm_mlp.FORMS, 'auto', x, y, norm, self.mlp.fc1, self.mlp.act,
-                               self.mlp.fc2, self.gamma) != 'torch':
-                factors = None
-                if self.training and isinstance(self.drop_path, DropPath):
-                    ones = x.new_ones(x.shape[0], 1, 1, 1, dtype=self.mlp.fc1.weight.dtype)
-                    factors = self.drop_path(ones).flatten()
-                return norm_mlp.norm_mlp(x, y, norm, self.mlp.fc1, self.mlp.act, self.mlp.fc2, self.gamma, factors)
-            y = y if norm is None else norm(y)
-        else:
-            y = self.norm(y)
+        y = self.norm(y)
         y = self.mlp(y)
-        if self.gamma is None:
-            return x + self.drop_path(y)
-        # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
-        scale = self.drop_path(self.gamma.reshape(1, -1, 1, 1).expand(x.shape[0], -1, 1, 1))
-        return torch.addcmul(x, scale, y)
+        if self.gamma is not None:
+            y = y * self.gamma.reshape(1, -1, 1, 1)
+        return x + self.drop_path(y)
 
 
 class MetaNeXtStage(nn.Module):
     """Norm and 2×2 stride-2 convolution where ``downsample``, then the blocks: (B, C_in, H, W) to (B, C, H', W')."""
 
-    def __init__(self, in_channels, channels, downsample, drop_path_rates, norm_cfg, with_cp, impl, **block_settings):
+    def __init__(self, in_channels, channels, downsample, drop_path_rates, norm_cfg, with_cp, **block_settings):
         super().__init__()
         self.with_cp = with_cp
-        self.impl = impl
         self.downsample = nn.Sequential(
             build_norm(norm_cfg, in_channels),
             nn.Conv2d(in_channels, channels, 2, stride=2)) if downsample else nn.Identity()
         self.blocks = nn.Sequential(*[
-            MetaNeXtBlock(channels, norm_cfg=norm_cfg, drop_path_rate=rate, impl=impl, **block_settings)
+            MetaNeXtBlock(channels, norm_cfg=norm_cfg, drop_path_rate=rate, **block_settings)
             for rate in drop_path_rates])
 
     def forward(self, x):
-        if self.impl == 'auto' and isinstance(self.downsample, nn.Sequential):
-            norm, conv = self.downsample
-            x = patch_conv2d(batch_norm_act(norm, None, x), conv)
-        else:
-            x = self.downsample(x)
+        x = self.downsample(x)
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False,
-                               context_fn=lambda block=block: (contextlib.nullcontext(), keep_statistics(block)))
-            else:
-                x = block(x)
+            x = recompute(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
         return x
+
+
+def recompute(block, x):
+    """``block(x)`` whose intermediate maps the backward pass computes again instead of keeping them."""
+    return checkpoint(block, x, use_reentrant=False,
+                      context_fn=lambda: (contextlib.nullcontext(), keep_statistics(block)))
 
 
 @contextlib.contextmanager
@@ -247,8 +107,8 @@ class MetaNeXt(BaseModule):
     Map ``i`` is (B, dims[i], H // (4 · 2^i), W // (4 · 2^i)), with the floor taken at each downsampling, as in timm.
 
     Args:
-        arch (str | dict): A name in ``arch_settings``, or a dict with ``depths`` and ``dims`` and, as wanted,
-            ``mlp_ratios`` and ``token_mixer``.
+        arch (str | dict): A name in ``arch_settings``, or a dict with ``depths`` and ``dims`` and, if
+            need be, ``mlp_ratios`` and ``token_mixer``.
         in_channels (int): Channels of the image.
         out_indices (Sequence[int]): Stages whose output is returned; negative ones count from the last.
         drop_path_rate (float): Stochastic depth of the last block; it grows linearly from 0 at the first.
@@ -264,13 +124,11 @@ class MetaNeXt(BaseModule):
         with_cp (bool): Gradient checkpointing, block by block; gradients and BatchNorm statistics stay the same.
         token_mixer (dict | list[dict] | None): Config of the token mixer, or one per stage. It is laid over the one of
             ``arch`` where the type is the same or not given. None is the one of ``arch``.
-        impl (str): 'torch' runs the modules one after another, as written; 'auto' computes the same with less traffic
-            to memory where there is a kernel for it (today on a CPU). The token mixer has an ``impl`` of its own.
         init_cfg (dict | list[dict] | None): ``dict(type='Pretrained', checkpoint=PATH | URL | 'timm://NAME')`` loads
             strictly through :func:`inceptionnext_seg.models.checkpoint.load_pretrained`; others as in mmengine.
 
     Raises:
-        ValueError: An unknown ``arch``, a wrong length or index, or an image smaller than the last stage's stride.
+        SettingError: An unknown ``arch``, a wrong length or index, or an image smaller than the last stage's stride.
     """
 
     arch_settings = {}
@@ -290,11 +148,8 @@ class MetaNeXt(BaseModule):
                  norm_eval=False,
                  with_cp=False,
                  token_mixer=None,
-                 impl='auto',
                  init_cfg=None):
         super().__init__(init_cfg=init_cfg)
-        if impl not in ('auto', 'torch'):
-            raise ValueError(f"impl is {impl!r}; wanted 'auto' or 'torch'")
         arch = self.resolve_arch(arch)
         depths, dims = tuple(arch['depths']), tuple(arch['dims'])
         num_stages = len(depths)
@@ -302,17 +157,18 @@ class MetaNeXt(BaseModule):
         token_mixers = self.resolve_token_mixers(arch, token_mixer, num_stages)
         for name, value in (('dims', dims), ('mlp_ratios', mlp_ratios), ('token_mixer', token_mixers)):
             if len(value) != num_stages:
-                raise ValueError(f'{name} has {len(value)} entries, but depths {depths} names {num_stages} stages')
+                raise SettingError(f'{name} has {len(value)} entries; expected: {num_stages}, one for each of depths '
+                                   f'{depths}')
         self.out_indices = tuple(i + num_stages if i < 0 else i for i in (
             [out_indices] if isinstance(out_indices, int) else out_indices))
         if not self.out_indices or not all(0 <= i < num_stages for i in self.out_indices):
-            raise ValueError(f'out_indices {out_indices} names a stage that does not exist: there are {num_stages}')
+            raise SettingError(f'out_indices is {out_indices}; expected: stages between {-num_stages} and '
+                               f'{num_stages - 1}, at least one')
         if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f'frozen_stages {frozen_stages} is not between -1 and the {num_stages} stages')
+            raise SettingError(f'frozen_stages is {frozen_stages}; expected: -1 to {num_stages}, the number of stages')
         self.dims = dims
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
-        self.impl = impl
 
         self.stem = nn.Sequential(nn.Conv2d(in_channels, dims[0], 4, stride=4), build_norm(norm_cfg, dims[0]))
         last = max(sum(depths) - 1, 1)
@@ -325,7 +181,6 @@ class MetaNeXt(BaseModule):
                 drop_path_rates=rates[sum(depths[:i]):sum(depths[:i + 1])],
                 norm_cfg=norm_cfg,
                 with_cp=with_cp,
-                impl=impl,
                 act_cfg=act_cfg,
                 token_mixer=token_mixers[i],
                 mlp_ratio=mlp_ratios[i],
@@ -338,21 +193,21 @@ class MetaNeXt(BaseModule):
 
     @classmethod
     def resolve_arch(cls, arch):
-        if not isinstance(arch, str):
+        if isinstance(arch, dict):
             missing = {'depths', 'dims'} - set(arch)
             if missing:
-                raise ValueError(f'arch {dict(arch)} has no {" and no ".join(sorted(missing))}')
+                raise SettingError(f'arch is {dict(arch)}; expected: {" and ".join(sorted(missing))} in it, too')
             return arch
-        if arch not in cls.arch_settings:
-            raise SettingError(f'{cls.__name__} has no arch {arch!r}; there are {", ".join(cls.arch_settings)}, '
-                             'and a dict with depths and dims')
+        if not isinstance(arch, str) or arch not in cls.arch_settings:
+            raise SettingError(f'arch of {cls.__name__} is {arch!r}; expected: one of {", ".join(cls.arch_settings)}, '
+                               'or a dict with depths and dims')
         return cls.arch_settings[arch]
 
     @classmethod
     def resolve_token_mixers(cls, arch, token_mixer, num_stages):
-        default = lay_over(arch.get('token_mixer'), cls.token_mixer)
+        default = with_defaults(arch.get('token_mixer'), cls.token_mixer)
         per_stage = token_mixer if isinstance(token_mixer, (list, tuple)) else [token_mixer] * num_stages
-        return [lay_over(mixer, default) for mixer in per_stage]
+        return [with_defaults(mixer, default) for mixer in per_stage]
 
     @staticmethod
     def init_layer(module):
@@ -408,20 +263,14 @@ class MetaNeXt(BaseModule):
     def forward(self, x):
         smallest = 4 * 2**max(self.out_indices)
         if min(x.shape[2:]) < smallest:
-            raise ValueError(f'an image of {x.shape[2]}×{x.shape[3]} pixels is too small: stage '
-                             f'{max(self.out_indices)} has stride {smallest}, so both sides must have at least '
-                             f'{smallest} pixels')
-        if self.impl == 'auto':
-            conv, norm = self.stem
-            x = batch_norm_act(norm, None, patch_conv2d(x, conv))   # stride 4
-        else:
-            x = self.stem(x)
+            raise SettingError(f'the image has {x.shape[2]}×{x.shape[3]} pixels; expected: at least {smallest} on both '
+                               f'sides, the stride of stage {max(self.out_indices)}')
+        x = self.stem(x)                    # stride 4
         outputs = []
         for i, stage in enumerate(self.stages[:max(self.out_indices) + 1]):
-            x = stage(x)                                        # stride 4, 8, 16, 32
+            x = stage(x)                    # stride 4, 8, 16, 32
             if i in self.out_indices:
-                norm = getattr(self, f'norm{i}')
-                outputs.append(batch_norm_act(norm, None, x) if self.impl == 'auto' else norm(x))
+                outputs.append(getattr(self, f'norm{i}')(x))
         return tuple(outputs)
 
 

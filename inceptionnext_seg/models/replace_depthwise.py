@@ -1,7 +1,7 @@
 """Inception depthwise convolutions in other networks: :func:`replace_depthwise`, and the same for configs.
 
 The paper's summary calls it architecture generalization: whatever mixes tokens by a depthwise convolution (ConvNeXt,
-EfficientNet, MobileNet) can mix them by :class:`~inceptionnext_seg.models.metanext.InceptionDWConv2d` instead.
+EfficientNet, MobileNet) can mix them by :class:`~.token_mixers.InceptionDWConv2d` instead.
 
 This module needs torch, timm's layers and mmengine alone.
 """
@@ -15,11 +15,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from timm.layers import Conv2dSame
 from torch.nn.utils.parametrize import is_parametrized
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from ..files import markdown_table
-from .metanext import InceptionDWConv2d, MetaNeXt
+from .macs import macs_of_calls
+from .metanext import MetaNeXt
+from .token_mixers import InceptionDWConv2d
 
 
 class StridedInceptionDWConv2d(nn.Module):
@@ -273,7 +274,7 @@ def substitute(model, names, settings):
 
 
 def try_on_copy(model, input_size, names, settings):
-    """Replace the modules of ``names`` in a copy of ``model``; its MACs before and after, as :func:`count_macs`.
+    """Replace the modules of ``names`` in a copy of ``model``; its MACs before and after, as :func:`macs_of`.
 
     Raises:
         UserError: The copy cannot be made or run.
@@ -283,9 +284,9 @@ def try_on_copy(model, input_size, names, settings):
         return nothing, nothing
     try:
         trial = without_data(model)
-        before = count_macs(trial, input_size, names)
+        before = macs_of(trial, input_size, names)
         substitute(trial, names, settings)
-        return before, count_macs(trial, input_size, names)
+        return before, macs_of(trial, input_size, names)
     except Exception as error:  # whatever a layer raises
         raise UserError(f'the model cannot be run on an image of {input_size} (channels, height, width): '
                         f'{type(error).__name__}: {error}. Nothing was replaced. Next: another input_size, or '
@@ -301,18 +302,11 @@ def without_data(model):
     return copied
 
 
-def count_macs(model, input_size, names):
-    """MACs of the whole model, as '', and of the modules of ``names``, by their first name.
-
-    Not :func:`inceptionnext_seg.segmentation.complexity.count_macs`, whose module needs MMSegmentation.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, *input_size, device='meta'))
-    flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
-    root = type(model).__name__
-    # The counter knows a shared module by one of its names.
-    macs = {all_names[0]: sum(flops.get(f'{root}.{name}', 0) for name in all_names) // 2 for all_names in names}
-    return {'': counter.get_total_flops() // 2, **macs}
+def macs_of(model, input_size, names):
+    """MACs of the whole model, as '', and of the modules of ``names``, by their first name."""
+    macs = macs_of_calls(model, torch.empty(1, *input_size, device='meta'))
+    # A shared module counts under one of its names.
+    return {'': macs[''], **{all_names[0]: sum(macs.get(name, 0) for name in all_names) for all_names in names}}
 
 
 def count_parameters(module):

@@ -1,4 +1,5 @@
-"""All that stands on MMSegmentation: heads, segmentor, metric, cost. Importing it registers them."""
-from . import heads, metrics, segmentor
+"""All that stands on MMSegmentation: fast heads and segmentor, metric, cost. Importing it registers the metric."""
+from . import _mmseg as _mmseg  # isort: skip
+from . import finder, metrics
 
-__all__ = ['heads', 'metrics', 'segmentor']
+__all__ = ['finder', 'metrics']

@@ -1,8 +1,7 @@
 """Parameters and multiply-accumulates (MACs) of a segmentor, module by module, without computing anything.
 
-The network is built on meta tensors, which have shapes and no data, and run once under torch's ``FlopCounterMode``.
-That counts the operations that are dispatched, so a functional call such as ``F.linear(x, layer.weight)``, which
-forward hooks on layers would miss, counts as well.
+The network is built as it is in the config, not accelerated, on meta tensors, which have shapes and no data, and run
+once (:mod:`inceptionnext_seg.models.macs`).
 """
 import copy
 from typing import NamedTuple
@@ -11,10 +10,10 @@ import torch
 import torch.nn as nn
 from mmengine.registry import MODELS, init_default_scope
 from mmseg.models import UPerHead
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
 from ..files import markdown_table
+from ..models.macs import count_macs
 
 # The last sentence is held for every row by tests/test_complexity.py.
 COUNTED = (
@@ -147,34 +146,6 @@ class ForwardPass(nn.Module):
 
 def as_list(heads):
     return [] if heads is None else list(heads) if isinstance(heads, nn.ModuleList) else [heads]
-
-
-def count_macs(model, image, prefix=''):
-    """MACs of each module, its submodules included, in ``model(image)``.
-
-    Args:
-        model (nn.Module): On meta tensors, as ``image`` is; real ones work too, and compute.
-        prefix (str): Name of the submodule to which the result and its names are limited.
-
-    Returns:
-        dict[str, int]: By name as in ``named_modules()``.
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image)
-    # The counter knows modules that were called; their names begin with the class of the outermost.
-    flops = {name: sum(by_operator.values()) for name, by_operator in counter.get_flop_counts().items()}
-    root = '.'.join(filter(None, [type(model).__name__, prefix]))
-    macs = {}
-
-    def visit(name, module):
-        of_children = sum(visit(f'{name}.{child}' if name else child, part) for child, part in module.named_children())
-        called = flops.get(f'{root}.{name}' if name else root)
-        # A container such as a ModuleList is never called, a layer whose weight alone is used neither.
-        macs[name] = of_children if called is None else called // 2
-        return macs[name]
-
-    visit('', model.get_submodule(prefix))
-    return macs
 
 
 def share(complexity, name):

@@ -1,101 +1,96 @@
-"""MMSegmentation's heads, faster: the same parameters, the same checkpoints both ways, the same function.
-
-``FastUPerHead``, ``FastFCNHead`` and ``FastFPNHead`` take the settings of ``UPerHead``, ``FCNHead`` and ``FPNHead``,
-and two of their own:
-
-- ``fusion`` ('auto' | 'torch' | 'factorized' | 'native'): how a 3×3 convolution, of resized and concatenated maps above
-  all, is computed; see :func:`~inceptionnext_seg.ops.resize_concat_conv.resize_concat_conv2d`.
-  'torch' is the stock head's way in everything.
-- ``upsampled_loss`` (bool): the loss without logits of the image's size; see :mod:`.segmentor`.
-"""
-import torch
-import torch.nn as nn
+"""Fast classes of MMSegmentation's decode heads: the same parameters, the same checkpoints, the same function."""
 from mmcv.cnn import ConvModule
-from mmseg.models.decode_heads import FCNHead, FPNHead, UPerHead
+from mmseg.models.decode_heads import FCNHead, FPNHead, PSPHead, UPerHead
 from mmseg.models.utils import Upsample
-from mmseg.registry import MODELS
 
-from ..ops import dispatch, patch_conv, resize_concat_conv
-from ..ops.batch_norm_act import batch_norm_act
-from ..ops.bilinear import resize
+from .._fast import Fast, is_bare
+from ..acceleration.conv_norm_act import channel_dropout, conv_norm_act, is_plain_conv, resized
 from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
-from ..ops.resize_concat_conv import resize_concat_conv2d
-from .segmentor import UpsampledLossMixin
+from ..ops.resize_concat_conv import resize
+from .loss import losses_from_sums, takes_sums
 
 
-def is_plain(module, kernel, padding):
-    """Whether a module is a ``ConvModule`` of a plain convolution of stride 1 with this kernel, norm and activation."""
-    if not isinstance(module, ConvModule):
-        return False
-    conv = module.conv
-    return (type(conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act') and not module.with_spectral_norm
-            and not module.with_explicit_padding and conv.kernel_size == (kernel, ) * 2 and conv.stride == (1, 1)
-            and conv.padding == (padding, ) * 2 and conv.dilation == (1, 1) and conv.groups == 1
-            and conv.padding_mode == 'zeros')
-
-
-class FastConvMixin(UpsampledLossMixin):
+class FastHead(Fast):
     """For a decode head whose ``ConvModule``\\ s are called through :meth:`convolve`."""
-
-    def __init__(self, *args, fusion='auto', **kwargs):
-        dispatch.check_name('fusion', resize_concat_conv.FORMS, fusion)
-        super().__init__(*args, **kwargs)
-        self.fusion = fusion
+    parts = ('convolutions', 'loss')
 
     def convolve(self, module, features, size=None):
         """``module(cat([resize(x, size) for x in features], 1))``; the size is by default that of the first map."""
         size = tuple(features[0].shape[2:] if size is None else size)
-        # What is counted or exported is the model, not how it is computed here.
-        stock = self.fusion == 'torch' or dispatch.is_hollow(features[0]) or dispatch.runs_elsewhere()
-        if not stock and is_plain(module, kernel=3, padding=1):
-            x = resize_concat_conv2d(
-                features, module.conv.weight, module.conv.bias, size, self.align_corners, self.fusion)
-        else:
-            maps = [resize(x, size, self.align_corners) for x in features]
-            x = torch.cat(maps, 1) if len(maps) > 1 else maps[0]
-            if stock or not is_plain(module, kernel=1, padding=0):
-                return module(x)
-            x = patch_conv2d(x, module.conv)
-        return batch_norm_act(
-            module.norm if module.with_norm else None, module.activate if module.with_activation else None, x)
+        if self.form('convolutions') is False or not is_conv_norm_act(module):
+            return module(resized(features, size, self.align_corners))
+        return conv_norm_act(
+            self, module.conv, module.norm if module.with_norm else None,
+            module.activate if module.with_activation else None, features, size, self.align_corners)
 
     def cls_seg(self, feat):
         """As mmseg's, with the dropout of whole channels in the weights rather than in a copy of the map."""
-        if self.fusion == 'torch' or dispatch.choose(
-                'patch_conv2d', patch_conv.FORMS, 'auto', feat, self.conv_seg) == 'torch':
+        if self.form('convolutions') is False or not is_plain_conv(self.conv_seg, kernel=1, padding=0):
             return super().cls_seg(feat)
-        factors = None
-        if self.dropout is not None and self.training:
-            factors = self.dropout(feat.new_ones(*feat.shape[:2], 1, 1, dtype=compute_dtype(feat.dtype))).flatten(1)
-        return patch_conv2d(feat, self.conv_seg, factors)
+        factors = channel_dropout(self.dropout, feat, compute_dtype(feat.dtype))
+        return patch_conv2d(feat, self.conv_seg, factors, impl=self.form('convolutions'))
+
+    def loss_by_feat(self, seg_logits, batch_data_samples):
+        """As mmseg's: losses by name, and ``acc_seg`` in per cent, from logits (B, classes, h, w).
+
+        Raises:
+            UserError: A label is neither a class nor ``ignore_index``.
+        """
+        if self.form('loss') is False or not takes_sums(self):
+            return super().loss_by_feat(seg_logits, batch_data_samples)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
+        return losses_from_sums(self, seg_logits, labels, self.form('loss', 'native', 'blocked'))
 
 
-@MODELS.register_module()
-class FastUPerHead(FastConvMixin, UPerHead):
+def is_conv_norm_act(module):
+    """Whether a module is a ``ConvModule`` that convolves, normalizes and activates, and no more."""
+    return (is_bare(module, ConvModule) and module.order == ('conv', 'norm', 'act')
+            and not module.with_spectral_norm and not module.with_explicit_padding)
+
+
+class PyramidPooling:
+    """Pyramid pooling of ``UPerHead`` and ``PSPHead``: the pooled maps are not resized before the bottleneck."""
+
+    def pool(self, x):
+        return self.convolve(self.bottleneck, [x, *(pool(x) for pool in self.psp_modules)])
+
+
+class FastUPerHead(PyramidPooling, FastHead, UPerHead):
     """``UPerHead`` whose fusion and pyramid pooling run at each map's own resolution.
 
     The fusion, a 3×3 convolution over four concatenated maps of ``channels`` channels at stride 4, is two thirds of
     UperNet's arithmetic; without the concatenation it is a third of that.
     """
+    plain = UPerHead
 
     def psp_forward(self, inputs):
-        x = inputs[-1]
-        return self.convolve(self.bottleneck, [x, *(pool(x) for pool in self.psp_modules)])
+        return self.pool(inputs[-1])
 
     def _forward_feature(self, inputs):
+        # 1. laterals, strides 4, 8, 16, and the pooled map of stride 32
         inputs = self._transform_inputs(inputs)
         laterals = [self.convolve(conv, [x]) for conv, x in zip(self.lateral_convs, inputs, strict=False)]
         laterals.append(self.psp_forward(inputs))
+        # 2. top down
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + resize(laterals[i], laterals[i - 1].shape[2:], self.align_corners)
+        # 3. fusion at stride 4
         maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
         return self.convolve(self.fpn_bottleneck, [*maps, laterals[-1]])
 
 
-@MODELS.register_module()
-class FastFCNHead(FastConvMixin, FCNHead):
+class FastPSPHead(PyramidPooling, FastHead, PSPHead):
+    """``PSPHead`` whose pyramid pooling runs at each map's own resolution."""
+    plain = PSPHead
+
+    def _forward_feature(self, inputs):
+        return self.pool(self._transform_inputs(inputs))
+
+
+class FastFCNHead(FastHead, FCNHead):
     """``FCNHead`` with faster 3×3 convolutions and, where ``concat_input``, no concatenation."""
+    plain = FCNHead
 
     def _forward_feature(self, inputs):
         x = self._transform_inputs(inputs)
@@ -106,9 +101,9 @@ class FastFCNHead(FastConvMixin, FCNHead):
         return self.convolve(self.conv_cat, [x, y]) if self.concat_input else y
 
 
-@MODELS.register_module()
-class FastFPNHead(FastConvMixin, FPNHead):
+class FastFPNHead(FastHead, FPNHead):
     """``FPNHead``, of Semantic FPN, whose convolutions of an upsampled map run at the map's own resolution."""
+    plain = FPNHead
 
     def scale(self, head, x):
         size = x.shape[2:]  # what x has once the upsampling so far is done
@@ -120,6 +115,8 @@ class FastFPNHead(FastConvMixin, FPNHead):
         return x, size
 
     def forward(self, inputs):
+        if self.form('convolutions') is False:
+            return super().forward(inputs)
         inputs = self._transform_inputs(inputs)
         output, size = self.scale(self.scale_heads[0], inputs[0])
         for head, x in zip(self.scale_heads[1:], inputs[1:], strict=True):
@@ -128,3 +125,6 @@ class FastFPNHead(FastConvMixin, FPNHead):
             x = resize(x, last, self.align_corners)
             output = output + resize(x, size, self.align_corners)
         return self.cls_seg(output)
+
+
+FAST_HEADS = {head.plain: head for head in (FastUPerHead, FastPSPHead, FastFCNHead, FastFPNHead)}

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import torch
 import torch.nn as nn
 
-from inceptionnext_seg.models.metanext import InceptionDWConv2d
+from inceptionnext_seg.models.token_mixers import InceptionDWConv2d
 
 
 def build(case):
@@ -15,7 +15,7 @@ def build(case):
     depthwise = case.grouping == 'depthwise'
     if kernels := branch_kernels(case):
         if case.form == 'inception' and depthwise and branch_channels(case.channels, 3, case.ratio).disjoint:
-            return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio, impl='torch')
+            return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio)
         return BranchedConv2d(case.channels, kernels, case.ratio, depthwise)
     layers = [convolution(case.channels, kernel, depthwise) for kernel in chain_kernels(case)]
     if case.form == 'sequential_relu':

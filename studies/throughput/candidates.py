@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
+from inceptionnext_seg import accelerate
+from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.engine.launch import load_config
 
 from ..timing import MEMORY_FORMATS
@@ -38,13 +40,11 @@ def stock_config():
 # What makes a segmentor of ours fast, each with the options that take it out; the rest is stock's. A candidate's name
 # is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), or DEPLOYED.
 CHANGES = {
-    'fusion and 3×3 convolutions': {
-        'model.decode_head.fusion': 'torch', 'model.auxiliary_head.fusion': 'torch'},
-    'loss on low-resolution logits': {
-        'model.decode_head.upsampled_loss': False, 'model.auxiliary_head.upsampled_loss': False},
-    'token mixer in one pass': {'model.backbone.token_mixer.impl': 'torch'},
-    'blocks and patches': {'model.backbone.impl': 'torch'},
-    'class numbers by rows': {'model.test_cfg.keep_logits': True},
+    'fusion and 3×3 convolutions': {'default_hooks.accelerate.convolutions': False},
+    'loss on low-resolution logits': {'default_hooks.accelerate.loss': False},
+    'token mixer in one pass': {'default_hooks.accelerate.token_mixer': False},
+    'blocks and patches': {'default_hooks.accelerate.blocks': False},
+    'class numbers by rows': {'default_hooks.accelerate.prediction': False},
     'fused AdamW': {'optim_wrapper.optimizer.fused': False}}
 IN_MODE = dict(train=set(CHANGES) - {'class numbers by rows'},
                infer=set(CHANGES) - {'loss on low-resolution logits', 'fused AdamW'})
@@ -66,10 +66,7 @@ def candidate_config(name, cfg_options=None):
     if only in ('', ALL, DEPLOYED):
         return cfg
     options = {key: value for change, without in CHANGES.items() if change != only for key, value in without.items()}
-    absent = [] if cfg.model.get('auxiliary_head') else ['model.auxiliary_head.']
-    if cfg.model.backbone.type != 'InceptionNeXt':
-        absent.append('model.backbone.token_mixer.')
-    cfg.merge_from_dict({key: value for key, value in options.items() if not key.startswith(tuple(absent))})
+    cfg.merge_from_dict(options)
     return cfg
 
 
@@ -81,8 +78,9 @@ def candidate_label(name):
 
 
 def layouts_of(cfg, setting, layouts):
-    """Layouts that a candidate has: a segmentor that keeps everything in channels_last has no other."""
-    keeps = cfg.model.type == 'BlockedEncoderDecoder' and cfg.model.get('channels_last', True)
+    """Layouts that a candidate has: a segmentor whose acceleration lays it out in channels_last has no other."""
+    parts = configured_parts(cfg)
+    keeps = parts is not None and parts.get('channels_last', True)
     return ('nhwc', ) if keeps and setting.part == 'segmentor' else layouts
 
 
@@ -97,5 +95,8 @@ def build(cfg, setting, layout):
     model = MODELS.build(cfg.model)
     model = (model if setting.part == 'segmentor' else model.backbone).to(
         setting.device, memory_format=MEMORY_FORMATS[layout])
+    parts = configured_parts(cfg)
+    if parts is not None:
+        accelerate(model, **dict(parts, channels_last=layout == 'nhwc'))
     model.train(setting.mode == 'train')  # mmpretrain's ConvNeXt returns nothing from it
     return model

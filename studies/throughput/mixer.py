@@ -3,7 +3,8 @@ import time
 
 import torch
 
-from inceptionnext_seg.models.metanext import DWConv2d, InceptionDWConv2d
+from inceptionnext_seg import accelerate
+from inceptionnext_seg.models.token_mixers import DWConv2d, InceptionDWConv2d
 from inceptionnext_seg.provenance import synchronize
 
 from ..timing import DTYPES, interleave
@@ -19,8 +20,9 @@ def measure_mixer(setting, channels=96, size=64, batch_size=4, rounds=20, clock=
     x, grad = (torch.randn(batch_size, channels, size, size, device=setting.device, dtype=dtype).to(
         memory_format=torch.channels_last) for _ in range(2))
     target = torch.empty_like(x)
-    mixers = dict({f'InceptionDWConv2d, {impl}': InceptionDWConv2d(channels, impl=impl) for impl in ('torch', 'auto')},
-                  **{'7×7 depthwise convolution': DWConv2d(channels)})
+    mixers = {'InceptionDWConv2d, torch': InceptionDWConv2d(channels),
+              'InceptionDWConv2d, auto': InceptionDWConv2d(channels), '7×7 depthwise convolution': DWConv2d(channels)}
+    accelerate(mixers['InceptionDWConv2d, auto'])
     candidates = dict(copy=lambda: target.copy_(x))
     for name, mixer in mixers.items():
         mixer.to(setting.device, dtype, memory_format=torch.channels_last)

@@ -8,7 +8,7 @@ from mmseg.structures import SegDataSample
 
 from inceptionnext_seg.engine.allocator import giving_back
 from inceptionnext_seg.models.fuse import fuse_for_inference
-from inceptionnext_seg.segmentation.segmentor import BlockedEncoderDecoder
+from inceptionnext_seg.segmentation.segmentor import FastEncoderDecoder
 
 from ..timing import DTYPES, MEMORY_FORMATS, InputPool
 from .candidates import AS_SHIPPED, DEPLOYED, build, candidate_config
@@ -69,7 +69,7 @@ class Step:
     def segmentor_infer(self, images, samples):
         # Whole images, whatever the config's test mode: a sliding window would measure the window.
         metas = [sample.metainfo for sample in samples]
-        if isinstance(self.model, BlockedEncoderDecoder):
+        if isinstance(self.model, FastEncoderDecoder):
             return self.model.encode_decode_argmax(images, metas)
         return self.model.encode_decode(images, metas).argmax(1)
 

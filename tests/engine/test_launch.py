@@ -272,7 +272,7 @@ def test_tta_wraps_the_model_and_takes_its_own_pipeline(camvid):
     cfg = load_config(camvid)
     model, pipeline = cfg.model.to_dict(), cfg.tta_pipeline
     cfg = for_tta(cfg)
-    assert cfg.model.type == 'LogitsTTAModel'
+    assert cfg.model.type == 'SegTTAModel'
     assert cfg.model.module.to_dict() == model
     assert cfg.test_dataloader.dataset.pipeline == pipeline
     assert cfg.val_dataloader.dataset.pipeline != pipeline

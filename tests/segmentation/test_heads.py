@@ -1,4 +1,4 @@
-"""The fast heads against MMSegmentation's own: outputs, gradients, state dicts, a training run.
+"""Accelerated heads against MMSegmentation's own: outputs, gradients, state dicts, a training run.
 
 float32 is compared with float64 through a smooth activation: behind a ReLU a rounding error may let a pixel through
 that float64 stops, which moves a gradient by far more than rounding.
@@ -14,11 +14,10 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from inceptionnext_seg.models.fuse import fuse_for_inference
-from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg import accelerate, fuse_for_inference
+from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops import norm_mlp
-from inceptionnext_seg.segmentation.heads import FastFCNHead, FastFPNHead, FastUPerHead
-from inceptionnext_seg.segmentation.segmentor import BlockedEncoderDecoder
+from inceptionnext_seg.ops import resize_concat_conv as fusion
 
 CLASSES = 7
 LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -30,6 +29,7 @@ HEADS = dict(
     fcn_1x1=dict(type='FCNHead', in_channels=16, in_index=2, channels=18, num_convs=2, kernel_size=1),
     fcn_dilated=dict(type='FCNHead', in_channels=16, in_index=2, channels=18, num_convs=1, dilation=2),
     fcn_no_convs=dict(type='FCNHead', in_channels=16, in_index=2, channels=16, num_convs=0, concat_input=False),
+    psp=dict(type='PSPHead', in_channels=20, in_index=3, channels=16),
     fpn=dict(type='FPNHead', **PYRAMID, feature_strides=[4, 8, 16, 32]))
 # Of strides 4 to 32; at the first, two images have the 128 tiles from which on Winograd's convolution is taken.
 SIZES = dict(even=[(32, 48), (16, 24), (8, 12), (4, 6)], odd=[(33, 47), (16, 23), (8, 11), (4, 5)])
@@ -65,10 +65,10 @@ def randomize(model, seed=0):
 
 
 def pair(config, fast=None, **settings):
-    """The fast head and the stock one with the same random weights, in float64."""
+    """The accelerated head and the stock one with the same random weights, in float64."""
     stock = randomize(build(config, **settings)).double()
-    ours = build(dict(config, type=f'Fast{config["type"]}'), **settings, **(fast or {})).double()
-    ours.load_state_dict(stock.state_dict())
+    ours = copy.deepcopy(stock)
+    accelerate(ours, channels_last=False, **(fast or {}))
     return ours, stock
 
 
@@ -102,11 +102,6 @@ def assert_equal(found, wanted, tolerance, floor=1e-4):
             continue
         error = (found[name].double() - value.double()).norm().item() / max(norms[name], floor * max(norms.values()))
         assert error <= tolerance, f'{name}: relative error {error:.1e}'
-
-
-def test_the_registered_names_are_these():
-    for head in (FastUPerHead, FastFCNHead, FastFPNHead, BlockedEncoderDecoder):
-        assert MODELS.get(head.__name__) is head
 
 
 # The function
@@ -146,12 +141,12 @@ def test_whatever_the_settings_the_function_is_that_of_stock(config, settings):
         assert not torch.allclose(run(ours, draw(), seed=4)['logits'], run(ours, draw(), seed=5)['logits'])
 
 
-@pytest.mark.parametrize('fused', ['torch', 'factorized', 'native', 'auto'])
+@pytest.mark.parametrize('form', [False, 'torch', 'factorized', 'native', 'auto'])
 @pytest.mark.parametrize('config', [HEADS['upernet'], HEADS['fpn']], ids=['upernet', 'fpn'])
-def test_each_form_of_the_fusion_is_the_same_function(config, fused):
-    if fused == 'native' and native.why_not('winograd', 'upsampled_taps'):
+def test_each_form_of_the_convolutions_is_the_same_function(config, form):
+    if form == 'native' and not fusion.has_kernels(torch.float64):
         pytest.skip('no C++ compiler')
-    ours, stock = pair(config, fast=dict(fusion=fused), dropout_ratio=0.3)
+    ours, stock = pair(config, fast=dict(convolutions=form), dropout_ratio=0.3)
     assert_equal(run(ours, draw()), run(stock, draw()), 1e-10)
 
 
@@ -193,9 +188,9 @@ def test_convolutions_of_other_modules_are_run_as_they_are():
     assert_equal(run(ours, draw()), run(stock, draw()), 1e-10)
 
 
-def test_a_fusion_that_does_not_exist_is_a_value_error_that_names_those_there_are():
-    with pytest.raises(ValueError, match=r"'fast'.*'auto', 'native', 'factorized', 'torch'"):
-        build(dict(HEADS['fcn'], type='FastFCNHead'), fusion='fast')
+def test_a_form_that_does_not_exist_is_an_error_that_names_those_there_are():
+    with pytest.raises(UserError, match=r"convolutions.*'quick'.*'auto', 'torch', 'native', 'factorized', False"):
+        accelerate(build(HEADS['fcn']), convolutions='quick')
 
 
 @pytest.mark.compile
@@ -212,7 +207,8 @@ def test_torch_compile_takes_the_whole_graph_and_gives_the_same(config):
 
 @pytest.mark.parametrize('config', HEADS.values(), ids=HEADS)
 def test_state_dicts_have_the_same_keys_and_load_both_ways(config):
-    ours, stock = build(dict(config, type=f'Fast{config["type"]}')), build(config)
+    ours, stock = build(config), build(config)
+    accelerate(ours)
     assert list(ours.state_dict()) == list(stock.state_dict())
     ours.load_state_dict(randomize(stock, seed=1).state_dict(), strict=True)
     assert all(map(torch.equal, ours.state_dict().values(), stock.state_dict().values()))
@@ -236,23 +232,25 @@ def test_a_checkpoint_of_a_stock_segmentor_loads_and_predicts_the_same(tmp_path)
 
 
 def segmentor(kind, dtype=torch.float64, **backbone):
-    """UperNet of 24 channels on an InceptionNeXt with the dims of atto: with all of the fast parts, or with none."""
-    fast = kind == 'fast'
+    """UperNet of 24 channels on an InceptionNeXt with the dims of atto: accelerated, or as it is."""
     heads = dict(num_classes=CLASSES, norm_cfg=dict(type='BN'), dropout_ratio=0.1, align_corners=False)
     dims = [40, 80, 160, 320]
     backbone = dict(
         type='InceptionNeXt', arch=dict(depths=(1, 1, 2, 1), dims=dims), layer_scale_init_value=0.5,
-        drop_path_rate=0.3, out_norm_cfg=dict(type='BN'), impl='auto' if fast else 'torch',
-        token_mixer=dict(band_kernel_size=9, branch_ratio=1 / 4, impl='auto' if fast else 'torch'), **backbone)
+        drop_path_rate=0.3, out_norm_cfg=dict(type='BN'), token_mixer=dict(band_kernel_size=9, branch_ratio=1 / 4),
+        **backbone)
     torch.manual_seed(0)
-    return MODELS.build(dict(
-        type='BlockedEncoderDecoder' if fast else 'EncoderDecoder', backbone=backbone,
-        decode_head=dict(heads, type='FastUPerHead' if fast else 'UPerHead', in_channels=dims, in_index=[0, 1, 2, 3],
+    model = MODELS.build(dict(
+        type='EncoderDecoder', backbone=backbone,
+        decode_head=dict(heads, type='UPerHead', in_channels=dims, in_index=[0, 1, 2, 3],
                          channels=24, loss_decode=dict(type='CrossEntropyLoss')),
-        auxiliary_head=dict(heads, type='FastFCNHead' if fast else 'FCNHead', in_channels=160, in_index=2, channels=16,
+        auxiliary_head=dict(heads, type='FCNHead', in_channels=160, in_index=2, channels=16,
                             num_convs=1, concat_input=False,
                             loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4)),
         test_cfg=dict(mode='whole'))).to(dtype)
+    if kind == 'fast':
+        accelerate(model)
+    return model
 
 
 def draw_batch(seed, dtype=torch.float64):
@@ -334,7 +332,7 @@ import os, sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + '/segmentation']
 from mmengine.registry import init_default_scope
 from inceptionnext_seg.ops import norm_mlp
 from test_heads import assert_equal, draw_batch, randomize, segmentor

@@ -10,14 +10,14 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.apis import inference_model
 from mmseg.models import FCNHead
-from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
+from mmseg.models.segmentors import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
+from inceptionnext_seg import accelerate
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.segmentation.metrics import RecordingIoUMetric
-from inceptionnext_seg.segmentation.segmentor import BlockedEncoderDecoder, UpsampledLossMixin
 
 CLASSES = 7
 WEIGHTS = [0.5, 2., 1., 1., 0., 3., 1.5]
@@ -27,11 +27,6 @@ CE = dict(type='CrossEntropyLoss')
 @pytest.fixture(autouse=True)
 def scope():
     init_default_scope('mmseg')
-
-
-@MODELS.register_module()
-class UpsampledLossFCNHead(UpsampledLossMixin, FCNHead):
-    """mmseg's simplest head with the losses that are tested here."""
 
 
 @MODELS.register_module()
@@ -46,7 +41,7 @@ class StridedConv(nn.Module):
         return [self.conv(x)]
 
 
-def head_config(head='UpsampledLossFCNHead', **settings):
+def head_config(head='FCNHead', **settings):
     return dict(type=head, in_channels=8, channels=8, in_index=0, num_convs=1, concat_input=False, dropout_ratio=0,
                 norm_cfg=dict(type='BN'), **{'num_classes': CLASSES, 'loss_decode': CE, **settings})
 
@@ -55,10 +50,13 @@ def samples(labels):
     return [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels]
 
 
-def losses(head, settings, logits, labels):
-    """``loss_by_feat`` of a head and the gradient of the sum of its losses."""
+def losses(kind, settings, logits, labels, **parts):
+    """``loss_by_feat`` of a stock or accelerated head and the gradient of the sum of its losses."""
     logits = logits.clone().requires_grad_()
-    result = MODELS.build(head_config(head, **settings)).loss_by_feat(logits, samples(labels))
+    head = MODELS.build(head_config(**settings))
+    if kind == 'fast':
+        accelerate(head, **parts)
+    result = head.loss_by_feat(logits, samples(labels))
     gradient, = torch.autograd.grad(sum(value.sum() for name, value in result.items() if 'loss' in name), logits)
     return {name: value.detach() for name, value in result.items()}, gradient
 
@@ -88,11 +86,11 @@ def assert_equal(found, wanted, rtol=1e-6):
     dict(loss_decode=[dict(CE, loss_name='loss_a'), dict(CE, avg_non_ignore=True, loss_name='loss_b')])])
 def test_losses_accuracy_and_gradient_are_those_of_mmseg(settings):
     logits, labels = draw(ignore_index=settings.get('ignore_index', 255))
-    wanted = losses('FCNHead', settings, logits, labels)
-    assert_equal(losses('UpsampledLossFCNHead', settings, logits, labels), wanted)
-    assert_equal(losses('UpsampledLossFCNHead', dict(settings, upsampled_loss=False), logits, labels), wanted, 1e-15)
-    wanted = losses('FCNHead', settings, logits.float(), labels)
-    assert_equal(losses('UpsampledLossFCNHead', settings, logits.float(), labels), wanted, 1e-5)
+    wanted = losses('stock', settings, logits, labels)
+    assert_equal(losses('fast', settings, logits, labels), wanted)
+    assert_equal(losses('fast', settings, logits, labels, loss=False), wanted, 1e-15)
+    wanted = losses('stock', settings, logits.float(), labels)
+    assert_equal(losses('fast', settings, logits.float(), labels), wanted, 1e-5)
 
 
 @pytest.mark.parametrize('settings', [
@@ -100,16 +98,16 @@ def test_losses_accuracy_and_gradient_are_those_of_mmseg(settings):
 def test_without_any_label_the_losses_are_those_of_mmseg(settings):
     logits, labels = draw()
     labels[:] = 255
-    wanted = losses('FCNHead', settings, logits, labels)
+    wanted = losses('stock', settings, logits, labels)
     assert wanted[0]['loss_ce'] == 0 and wanted[0]['acc_seg'] == 100
-    assert_equal(losses('UpsampledLossFCNHead', settings, logits, labels), wanted)
+    assert_equal(losses('fast', settings, logits, labels), wanted)
 
 
 def test_with_class_weights_and_avg_non_ignore_the_mean_is_torchs_own():
     # mmseg 1.2 raises IndexError for these two together.
     logits, labels = draw()
     settings = dict(loss_decode=dict(CE, class_weight=WEIGHTS, avg_non_ignore=True))
-    found, _ = losses('UpsampledLossFCNHead', settings, logits, labels)
+    found, _ = losses('fast', settings, logits, labels)
     upsampled = nn.functional.interpolate(logits, labels.shape[1:], mode='bilinear')
     wanted = nn.functional.cross_entropy(upsampled, labels, logits.new_tensor(WEIGHTS), ignore_index=255)
     torch.testing.assert_close(found['loss_ce'], wanted, rtol=1e-6, atol=0)
@@ -123,39 +121,40 @@ def test_with_class_weights_and_avg_non_ignore_the_mean_is_torchs_own():
 def test_losses_of_other_kinds_are_the_heads_own(settings):
     logits, labels = draw(ignored=0.1, classes=settings.get('num_classes', CLASSES))
     logits = logits[:, :settings.get('out_channels', CLASSES)]
-    assert_equal(losses('UpsampledLossFCNHead', settings, logits, labels),
-                 losses('FCNHead', settings, logits, labels), 1e-15)
+    assert_equal(losses('fast', settings, logits, labels),
+                 losses('stock', settings, logits, labels), 1e-15)
 
 
 def test_a_label_that_is_no_class_is_an_error_that_names_it():
     logits, labels = draw()
     labels[0, 0, 0] = 41
     with pytest.raises(UserError, match=r'no class: 41\. Wanted: 0 to 6, or 255'):
-        losses('UpsampledLossFCNHead', {}, logits, labels)
+        losses('fast', {}, logits, labels)
 
 
 # A segmentor
 
 
-def segmentor(kind, head='UpsampledLossFCNHead', test_cfg=None, **settings):
-    """A tiny model; its weights are the same for every ``kind`` and ``head``."""
+def segmentor(kind, head='FCNHead', test_cfg=None, **settings):
+    """A tiny model, stock or accelerated; its weights are the same for every ``kind`` and ``head``."""
     torch.manual_seed(0)
     model = MODELS.build(dict(
-        type=kind, backbone=dict(type='StridedConv'), decode_head=head_config(head, **settings),
+        type='EncoderDecoder', backbone=dict(type='StridedConv'), decode_head=head_config(head, **settings),
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[0.] * 3, std=[1.] * 3, size_divisor=32,
                                test_cfg=dict(size_divisor=32)),
         test_cfg=ConfigDict(test_cfg or dict(mode='whole'))))
     nn.init.normal_(model.decode_head.conv_seg.weight)
+    if kind == 'fast':
+        accelerate(model)
     return model
 
 
-def blocked_and_stock(**settings):
+def fast_and_stock(**settings):
     """Both in float64, in which no two logits are equal to rounding."""
     stock = {key: value for key, value in settings.items() if key != 'test_cfg'}
     if 'test_cfg' in settings:
         stock['test_cfg'] = {k: v for k, v in settings['test_cfg'].items() if k != 'keep_logits'}
-    return segmentor('BlockedEncoderDecoder', **settings).double().eval(), \
-        segmentor('EncoderDecoder', head=stock.pop('head', 'FCNHead'), **stock).double().eval()
+    return segmentor('fast', **settings).double().eval(), segmentor('stock', **stock).double().eval()
 
 
 def predict_both(models, inputs, metas):
@@ -194,8 +193,8 @@ METAS = dict(
 @pytest.mark.parametrize('align_corners', [False, True])
 @pytest.mark.parametrize('metas', [*METAS.values(), None], ids=[*METAS, 'no_samples'])
 def test_predictions_are_those_of_mmseg(metas, align_corners):
-    models = blocked_and_stock(align_corners=align_corners)
-    assert models[0].takes_argmax_by_blocks()
+    models = fast_and_stock(align_corners=align_corners)
+    assert models[0].predicts_by_argmax()
     assert_same_predictions(*predict_both(models, IMAGES, metas))
     if metas is not None:
         with torch.no_grad():
@@ -215,8 +214,8 @@ class ReversedClassesHead(FCNHead):
     dict(num_classes=2, out_channels=1, threshold=0.5, loss_decode=dict(CE, use_sigmoid=True)),
     dict(head='ReversedClassesHead')], ids=['slide', 'keep_logits', 'binary', 'own_predictions'])
 def test_where_logits_are_needed_everything_is_stock(settings):
-    models = blocked_and_stock(**settings)
-    assert not models[0].takes_argmax_by_blocks()
+    models = fast_and_stock(**settings)
+    assert not models[0].predicts_by_argmax()
     found, wanted = predict_both(models, IMAGES, METAS['padded'])
     assert_same_predictions(found, wanted, has_logits=True)
     for a, b in zip(found, wanted, strict=True):
@@ -237,14 +236,17 @@ def test_multi_scale_tests_work_where_logits_are_kept():
             [SegDataSample(metainfo=dict(meta, img_path='image.jpg'))] for meta in scales])
         with torch.no_grad():
             return SegTTAModel(model.float()).test_step(data)[0].pred_sem_seg.data
-    blocked, stock = blocked_and_stock(test_cfg=dict(mode='whole', keep_logits=True))
-    assert torch.equal(merge(blocked), merge(stock))
+    kept, stock = fast_and_stock(test_cfg=dict(mode='whole', keep_logits=True))
+    assert torch.equal(merge(kept), merge(stock))
+    averaged = SegTTAModel(copy.deepcopy(stock))        # accelerated as a whole, it keeps what it averages
+    accelerate(averaged)
+    assert torch.equal(merge(averaged.module), merge(stock))
 
 
 def test_metrics_and_pictures_are_made_from_such_predictions(tmp_path):
     samples = []
     labels = torch.randint(CLASSES, (2, 1, 64, 96), generator=torch.Generator().manual_seed(3))
-    for results in predict_both(blocked_and_stock(), IMAGES, METAS['as_is']):
+    for results in predict_both(fast_and_stock(), IMAGES, METAS['as_is']):
         for sample, label in zip(results, labels, strict=True):
             sample.gt_sem_seg = PixelData(data=label)
             sample.set_metainfo(dict(img_path='image.jpg'))
@@ -269,8 +271,8 @@ def test_metrics_and_pictures_are_made_from_such_predictions(tmp_path):
 def test_an_image_is_segmented_through_mmsegs_api():
     image = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
     predictions = []
-    for kind, head in (('BlockedEncoderDecoder', 'UpsampledLossFCNHead'), ('EncoderDecoder', 'FCNHead')):
-        model = segmentor(kind, head).eval()
+    for kind in ('fast', 'stock'):
+        model = segmentor(kind).eval()
         model.cfg = Config(dict(test_pipeline=[
             dict(type='LoadImageFromFile'), dict(type='Resize', scale=(140, 64), keep_ratio=True),
             dict(type='PackSegInputs')]))
@@ -287,8 +289,8 @@ def test_training_takes_the_same_steps_as_stock_and_checkpoints_go_both_ways():
         labels[:, :5] = 255
         batches.append((torch.randn(2, 3, 32, 40, generator=generator), labels))
     curves, models = [], []
-    for kind, head in (('BlockedEncoderDecoder', 'UpsampledLossFCNHead'), ('EncoderDecoder', 'FCNHead')):
-        model = segmentor(kind, head)
+    for kind in ('fast', 'stock'):
+        model = segmentor(kind)
         optimizer = torch.optim.AdamW(model.parameters(), 0.01)
         curve = []
         for inputs, labels in batches:
@@ -304,7 +306,3 @@ def test_training_takes_the_same_steps_as_stock_and_checkpoints_go_both_ways():
     models[0].load_state_dict(models[1].state_dict())
     models[1].load_state_dict(models[0].state_dict())
 
-
-def test_the_registered_names_are_these():
-    assert MODELS.get('BlockedEncoderDecoder') is BlockedEncoderDecoder
-    assert issubclass(BlockedEncoderDecoder, EncoderDecoder)

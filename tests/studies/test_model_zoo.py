@@ -21,7 +21,7 @@ from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import for_tta, load_config
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import load_model
-from inceptionnext_seg.models.metanext import PartialDWConv2d
+from inceptionnext_seg.models.token_mixers import PartialDWConv2d
 from studies.model_zoo import PREFACE, catalogue, entries, write_catalogue
 from studies.paper import MMSEGMENTATION_CONVNEXT
 from studies.throughput.candidates import stock_config
@@ -200,7 +200,7 @@ def test_the_test_time_options_set_the_mode_that_they_stand_for():
     assert load('fpn_inceptionnext_t_ade20k', *slide).model.test_cfg == load('upernet_convnext_t_ade20k').model.test_cfg
     assert tta == ['--tta']
     cfg = for_tta(load('upernet_inceptionnext_t_ade20k', *whole))
-    assert cfg.model.type == 'LogitsTTAModel' and cfg.model.module.test_cfg.mode == 'whole'
+    assert cfg.model.type == 'SegTTAModel' and cfg.model.module.test_cfg.mode == 'whole'
 
 
 def test_the_default_test_modes_are_those_that_the_catalogue_states(found):

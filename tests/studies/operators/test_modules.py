@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.inception_next import InceptionDWConv2d as TimmInceptionDWConv2d
 
-from inceptionnext_seg.models.metanext import InceptionDWConv2d
+from inceptionnext_seg.models.token_mixers import InceptionDWConv2d
 from studies.operators.cases import Case
 from studies.operators.modules import BranchedConv2d, branch_kernels, build
 

@@ -7,7 +7,8 @@ from studies.throughput.setting import Setting
 ROOT = Path(__file__).parents[3]
 INCEPTIONNEXT = str(ROOT / 'configs/upernet_inceptionnext_a_mini.py')
 CONVNEXT = str(ROOT / 'configs/upernet_convnext_a_mini.py')
-SMALL = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 8, 'model.channels_last': False}
+SMALL = {'model.decode_head.channels': 16, 'model.auxiliary_head.channels': 8,
+         'default_hooks.accelerate.channels_last': False}
 TINY = Setting(batch_size=2, size=64)
 
 

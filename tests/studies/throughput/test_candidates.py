@@ -3,6 +3,7 @@ import sys
 import pytest
 import torch
 
+from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from studies.throughput.candidates import CHANGES, candidate_config, layouts_of, stock_config, variants
 from studies.throughput.setting import Setting
 from studies.throughput.step import Step, candidate_step
@@ -37,15 +38,13 @@ def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
 
 
 def options_off(cfg):
-    """Which changes a config is without."""
-    heads = [head for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')) if head]
-    return {name for name, off in {
-        'fusion and 3×3 convolutions': all(head.get('fusion') == 'torch' for head in heads),
-        'loss on low-resolution logits': all(head.get('upsampled_loss') is False for head in heads),
-        'token mixer in one pass': cfg.model.backbone.get('token_mixer', {}).get('impl') == 'torch',
-        'blocks and patches': cfg.model.backbone.get('impl') == 'torch',
-        'class numbers by rows': cfg.model.test_cfg.get('keep_logits') is True,
-        'fused AdamW': cfg.optim_wrapper.optimizer.fused is False}.items() if off}
+    """The changes that a config leaves out."""
+    off = {'class numbers by rows': 'prediction', 'fusion and 3×3 convolutions': 'convolutions',
+           'loss on low-resolution logits': 'loss', 'token mixer in one pass': 'token_mixer',
+           'blocks and patches': 'blocks'}
+    parts = configured_parts(cfg)
+    found = {change for change, part in off.items() if parts.get(part) is False}
+    return found | (set() if cfg.optim_wrapper.optimizer.fused else {'fused AdamW'})
 
 
 def test_a_variant_has_its_change_alone_and_none_and_all_are_what_they_say():

@@ -1,9 +1,9 @@
-"""MetaNeXt with impl='auto', which runs fused operators where there are any, against impl='torch', module by module."""
+"""Accelerated backbones against the plain ones: outputs, gradients, statistics, and which operators run."""
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inceptionnext_seg import ConvNeXt, InceptionNeXt
+from inceptionnext_seg import ConvNeXt, InceptionNeXt, accelerate
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import norm_mlp
 
@@ -25,10 +25,9 @@ def small_maps_too(monkeypatch):
 
 
 def pair(family, dtype=torch.float64, **settings):
-    """Both forms with the same random weights and statistics, at which every layer matters, in training mode."""
-    mixer = dict(impl='torch') if family is InceptionNeXt else None
-    auto = family(ARCH, **settings).to(dtype)
-    plain = family(ARCH, impl='torch', token_mixer=mixer, **dict(settings, with_cp=False)).to(dtype)
+    """Accelerated and plain, with the same random weights and statistics, at which every layer matters, training."""
+    fast = family(ARCH, **settings).to(dtype)
+    plain = family(ARCH, **dict(settings, with_cp=False)).to(dtype)
     generator = torch.Generator().manual_seed(0)
     for name, value in plain.state_dict().items():
         if value.dim() > 1:
@@ -37,8 +36,9 @@ def pair(family, dtype=torch.float64, **settings):
             value.uniform_(0.5, 1.5, generator=generator)
         elif value.is_floating_point():
             value.normal_(std=0.2, generator=generator)
-    auto.load_state_dict(plain.state_dict())
-    return auto.train(), plain.train()
+    fast.load_state_dict(plain.state_dict())
+    accelerate(fast, channels_last=False)
+    return fast.train(), plain.train()
 
 
 def draw_image(size=(64, 96), dtype=torch.float64, layout=torch.channels_last):
@@ -85,37 +85,37 @@ def operators(model, image):
 @pytest.mark.parametrize('settings', SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_features_gradients_and_statistics_are_those_of_the_modules(family, settings):
-    auto, plain = pair(family, **settings)
-    assert_equal(run(auto, draw_image()), run(plain, draw_image()), 1e-10)
+    fast, plain = pair(family, **settings)
+    assert_equal(run(fast, draw_image()), run(plain, draw_image()), 1e-10)
 
 
 @pytest.mark.parametrize('size', [(32, 32), (33, 63), (97, 131)])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_any_size_and_either_layout_give_the_same(family, size, layout):
-    auto, plain = (model.to(memory_format=layout) for model in pair(family, drop_path_rate=0.3))
+    fast, plain = (model.to(memory_format=layout) for model in pair(family, drop_path_rate=0.3))
     image = draw_image(size, layout=layout)
-    assert_equal(run(auto, image), run(plain, image), 1e-10)
+    assert_equal(run(fast, image), run(plain, image), 1e-10)
 
 
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_float32_is_float64_to_rounding(family):
-    auto, plain = pair(family, drop_path_rate=0.3)
+    fast, plain = pair(family, drop_path_rate=0.3)
     wanted = run(plain, draw_image())
-    assert_equal(run(auto.float(), draw_image(dtype=torch.float32)), wanted, 1e-5, floor=1e-2)
+    assert_equal(run(fast.float(), draw_image(dtype=torch.float32)), wanted, 1e-5, floor=1e-2)
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_without_gradients_the_features_are_the_same(family, training):
     with torch.no_grad():
-        auto, plain = (model.train(training)(draw_image()) for model in pair(family))
-    assert_equal(dict(enumerate(auto)), dict(enumerate(plain)), 1e-10)
+        fast, plain = (model.train(training)(draw_image()) for model in pair(family))
+    assert_equal(dict(enumerate(fast)), dict(enumerate(plain)), 1e-10)
 
 
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_under_autocast_it_is_no_further_from_float64_than_the_modules(family):
-    auto, plain = pair(family)
+    fast, plain = pair(family)
     wanted = run(plain, draw_image())
 
     def errors(model):
@@ -128,33 +128,28 @@ def test_under_autocast_it_is_no_further_from_float64_than_the_modules(family):
         return {name: ((value - wanted[name]).norm() / wanted[name].norm()).item() for name, value in found.items()
                 if name.startswith('output') or name.endswith('mlp.fc1.weight')}
 
-    auto, plain = errors(auto), errors(plain)
-    assert all(auto[name] < 1.2 * plain[name] + 0.002 for name in plain)
+    fast, plain = errors(fast), errors(plain)
+    assert all(fast[name] < 1.2 * plain[name] + 0.002 for name in plain)
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
 def test_torch_compile_takes_the_whole_graph_with_the_fused_operators(family):
-    auto, plain = pair(family)
-    compiled = torch.compile(auto, fullgraph=True, backend='aot_eager')
-    assert_equal(run(auto, draw_image(), compiled), run(plain, draw_image()), 1e-10)
+    fast, plain = pair(family)
+    compiled = torch.compile(fast, fullgraph=True, backend='aot_eager')
+    assert_equal(run(fast, draw_image(), compiled), run(plain, draw_image()), 1e-10)
 
 
 def test_the_fused_operators_are_those_that_run():
     if native.why_not('mlp'):
         pytest.skip('no C++ compiler')
-    auto, plain = pair(InceptionNeXt)
-    assert operators(auto, draw_image()) >= {'norm_mlp', 'moments', 'batch_norm_act'}
+    fast, plain = pair(InceptionNeXt)
+    assert operators(fast, draw_image()) >= {'norm_mlp', 'moments', 'batch_norm_act'}
     assert not operators(plain, draw_image())
-    auto, plain = pair(ConvNeXt)
-    assert operators(auto, draw_image()) == {'norm_mlp'} and not operators(plain, draw_image())
+    fast, plain = pair(ConvNeXt)
+    assert operators(fast, draw_image()) == {'norm_mlp'} and not operators(plain, draw_image())
 
 
 def test_state_dicts_are_the_same():
-    auto, plain = pair(InceptionNeXt)
-    assert list(auto.state_dict()) == list(plain.state_dict())
-
-
-def test_an_impl_that_does_not_exist_is_a_value_error_that_names_those_there_are():
-    with pytest.raises(ValueError, match="impl is 'fast'; wanted 'auto' or 'torch'"):
-        InceptionNeXt(ARCH, impl='fast')
+    fast, plain = pair(InceptionNeXt)
+    assert list(fast.state_dict()) == list(plain.state_dict())

@@ -1,0 +1,45 @@
+"""Norms and activations by config, as everywhere in OpenMMLab, without mmcv."""
+import torch.nn as nn
+from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
+
+from ..errors import SettingError
+
+# What `norm_cfg` and `act_cfg` may name without mmcv; any other type is looked up in mmengine's registry, to which mmcv
+# adds its own. 'LN' is the channel-wise LayerNorm of ConvNeXt, since a norm of the whole (C, H, W) has no use here.
+NORMS = dict(BN=nn.BatchNorm2d, BN2d=nn.BatchNorm2d, SyncBN=nn.SyncBatchNorm, LN=LayerNorm2d, LN2d=LayerNorm2d)
+ACTIVATIONS = dict(GELU=nn.GELU, ReLU=nn.ReLU, SiLU=nn.SiLU, Hardswish=nn.Hardswish)
+
+
+def build_norm(norm_cfg, num_channels):
+    """The norm of ``norm_cfg`` (``type``, ``requires_grad``, the layer's own arguments); None builds an Identity."""
+    if norm_cfg is None:
+        return nn.Identity()
+    settings = dict(norm_cfg)
+    layer = find_layer('norm_cfg', settings.pop('type'), NORMS)
+    requires_grad = settings.pop('requires_grad', True)
+    norm = layer(num_channels=num_channels, **settings) if layer is nn.GroupNorm else layer(num_channels, **settings)
+    for parameter in norm.parameters():
+        parameter.requires_grad = requires_grad
+    return norm
+
+
+def build_activation(act_cfg):
+    """The activation of ``act_cfg``: ``type`` and the layer's own arguments."""
+    settings = dict(act_cfg)
+    return find_layer('act_cfg', settings.pop('type'), ACTIVATIONS)(**settings)
+
+
+def find_layer(setting, name, known):
+    layer = known.get(name) or MODELS.get(name)
+    if layer is None:
+        raise SettingError(f'{setting} type {name!r} is unknown; expected: one of {", ".join(sorted(known))}, or a '
+                           'type that is registered in MODELS')
+    return layer
+
+
+def with_defaults(settings, defaults):
+    """``settings`` (dict | None), its missing keys taken from ``defaults`` where the type is the same or not given."""
+    settings = settings or {}
+    same_type = settings.get('type', defaults['type']) == defaults['type']
+    return dict(defaults, **settings) if same_type else dict(settings)

@@ -1,0 +1,24 @@
+"""What :func:`inceptionnext_seg.accelerate` knows of MMSegmentation."""
+from mmengine.model import BaseTTAModel
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
+
+from .._fast import plain_type
+from ..acceleration.swap import Left, Swap
+from .heads import FAST_HEADS
+from .segmentor import FastEncoderDecoder
+
+
+def find(name, module, root):
+    """Decode heads and segmentors."""
+    kind = plain_type(module)
+    if kind in FAST_HEADS:
+        yield Swap(name, module, FAST_HEADS[kind])
+    elif isinstance(module, BaseDecodeHead):
+        yield Left(name, f'no fast form of {kind.__name__} is known')
+    elif kind is EncoderDecoder:
+        # Test-time augmentation averages the logits of an image's versions.
+        averaged = any(isinstance(other, BaseTTAModel) for other in root.modules())
+        yield Swap(name, module, FastEncoderDecoder, dict(prediction=False) if averaged else {})
+    elif isinstance(module, BaseSegmentor):
+        yield Left(name, f'no fast form of {kind.__name__} is known; its parts are looked at by themselves')
