@@ -43,8 +43,8 @@ def run_plain(module, *args):
 def is_bare(module, *plain_types):
     """Whether ``module`` is just of one of these classes, and its parameters may be used without calling it.
 
-    They may not where a hook waits for the call (profilers, pruning, spectral norm) or the class is another one
-    (parametrizations, LoRA).
+    They may not where a hook waits for the call (profilers, pruning, spectral norm), the class is another one
+    (parametrizations, LoRA), or the module has a ``forward`` of its own (weights that Hugging Face keeps elsewhere).
     """
-    return plain_type(module) in plain_types and not (
+    return plain_type(module) in plain_types and 'forward' not in vars(module) and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
