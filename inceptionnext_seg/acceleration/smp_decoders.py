@@ -89,7 +89,7 @@ def find(name, module, root):
     elif kind in FAST:
         yield Swap(name, module, FAST[kind])
     elif isinstance(module, tuple(FAST)):
-        yield Left(name, f'{kind.__name__} may have a forward of its own')
+        yield Left(name, f'{kind.__name__} is a class of its own')
 
 
 def works_in_place(decoder):

@@ -75,4 +75,4 @@ def find(name, module, root):
     if plain_type(module) in FAST:
         yield Swap(name, module, FAST[plain_type(module)])
     elif isinstance(module, tuple(FAST)):
-        yield Left(name, f'{type(module).__name__} may have a forward of its own')
+        yield Left(name, f'{type(module).__name__} is a class of its own')
