@@ -14,6 +14,7 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from inceptionnext_seg.engine.allocator import keep_freed_memory
+from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import environment
@@ -69,6 +70,15 @@ def check(args):
             raise UserError(f'--size is {size!r}; expected: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
     if args.ablate and not args.configs:
         raise UserError('--ablate takes the parts of a config of ours out: give one.')
+    if args.profile and (args.part != ['segmentor'] or args.mode != ['train']):
+        raise UserError('--profile is of the training step of a segmentor; expected: --part segmentor --mode train, '
+                        f'found --part {" ".join(args.part)} --mode {" ".join(args.mode)}.')
+    if args.layout == 'nchw' and 'segmentor' in args.part:
+        for path in args.configs:
+            parts = configured_parts(candidate_config(path, args.cfg_options))
+            if parts is not None and parts.get('channels_last', True):
+                raise UserError(f'--layout nchw: the acceleration of {path} lays the segmentor out in channels_last. '
+                                'Next: --cfg-options default_hooks.accelerate.channels_last=False, or --layout nhwc.')
     try:
         torch.empty(1, device=args.device)
     except (RuntimeError, AssertionError) as error:

@@ -20,6 +20,9 @@ def memory_is_given_back(monkeypatch):
     ([INCEPTIONNEXT, '--rounds', '3'], 'at least 8'),
     ([INCEPTIONNEXT, '--dtype', 'fp16', '--device', 'cpu'], 'fp16 is for CUDA'),
     (['--report', 'none.json'], 'no such file'),
+    ([INCEPTIONNEXT, '--profile', '--mode', 'infer'], '--mode infer'),
+    ([INCEPTIONNEXT, '--profile', '--part', 'backbone'], '--part backbone'),
+    ([INCEPTIONNEXT, '--layout', 'nchw'], 'default_hooks.accelerate.channels_last=False'),
 ])
 def test_a_wrong_command_line_is_one_line_and_no_traceback(call_tool, arguments, message):
     done = call_tool('benchmark', *arguments)
