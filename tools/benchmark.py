@@ -13,8 +13,8 @@ import torch
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
+from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import environment
