@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from inceptionnext_seg.models.checkpoint import read_file
+
 CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
 TWO = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
 GRADIENT_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5
@@ -44,7 +46,7 @@ def loss_curve(work_dir):
 
 
 def weights(path):
-    return torch.load(path, weights_only=True)['state_dict']
+    return read_file(path)['state_dict']
 
 
 # The same training
