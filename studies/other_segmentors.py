@@ -219,10 +219,10 @@ def measure(name, setting, process, clock=time.perf_counter):
                 date=environment('cpu')['date'])
 
 
-def commit():
-    """The repository's commit, with '-dirty' where files differ from it; None outside of one."""
+def commit(folder=Path(__file__).parent):
+    """The commit of the repository of ``folder``, '-dirty' where files differ from it; None outside of one."""
     try:
-        found = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=Path(__file__).parent,
+        found = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=folder,
                                capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None

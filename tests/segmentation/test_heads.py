@@ -16,8 +16,8 @@ from mmseg.structures import SegDataSample
 
 from inceptionnext_seg import accelerate, fuse_for_inference
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import norm_mlp
-from inceptionnext_seg.ops import resize_concat_conv as fusion
 
 CLASSES = 7
 LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -144,7 +144,7 @@ def test_whatever_the_settings_the_function_is_that_of_stock(config, settings):
 @pytest.mark.parametrize('form', [False, 'torch', 'factorized', 'native', 'auto'])
 @pytest.mark.parametrize('config', [HEADS['upernet'], HEADS['fpn']], ids=['upernet', 'fpn'])
 def test_each_form_of_the_convolutions_is_the_same_function(config, form):
-    if form == 'native' and not fusion.has_kernels(torch.float64):
+    if form == 'native' and native.why_not('winograd', 'upsampled_taps'):
         pytest.skip('no C++ compiler')
     ours, stock = pair(config, fast=dict(convolutions=form), dropout_ratio=0.3)
     assert_equal(run(ours, draw()), run(stock, draw()), 1e-10)
