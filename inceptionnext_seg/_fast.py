@@ -21,7 +21,8 @@ class Fast:
         """How ``part`` is computed: 'auto', 'torch' (torch's own operators), a form's name, or False (left alone).
 
         Args:
-            known: The forms of the operator that asks; 'auto' where a part's form is that of another operator.
+            known: The forms of the operator that asks. Without any it is not the part's main operator, and a form's
+                name is 'auto' for it.
         """
         form = self.forms.get(part, 'auto')
         return form if form in ('auto', 'torch', False, *known) else 'auto'

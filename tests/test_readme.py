@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import inceptionnext_seg
 from inceptionnext_seg.engine.launch import load_config
 from studies.comparison.formats import markdown as comparison_markdown
 from studies.comparison.report import report as comparison_report
@@ -108,8 +107,6 @@ def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
 
 
 def test_the_lines_of_python_build_the_model_and_segment_an_image(tmp_path, monkeypatch):
-    if not hasattr(inceptionnext_seg, 'accelerate'):
-        pytest.skip('inceptionnext_seg.accelerate is not there')
     block, = re.findall(r'```python\n(import inceptionnext_seg\n.*?)```', README, flags=re.DOTALL)
     pixels = np.random.default_rng(0).integers(0, 256, (96, 130, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'image.png')

@@ -1,5 +1,5 @@
 # Crops of 128 leave time for twice the iterations of schedule_small.py: for an atto backbone and a UperNet of 64
-# channels some four minutes on two CPU cores.
+# channels a few minutes on two CPU cores.
 _base_ = ['schedule_small.py']
 
 train_cfg = dict(max_iters=600, val_interval=300)

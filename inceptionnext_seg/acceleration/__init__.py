@@ -20,7 +20,7 @@ from .swap import Swap
 # Part: what it makes faster, and the forms it can be told to take. All can be 'auto', 'torch' and False.
 PARTS = dict(
     token_mixer=('native', 'triton'),       # Inception depthwise convolutions
-    blocks=('native', 'product'),           # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
+    blocks=('native', ),                    # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
     convolutions=('native', 'factorized'),  # of heads: resize, concatenate, convolve, normalize, activate
     loss=('native', 'blocked'),             # cross-entropy without materializing full-resolution logits
     prediction=('native', 'blocked'),       # argmax likewise
@@ -70,8 +70,8 @@ def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convoluti
     Args:
         model: A segmentor, backbone or head, on any device.
         token_mixer, blocks, convolutions, loss, prediction: How each part is computed: 'auto' is the fastest form known
-            for the input, 'torch' torch's operators, a form's name (``PARTS``) just this one, and False leaves the
-            modules of this part alone.
+            for the input, 'torch' torch's operators, a form's name (``PARTS``) just this one for the part's main
+            operator, where 'auto' would fall back to another, and False leaves the modules of this part alone.
         channels_last: Lay parameters and images out in channels_last; not under DistributedDataParallel, whose buckets
             have the parameters' layout already: there, call it before.
 
@@ -91,6 +91,9 @@ def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convoluti
             for found in find(name, module, model):
                 if not isinstance(found, Swap):
                     left[found.name] = found.reason
+                    continue
+                if 'forward' in vars(found.module):
+                    left[found.name] = 'it has a forward of its own, beside its class'
                     continue
                 own = {part: form for part, form in {**forms, **found.forms}.items() if part in found.fast.parts}
                 if any(form is not False for form in own.values()):

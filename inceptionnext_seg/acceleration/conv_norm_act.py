@@ -30,7 +30,7 @@ def conv_norm_act(fast, conv, norm, act, features, size=None, align_corners=Fals
         plain = is_plain_conv(conv, kernel=1, padding=0)
         x = patch_conv2d(x, conv, impl=fast.form('convolutions')) if plain else conv(x)
     if (norm is None or is_bare(norm, type(norm))) and (act is None or is_bare(act, type(act))):
-        return batch_norm_act(norm, act, x, impl=fast.form('convolutions', 'native'))
+        return batch_norm_act(norm, act, x, impl=fast.form('convolutions'))
     x = x if norm is None else norm(x)
     return x if act is None else act(x)
 

@@ -56,7 +56,7 @@ class FastPatchConv2d(Fast, nn.Conv2d):
     plain, parts = nn.Conv2d, ('blocks', )
 
     def forward(self, x):
-        return patch_conv2d(x, self, impl=self.form('blocks', 'product'))
+        return patch_conv2d(x, self, impl=self.form('blocks'))
 
 
 class FastBatchNorm2d(Fast, nn.BatchNorm2d):
@@ -64,7 +64,7 @@ class FastBatchNorm2d(Fast, nn.BatchNorm2d):
     plain, parts = nn.BatchNorm2d, ('blocks', )
 
     def forward(self, x):
-        return batch_norm_act(self, None, x, impl=self.form('blocks', 'native'))
+        return batch_norm_act(self, None, x, impl=self.form('blocks'))
 
 
 FAST = {fast.plain: fast for fast in (FastInceptionDWConv2d, FastMetaNeXtBlock)}

@@ -29,7 +29,7 @@ DROPOUT_FORWARDS = tuple(layer.forward for layer in (
     DropPath, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout))
 
 
-def fuse_for_inference(model, inplace=False):
+def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Fold every BatchNorm and layer scale of ``model`` into a convolution beside it, and take its dropouts out.
 
     The result computes the same as ``model.eval()`` but for rounding, in eval mode only: ``train()`` raises

@@ -10,6 +10,7 @@ in timm's ``inception_next``; :mod:`.weight_names` maps every ConvNeXt naming to
 This module needs torch, timm's layers and mmengine alone, so that any mm framework can use it.
 """
 import contextlib
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -136,19 +137,19 @@ class MetaNeXt(BaseModule):
     token_mixer = None
 
     def __init__(self,
-                 arch='tiny',
-                 in_channels=3,
-                 out_indices=(0, 1, 2, 3),
-                 drop_path_rate=0.,
-                 layer_scale_init_value=1e-6,
-                 norm_cfg=dict(type='BN'),
-                 out_norm_cfg=None,
-                 act_cfg=dict(type='GELU'),
-                 frozen_stages=-1,
-                 norm_eval=False,
-                 with_cp=False,
-                 token_mixer=None,
-                 init_cfg=None):
+                 arch: str | dict = 'tiny',
+                 in_channels: int = 3,
+                 out_indices: int | Sequence[int] = (0, 1, 2, 3),
+                 drop_path_rate: float = 0.,
+                 layer_scale_init_value: float = 1e-6,
+                 norm_cfg: dict = dict(type='BN'),
+                 out_norm_cfg: dict | None = None,
+                 act_cfg: dict = dict(type='GELU'),
+                 frozen_stages: int = -1,
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 token_mixer: dict | list[dict] | None = None,
+                 init_cfg: dict | list[dict] | None = None):
         super().__init__(init_cfg=init_cfg)
         arch = self.resolve_arch(arch)
         depths, dims = tuple(arch['depths']), tuple(arch['dims'])

@@ -6,6 +6,7 @@ EfficientNet, MobileNet) can mix them by :class:`~.token_mixers.InceptionDWConv2
 This module needs torch, timm's layers and mmengine alone.
 """
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -118,8 +119,10 @@ class Report(NamedTuple):
         return '\n'.join([table, *(f'\nNot replaced: `{name}`: {why}' for name, why in self.refused.items())])
 
 
-def replace_depthwise(model, input_size=(3, 224, 224), *, branch_ratio=0.125, band_kernel_size=11,
-                      square_kernel_size=3, min_kernel_size=3, select=None, strict=True):
+def replace_depthwise(model: nn.Module, input_size: tuple[int, int, int] | None = (3, 224, 224), *,
+                      branch_ratio: float = 0.125, band_kernel_size: int = 11, square_kernel_size: int = 3,
+                      min_kernel_size: int = 3, select: Callable[[str, nn.Module], bool] | None = None,
+                      strict: bool = True) -> Report:
     """Replace the depthwise 2-D convolutions of ``model``, in place, by Inception ones of the same stride and dilation.
 
     A convolution is depthwise where its groups are its input channels, two or more. What stands inside an Inception

@@ -3,6 +3,8 @@
 Sources: InceptionNeXt, https://arxiv.org/abs/2303.16900 (CVPR 2024), code https://github.com/sail-sg/inceptionnext;
 ConvNeXt, https://arxiv.org/abs/2201.03545. Parameter names are those of the released weights.
 """
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
 from mmengine.registry import MODELS
@@ -14,7 +16,7 @@ from ..errors import SettingError
 class DWConv2d(nn.Conv2d):
     """ConvNeXt's token mixer: one depthwise ``kernel_size`` × ``kernel_size`` convolution."""
 
-    def __init__(self, channels, kernel_size=7):
+    def __init__(self, channels: int, kernel_size: int = 7):
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
 
@@ -29,7 +31,7 @@ class PartialDWConv2d(nn.Module):
         SettingError: No channel would be convolved, or more than there are.
     """
 
-    def __init__(self, channels, kernel_size=3, branch_ratio=0.5):
+    def __init__(self, channels: int, kernel_size: int = 3, branch_ratio: float = 0.5):
         super().__init__()
         branch = int(channels * branch_ratio)
         if not 0 < branch <= channels:
@@ -55,7 +57,8 @@ class InceptionDWConv2d(nn.Module):
         SettingError: The branches have no channels or too many, or a kernel size is even.
     """
 
-    def __init__(self, channels, square_kernel_size=3, band_kernel_size=11, branch_ratio=0.125):
+    def __init__(self, channels: int, square_kernel_size: int = 3, band_kernel_size: int = 11,
+                 branch_ratio: float = 0.125):
         super().__init__()
         branch = int(channels * branch_ratio)
         if not 0 < 3 * branch <= channels:
@@ -93,8 +96,8 @@ class PartialInceptionDWConv2d(nn.Module):
         SettingError: A branch is unknown or repeated, or has no channels, or the channels are fewer than theirs.
     """
 
-    def __init__(self, channels, branches=('hw', 'w', 'h'), square_kernel_size=3, band_kernel_size=11,
-                 branch_ratio=0.125):
+    def __init__(self, channels: int, branches: Sequence[str] = ('hw', 'w', 'h'), square_kernel_size: int = 3,
+                 band_kernel_size: int = 11, branch_ratio: float = 0.125):
         super().__init__()
         self.branches = [branch.split('+') for branch in branches]
         kernels = dict(hw=(square_kernel_size, square_kernel_size), w=(1, band_kernel_size), h=(band_kernel_size, 1))

@@ -3,13 +3,8 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.logging import MessageHub
-
-from .._requirements import require
-
-require(mmcv='2.0', mmseg='1.2')
-
-from mmseg.evaluation import IoUMetric  # noqa: E402
-from mmseg.registry import METRICS  # noqa: E402
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
 
 
 @METRICS.register_module()

@@ -173,6 +173,15 @@ def test_with_every_part_left_alone_nothing_is_swapped():
     assert not report.swapped and not any(isinstance(module, Fast) for module in model.modules())
 
 
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_a_forms_name_is_for_the_main_operator_of_a_part_and_the_others_fall_back_by_themselves(training):
+    """In eval mode there is no native batch normalization, and a stem of stride 4 is no native product."""
+    model, plain = segmentor().train(training), segmentor().train(training)
+    accelerate(model, blocks='native', convolutions='native', token_mixer='native')
+    image = draw(2, 3, 64, 64)
+    assert_close([model.decode_head(model.extract_feat(image))], [plain.decode_head(plain.extract_feat(image))], 1e-10)
+
+
 @pytest.mark.parametrize('part', PARTS)
 def test_a_form_that_a_part_does_not_have_is_an_error_that_names_the_part_the_value_and_those_there_are(part):
     model = backbone()
@@ -198,6 +207,14 @@ def test_a_model_of_which_nothing_is_known_stays_as_it_is_and_the_report_says_so
     report = accelerate(model, channels_last=False)
     assert not report.swapped and 'Conv2d' in report.left['0'] and '1' not in report.left
     assert torch.equal(model(draw(1, 3, 8, 8).float()), expected)
+
+
+def test_a_module_whose_forward_was_replaced_is_left_and_the_report_says_so():
+    model = backbone()
+    block = model.stages[0].blocks[0]
+    block.forward = lambda x: 2 * x
+    report = accelerate(model)
+    assert 'forward' in report.left['stages.0.blocks.0'] and not isinstance(block, Fast)
 
 
 @pytest.mark.parametrize('part', ['mlp.fc1', 'mlp.act', 'mlp', 'drop_path', 'token_mixer.dwconv_w'])

@@ -26,7 +26,8 @@ CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
 BASELINE = 'configs/upernet_convnext_a_camvid.py'
 ROOT = Path(__file__).parents[2]
 # A stand-in for tools/train.py. It notes its arguments, does as told in a file in the run's folder, and leaves what a
-# training run of CONFIG leaves: its last iteration is 300, its mIoU here 40 and 2 more for each seed.
+# training run of CONFIG leaves: its last iteration is 300, its mIoU here 40 and 2 more for each seed, its hour
+# what its mIoU has above 40, so that no two runs seem to have shared the machine.
 TRAIN = '''
 import json, pathlib, sys, time
 import numpy as np
@@ -55,7 +56,8 @@ np.savez(log / 'per_image.npz', intersect=union * int(miou) // 100, union=union,
     config=arguments[0], checkpoint=None, iteration=300, seed=seed, mIoU=miou, mAcc=50., aAcc=60., seconds=5.,
     per_class={'sky': dict(IoU=miou, Acc=50.)}, history=[dict(iteration=300, mIoU=miou)], processes=1,
     train_throughput=dict(images_per_s=10. + seed, peak_memory_MiB=100.),
-    environment=dict(command='python tools/train.py', versions={}, date='2026-01-01T00:00:00+00:00'))))
+    environment=dict(
+        command='python tools/train.py', versions={}, date=f'2026-01-01T{int(miou) - 40:02}:00:00+00:00'))))
 '''
 
 
@@ -339,19 +341,19 @@ def test_the_report_of_one_candidate_alone_is_written(train):
 
 
 def many_candidates(tmp_path):
-    """A report's content of twelve candidates with two runs each, some of them on one spot."""
+    """A report's content of twelve candidates with three runs each, one after the other, some of them on one spot."""
     random = np.random.default_rng(0)
     candidates = []
     for i in range(12):
         runs = []
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             miou, speed = 40 + i // 3 + random.normal(scale=0.1), 10 + i // 3 + random.normal(scale=0.05)
             runs.append(dict(
                 path=f'{i}/{seed}', counts=None, loss=dict(iteration=[1, 2], loss=[2., 1.]), metrics=dict(
                     config='a.py', seed=seed, iteration=2, mIoU=miou, mAcc=50., aAcc=60., seconds=1., history=[],
                     per_class=dict(sky=dict(IoU=miou, Acc=50.)),
                     train_throughput=dict(images_per_s=speed, peak_memory_MiB=1.),
-                    environment=dict(command='python', versions={}, date='2026-01-01T00:00:00+00:00'))))
+                    environment=dict(command='python', versions={}, date=f'2026-01-{i + 1:02}T0{seed}:00:00+00:00'))))
         candidates.append(dict(name=f'variant {i}', runs=runs))
     return dict(format=FORMAT, title='Many', candidates=candidates, paired=None, images=None, benchmarks=[],
                 environment=dict(command='python'))
@@ -442,7 +444,7 @@ def test_a_real_sweep_trains_reports_and_resumes(call_tool, tiny_options, tmp_pa
     assert json.loads(metrics.read_text())['seed'] == 0
     assert (tmp_path / 'report.json').is_file()
     assert '| band5' in (tmp_path / 'report.md').read_text()
-    with Image.open(tmp_path / 'report_speed.png') as picture:
+    with Image.open(tmp_path / 'report_curves.png') as picture:
         assert picture.format == 'PNG'
     # As if it had been killed after its second iteration.
     metrics.unlink()
