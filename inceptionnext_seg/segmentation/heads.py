@@ -37,10 +37,14 @@ class FastHead(Fast):
         Raises:
             UserError: A label is neither a class nor ``ignore_index``.
         """
-        if self.form('loss') is False or not takes_sums(self):
+        form = self.form('loss', 'native', 'blocked')
+        # Beside the CPU there is no kernel: rows in blocks are thousands of small operators there, and each block waits
+        # for the device, where stock has some twenty operators.
+        stock = form is False or (form == 'auto' and seg_logits.device.type != 'cpu')
+        if stock or not takes_sums(self):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        return losses_from_sums(self, seg_logits, labels, self.form('loss', 'native', 'blocked'))
+        return losses_from_sums(self, seg_logits, labels, form)
 
 
 def is_conv_norm_act(module):

@@ -17,6 +17,7 @@ from mmseg.visualization import SegLocalVisualizer
 
 from inceptionnext_seg import accelerate
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.segmentation import heads
 from inceptionnext_seg.segmentation.metrics import RecordingIoUMetric
 
 CLASSES = 7
@@ -123,6 +124,17 @@ def test_losses_of_other_kinds_are_the_heads_own(settings):
     logits = logits[:, :settings.get('out_channels', CLASSES)]
     assert_equal(losses('fast', settings, logits, labels),
                  losses('stock', settings, logits, labels), 1e-15)
+
+
+def test_beside_the_cpu_the_loss_is_the_heads_own(monkeypatch):
+    """On meta tensors, which stand for any device without a kernel: no loss is made of sums."""
+    monkeypatch.setattr(heads, 'losses_from_sums', None)
+    head = MODELS.build(head_config())
+    accelerate(head)
+    logits, labels = draw()
+    monkeypatch.setattr(head, '_stack_batch_gt', lambda samples: labels[:, None].to('meta'))
+    monkeypatch.setattr(heads.FCNHead, 'loss_by_feat', lambda self, logits, samples: 'stock')
+    assert head.loss_by_feat(logits.to('meta'), None) == 'stock'
 
 
 def test_a_label_that_is_no_class_is_an_error_that_names_it():
