@@ -172,7 +172,8 @@ class MetricsFileHook(Hook):
     @staticmethod
     def checkpoint(runner, mode):
         if mode == 'test':
-            return os.path.relpath(runner.cfg.load_from) if runner.cfg.get('load_from') else None
+            source = runner.cfg.get('load_from')
+            return os.path.relpath(source) if source and '://' not in source else source
         saved = Path(runner.work_dir) / f'iter_{runner.iter}.pth'
         return os.path.relpath(saved) if saved.is_file() else None
 
@@ -202,7 +203,7 @@ def summary_line(result, path):
         throughput = result.get(f'{phase}_throughput') or {}
         if throughput.get('images_per_s'):
             parts.append(f'{throughput["images_per_s"]:.2f} images/s {title}')
-            memory = max(memory, throughput['peak_memory_MiB'])
+        memory = max(memory, throughput.get('peak_memory_MiB', 0))
     parts.append(f'peak memory {memory:.0f} MiB')
     parts.append(f'{result["seconds"]:.0f} s in all')
     if result.get('checkpoint'):

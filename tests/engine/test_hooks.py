@@ -251,6 +251,15 @@ def test_the_summary_is_the_last_line_of_the_log(run, metrics):
     assert f'peak memory {metrics["train_throughput"]["peak_memory_MiB"]:.0f} MiB' in last
 
 
+def test_the_summary_of_a_run_that_ends_within_the_warm_up_has_its_peak_memory(tmp_path):
+    runner = build_runner(tmp_path, ThroughputHook(), MetricsFileHook(), max_iters=2)
+    runner.train()
+    found = json.loads((Path(runner.log_dir) / 'metrics.json').read_text())['train_throughput']
+    assert found['images_per_s'] is None
+    assert found['peak_memory_MiB'] > 1
+    assert f'peak memory {found["peak_memory_MiB"]:.0f} MiB' in log_of(runner).splitlines()[-1]
+
+
 def test_a_run_without_validation_writes_its_throughput_too(tmp_path):
     clock = Clock()
     runner = build_runner(tmp_path, ThroughputHook(warmup_iters=1, clock=clock), MetricsFileHook(), clock=clock,
