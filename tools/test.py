@@ -44,10 +44,12 @@ def main():
         cfg = for_tta(cfg)
     if args.out:
         cfg.test_evaluator.output_dir = args.out
+    # The runner would load or resume it over CHECKPOINT.
+    cfg.load_from, cfg.resume = None, False
     with explain_errors():
         runner = build_runner(cfg)
         load_model(unwrap(runner.model), args.checkpoint)
-        runner.cfg.load_from = args.checkpoint  # for metrics.json; the runner itself loads nothing
+        runner.cfg.load_from = args.checkpoint  # for metrics.json
         runner.test()
 
 

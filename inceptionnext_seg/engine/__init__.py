@@ -1,4 +1,7 @@
-"""Training and inference: loops, optimizer, hooks, command line to runner. Importing it registers what configs name."""
-from . import accelerate_hook, ddp, hooks, loops, optim
+"""Training and inference: loops, optimizer, hooks, command line to runner. Importing it registers what configs name.
 
-__all__ = ['accelerate_hook', 'ddp', 'hooks', 'loops', 'optim']
+It also puts this package's reading of weights in place of mmengine's, which unpickles freely.
+"""
+from . import accelerate_hook, ddp, hooks, loops, optim, weights
+
+__all__ = ['accelerate_hook', 'ddp', 'hooks', 'loops', 'optim', 'weights']

@@ -26,6 +26,8 @@ from .weight_names import to_metanext_names
 CLASSIFIER = re.compile(r'^(?:head|norm)\.')
 OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
            'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
 
@@ -63,12 +65,40 @@ def first_line(text):
     return text.strip().partition('\n')[0].rstrip('.') or 'no detail'
 
 
+def not_finite(state_dict):
+    """The names of the tensors in a state dict that hold NaN or infinity; masks of attention hold it by design."""
+    return [name for name, value in state_dict.items()
+            if isinstance(value, torch.Tensor) and value.dtype in FLOATS and value.layout == torch.strided
+            and value.numel() and not str(name).endswith('mask')
+            # NaN if there is one; needs no memory.
+            and not all(bound.isfinite() for bound in value.aminmax())]
+
+
+def refuse_not_finite(checkpoint, path):
+    """Raise a UserError where the weights of a checkpoint, of the model or its average, hold NaN or infinity."""
+    if not isinstance(checkpoint, dict):
+        return
+    parts = [checkpoint, *(checkpoint.get(name) for name in ('state_dict', 'model', 'ema_state_dict'))]
+    wrong = [name for part in parts if isinstance(part, dict) for name in not_finite(part)]
+    if wrong:
+        more = f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''
+        raise UserError(f'checkpoint {path} has weights that are not finite: {", ".join(map(str, wrong[:5]))}{more}. '
+                        'Expected: finite numbers. Its training diverged; next: take an earlier checkpoint.')
+
+
 def read_file(path):
     """The object in a ``.pth`` or ``.safetensors`` file, on the CPU.
 
     Raises:
-        UserError: The file is missing, cut short, not a checkpoint, or would run code when unpickled.
+        UserError: The file is missing, cut short, not a checkpoint, would run code when unpickled, or has weights that
+            are not finite.
     """
+    checkpoint = read_object(path)
+    refuse_not_finite(checkpoint, path)
+    return checkpoint
+
+
+def read_object(path):
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'checkpoint not found: {path.absolute()}. Give the path of a .pth or .safetensors file.')
