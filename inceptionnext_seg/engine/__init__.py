@@ -2,6 +2,6 @@
 
 It also puts this package's reading of weights in place of mmengine's, which unpickles freely.
 """
-from . import accelerate_hook, ddp, hooks, loops, optim, weights
+from . import accelerate_hook, ddp, finite, hooks, loops, optim, weights
 
-__all__ = ['accelerate_hook', 'ddp', 'hooks', 'loops', 'optim', 'weights']
+__all__ = ['accelerate_hook', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'weights']
