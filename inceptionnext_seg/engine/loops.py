@@ -5,6 +5,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 
 from ..errors import UserError
+from .schedules import check_resumed, fit_schedules
 
 
 @LOOPS.register_module()
@@ -15,17 +16,23 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     memory, ``micro_batch_size`` splits it and the gradients are accumulated; an iteration stays one optimizer step, so
     that schedules, logs and checkpoints count the same. BatchNorm then sees ``micro_batch_size`` images at a time.
 
+    The runner's schedules end with the run: where they were written for another length than ``max_iters``, as after
+    ``--cfg-options train_cfg.max_iters=4000``, :func:`.schedules.fit_schedules` changes them, and the log says how.
+
     Args:
         total_batch_size (int): Images of one optimizer step. ``auto_scale_lr`` of the runner follows it.
         micro_batch_size (int | None): At most so many images at once in one process; the largest divisor of the
             process's share that is not above it is taken. None is the whole share.
+        fit_schedules (bool): False leaves schedules as they are written.
         Others: as :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        UserError: ``total_batch_size`` is not a multiple of the number of processes.
+        UserError: ``total_batch_size`` is not a multiple of the number of processes; schedules of another length than
+            ``max_iters`` cannot be changed, or belong to a checkpoint that is resumed.
     """
 
-    def __init__(self, runner, dataloader, max_iters, total_batch_size, micro_batch_size=None, **settings):
+    def __init__(self, runner, dataloader, max_iters, total_batch_size, micro_batch_size=None, fit_schedules=True,
+                 **settings):
         processes = get_world_size()
         if total_batch_size % processes:
             raise UserError(f'train_cfg.total_batch_size is {total_batch_size}, which {processes} processes cannot '
@@ -40,10 +47,29 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         # In place: the runner's linear scaling of the learning rate reads the batch size from this same dict.
         dataloader['batch_size'] = share
         super().__init__(runner, dataloader, max_iters, **settings)
+        self.ends = []
+        if fit_schedules:
+            self.fit_schedules()
         print_log(f'One iteration: {total_batch_size} images = {processes} process(es) × {self.accumulations} '
                   f'accumulation(s) × {micro} images', 'current')
 
+    def fit_schedules(self):
+        """Let the runner's schedules, which are not built yet, end with the run."""
+        schedules = self.runner.param_schedulers
+        if isinstance(schedules, dict) and 'type' in schedules:
+            schedules = self.runner.param_schedulers = [schedules]
+        if not isinstance(schedules, list) or not all(isinstance(schedule, dict) for schedule in schedules):
+            return  # none, those of several optimizers, or built ones
+        changes = fit_schedules(schedules, self._max_iters)
+        if changes:
+            print_log(f'param_scheduler follows train_cfg.max_iters = {self._max_iters}: {", ".join(changes)}',
+                      'current')
+            self.runner.cfg.param_scheduler = schedules  # for the config in the checkpoint
+        self.ends = [None if schedule.get('by_epoch', True) else schedule.get('end') for schedule in schedules]
+
     def run(self):
+        if self.ends:
+            check_resumed(self.runner.param_schedulers, self.ends, self._max_iters)
         wrapper = self.runner.optim_wrapper
         if self.accumulations > 1:
             # The wrapper counts backward passes, not iterations.

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
@@ -64,7 +65,8 @@ class LearningRates(Hook):
         self.iterations.append((batch_idx, runner.iter))
 
 
-def build_runner(work_dir, micro_batch_size=None, total_batch_size=8, max_iters=3, shuffle=False, **settings):
+def build_runner(work_dir, micro_batch_size=None, total_batch_size=8, max_iters=3, shuffle=False, fit_schedules=False,
+                 **settings):
     model = Regression()
     hook = LearningRates()
     runner = Runner(
@@ -73,7 +75,7 @@ def build_runner(work_dir, micro_batch_size=None, total_batch_size=8, max_iters=
         train_dataloader=dict(batch_size=1, num_workers=0, dataset=Points(), collate_fn=dict(type='pseudo_collate'),
                               sampler=dict(type='InfiniteSampler', shuffle=shuffle)),
         train_cfg=dict(type='TotalBatchTrainLoop', total_batch_size=total_batch_size,
-                       micro_batch_size=micro_batch_size, max_iters=max_iters),
+                       micro_batch_size=micro_batch_size, max_iters=max_iters, fit_schedules=fit_schedules),
         optim_wrapper=OptimWrapper(CountingSGD(model.parameters(), lr=LR, momentum=MOMENTUM)),
         param_scheduler=dict(type='PolyLR', power=1.0, eta_min=0., begin=0, end=11, by_epoch=False),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3)),
@@ -130,6 +132,26 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, micr
     assert hook.rates == pytest.approx([LR * 0.7, LR * 0.6])
     assert resumed.optim_wrapper.optimizer.steps == 2
     assert_same_weights(resumed.model.network, whole.model.network, 0)
+
+
+def test_a_run_of_another_length_trains_with_the_rates_of_its_own_and_logs_it(tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(loops, 'print_log', lambda text, *_: logged.append(text))
+    runner, hook = build_runner(tmp_path, max_iters=5, fit_schedules=True)
+    runner.train()
+    assert hook.rates == pytest.approx([LR * (1 - i / 4) for i in range(5)])
+    assert Config.fromstring(runner.cfg.pretty_text, '.py').param_scheduler[0].end == 5
+    assert [text for text in logged if 'PolyLR.end 11 → 5' in text]
+
+
+def test_a_checkpoint_of_another_length_is_not_resumed_unless_its_schedule_is_to_stay(tmp_path):
+    build_runner(tmp_path, max_iters=3, fit_schedules=True)[0].train()
+    again = dict(max_iters=5, resume=True, load_from=str(tmp_path / 'iter_3.pth'))
+    with pytest.raises(UserError, match=r'PolyLR.* 3.*max_iters is 5.*max_iters=3.*fit_schedules=False'):
+        build_runner(tmp_path, fit_schedules=True, **again)[0].train()
+    runner, hook = build_runner(tmp_path, fit_schedules=False, **again)
+    runner.train()
+    assert hook.iterations == [(3, 3), (4, 4)]
 
 
 @pytest.mark.parametrize(('processes', 'micro_batch_size', 'share', 'accumulations'), [
@@ -203,7 +225,8 @@ def build_distributed_runner(folder, micro_batch_size):
         cfg=dict(model_wrapper_cfg=dict(type='AnyDeviceDistributedDataParallel')),
         train_dataloader=dict(batch_size=1, num_workers=0, dataset=Points(), collate_fn=dict(type='pseudo_collate'),
                               sampler=dict(type='InfiniteSampler', shuffle=False)),
-        train_cfg=dict(type='TotalBatchTrainLoop', total_batch_size=8, micro_batch_size=micro_batch_size, max_iters=3),
+        train_cfg=dict(type='TotalBatchTrainLoop', total_batch_size=8, micro_batch_size=micro_batch_size, max_iters=3,
+                       fit_schedules=False),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=LR, momentum=MOMENTUM)),
         param_scheduler=dict(type='PolyLR', power=1.0, eta_min=0., begin=0, end=11, by_epoch=False),
         randomness=dict(seed=0))

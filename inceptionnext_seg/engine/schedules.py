@@ -1,0 +1,83 @@
+"""Schedules that follow the length of training: what to do where ``max_iters`` is not what they were written for."""
+import math
+
+from ..errors import UserError
+
+# Lengths in a schedule that are not `begin`, `end` or `T_max`: what becomes of them is for the user to say.
+OWN_LENGTHS = ('milestones', 'periods', 'restarts', 'step_size', 'total_steps')
+
+
+def is_warm_up(schedule):
+    """Whether a schedule begins with training and rises, or holds a rate, for a while."""
+    if schedule.get('begin', 0):
+        return False
+    if schedule['type'] == 'LinearLR':
+        return schedule.get('start_factor', 1 / 3) < schedule.get('end_factor', 1.)
+    return schedule['type'] in ('ConstantLR', 'QuadraticWarmupLR')
+
+
+def fit_schedules(schedules, max_iters):
+    """Stretch or shorten the schedules of a run to end with it, in place.
+
+    Schedules that count iterations belong together; the longest decay says for how many iterations they were written.
+    A warm-up keeps its length where that is at most half of the new one, and takes the same share of it otherwise.
+
+    Args:
+        schedules (list[dict]): Configs of mmengine's schedulers.
+        max_iters (int): Iterations of the run.
+
+    Returns:
+        list[str]: What was changed, such as ``'PolyLR.end 160000 → 4000'``; empty where everything fits.
+
+    Raises:
+        UserError: One has a length of another kind, such as ``milestones``.
+    """
+    counted = [schedule for schedule in schedules if not schedule.get('by_epoch', True)]
+    ends = [schedule['end'] for schedule in counted if 'end' in schedule and not is_warm_up(schedule)]
+    written = max(ends, default=max_iters)
+    if written == max_iters:
+        return []
+    for schedule in counted:
+        own = [name for name in OWN_LENGTHS if schedule.get(name)]
+        if own:
+            raise UserError(
+                f'train_cfg.max_iters is {max_iters}, and param_scheduler is written for {written} iterations; what '
+                f'becomes of {schedule["type"]}.{own[0]} = {schedule[own[0]]} cannot be told. Expected: an end of '
+                f'{max_iters}. Next: set param_scheduler too, or train_cfg.fit_schedules=False to keep it as it is.')
+    old = max((schedule.get('end', 0) for schedule in counted if is_warm_up(schedule)), default=0)
+    old = old if old < written else 0
+    new = old if 2 * old <= max_iters else old * max_iters // written
+    stretch = (max_iters - new) / (written - old)
+
+    def moved(step):
+        return math.floor(step * new / old if old and step <= old else new + (step - old) * stretch + 0.5)
+
+    changes = []
+    for schedule in counted:
+        now = {name: moved(schedule[name]) for name in ('begin', 'end') if name in schedule}
+        if schedule.get('T_max'):
+            now['T_max'] = max(1, round(schedule['T_max'] * stretch))
+        if 'end' in now and now['end'] <= now.get('begin', 0):
+            schedules.remove(schedule)
+            changes.append(f'{schedule["type"]} left out')
+            continue
+        changes += [f'{schedule["type"]}.{name} {schedule[name]} → {value}' for name, value in now.items()
+                    if value != schedule[name]]
+        schedule.update(now)
+    return changes
+
+
+def check_resumed(schedulers, ends, max_iters):
+    """Compare built schedulers, after a checkpoint was resumed, with the ends that the config gave them.
+
+    Raises:
+        UserError: The checkpoint was trained for another length. Its schedules have run in part: those of the new
+            length would make the rate jump, and the old ones do not end with the run.
+    """
+    for scheduler, end in zip(schedulers, ends, strict=False):
+        if end is not None and scheduler.end != end:
+            raise UserError(
+                f'the checkpoint to resume has a {type(scheduler).__name__} that ends at iteration {scheduler.end}, '
+                f'and train_cfg.max_iters is {max_iters}. Expected: the length that it was trained for. Next: '
+                f'train_cfg.max_iters={scheduler.end}; or a new run from its weights, load_from=CHECKPOINT without '
+                '--resume; or train_cfg.fit_schedules=False, which leaves the schedule of the checkpoint as it is.')
