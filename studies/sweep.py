@@ -20,7 +20,8 @@ from typing import NamedTuple
 from mmengine.config import DictAction
 from mmengine.runner import find_latest_checkpoint
 
-from inceptionnext_seg.engine.launch import SETTINGS_OF_A_RUN, load_config
+from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.settings import SETTINGS_OF_A_RUN
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.segmentation.complexity import count

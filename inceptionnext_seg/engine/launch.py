@@ -1,7 +1,6 @@
 """From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
 import atexit
 import contextlib
-import inspect
 import itertools
 import os
 import traceback
@@ -13,17 +12,13 @@ from typing import Any
 import torch
 import torch.nn as nn
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import MODELS, build_from_cfg, init_default_scope
+from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..errors import SettingError, UserError
 from ..models.checkpoint import read_file
 from .allocator import keep_freed_memory
-
-# What the runner, the tools and mmengine's loading of a config read of it.
-SETTINGS_OF_A_RUN = {
-    *inspect.signature(Runner).parameters, 'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports',
-    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'tta_model', 'tta_pipeline'}
+from .settings import check_names, check_options, check_sections
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +36,7 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None) -> 
     """The config file, overridden by ``cfg_options``.
 
     Raises:
-        UserError: The file, a base of it or an option is missing or wrong.
+        UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads.
     """
     if not Path(path).is_file():
         raise UserError(f'config not found: {Path(path).absolute()}. Those of the package are in configs/.')
@@ -51,37 +46,12 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None) -> 
         raise UserError(f'config {path}: a base of it is missing: {error}') from error
     except (SyntaxError, NameError) as error:
         raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    check_names(cfg, path)
     if cfg_options:
-        check_keys(cfg, cfg_options)
+        check_options(cfg, cfg_options)
         cfg.merge_from_dict(cfg_options)
+    check_sections(cfg)
     return cfg
-
-
-def check_keys(cfg: Config, cfg_options: dict[str, Any]) -> None:
-    """A key of ``--cfg-options`` that nothing reads would silently do nothing: its path must exist, its end aside."""
-    for key in cfg_options:
-        if key.split('.')[0] not in SETTINGS_OF_A_RUN:
-            raise UserError(f'--cfg-options {key}: no part of a run reads {key.split(".")[0]!r}. Expected: one of '
-                            f'{", ".join(sorted(SETTINGS_OF_A_RUN & set(cfg)))}. A variable of the config file, '
-                            'such as data_root, is read there alone; set it where it is used, for example '
-                            'train_dataloader.dataset.data_root.')
-        node = cfg
-        for name in key.split('.')[:-1]:
-            if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
-                node = node[int(name)]
-            elif isinstance(node, dict | Config) and name in node:
-                node = node[name]
-            elif node is None or takes_setting(node, name):
-                break
-            else:
-                known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'
-                raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
-
-
-def takes_setting(node: Any, name: str) -> bool:
-    """Whether ``node`` is the config of a backbone of ours that has a setting ``name``, though it does not give it."""
-    known = MODELS.get(node['type']) if isinstance(node, dict) and isinstance(node.get('type'), str) else None
-    return known is not None and name in inspect.signature(known).parameters
 
 
 def prepare(cfg: Config, args: Namespace) -> None:

@@ -12,7 +12,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, Registry, init_default_scope
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
-from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
@@ -26,6 +25,7 @@ from inceptionnext_seg.engine.launch import (
     show_predictions,
     unwrap,
 )
+from inceptionnext_seg.engine.settings import check_options
 from inceptionnext_seg.errors import SettingError, UserError
 
 
@@ -312,7 +312,7 @@ def test_every_top_level_setting_of_the_configs_that_a_run_reads_can_be_set(root
         for name in ('model', 'train_cfg', 'train_dataloader', 'optim_wrapper', 'tta_model', 'auto_scale_lr',
                      'visualizer', 'log_level', 'custom_hooks', 'model_wrapper_cfg'):
             assert name in cfg
-            launch.check_keys(cfg, ConfigDict({name: None}))
+            check_options(cfg, ConfigDict({name: None}))
 
 
 def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, capsys):
