@@ -59,9 +59,10 @@ def assert_table(text):
 
 @pytest.fixture(scope='module')
 def trained(run_command, tiny_options, tmp_path_factory):
-    """Four iterations by the command; the finished process and its work_dir."""
+    """Four iterations by the command, of a longer schedule; the finished process and its work_dir."""
     work_dir = tmp_path_factory.mktemp('trained')
-    result = run_command('tools/train.py', CONFIG, '--work-dir', work_dir, '--seed', 3, '--cfg-options', *tiny_options)
+    result = run_command('tools/train.py', CONFIG, '--work-dir', work_dir, '--seed', 3, '--cfg-options', *tiny_options,
+                         'train_cfg.fit_schedules=False')
     assert result.returncode == 0, result.stderr[-3000:]
     return result, work_dir
 
@@ -111,7 +112,8 @@ def resumed(trained, run_command, tiny_options):
     _, work_dir = trained
     before = run_folders(work_dir)
     result = run_command('tools/train.py', CONFIG, '--work-dir', work_dir, '--resume', '--cfg-options', *tiny_options,
-                         'train_cfg.max_iters=6', 'default_hooks.checkpoint.max_keep_ckpts=3')
+                         'train_cfg.max_iters=6', 'default_hooks.checkpoint.max_keep_ckpts=3',
+                         'train_cfg.fit_schedules=False')
     assert result.returncode == 0, result.stderr[-3000:]
     folder, = set(run_folders(work_dir)) - set(before)
     return folder
