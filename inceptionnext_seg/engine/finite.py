@@ -81,8 +81,9 @@ class FiniteHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         iteration = Iteration(runner.iter + 1, image_names(data_batch), runner.optim_wrapper.get_lr())
-        losses = {name: runner.message_hub.get_scalar(f'train/{name}').current()
-                  for name in outputs or {} if 'loss' in name}
+        logged = runner.message_hub.log_scalars
+        losses = {name: logged[f'train/{name}'].current() for name in outputs or {}
+                  if 'loss' in name and f'train/{name}' in logged}
         wrong = [f'{name} is {value}' for name, value in losses.items() if not math.isfinite(value)]
         # A gradient of an iteration before is the cause.
         self.look(runner, wait=bool(wrong))
