@@ -68,6 +68,9 @@ def prepare(cfg: Config, args: Namespace) -> None:
         keep_freed_memory()
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
+        # mmengine reads it only where a config names no wrapper.
+        cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
     if args.launcher != 'none':
         check_launcher(args.launcher)
         if not torch.cuda.is_available() and not torch.distributed.is_initialized():

@@ -37,8 +37,9 @@ SECTIONS = {
     'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'randomness': {'deterministic', 'diff_rank_seed', 'seed'},
-    # The segmentors read the first three, PointHead the others.
-    'model.test_cfg': {'crop_size', 'mode', 'stride', 'scale_factor', 'subdivision_num_points', 'subdivision_steps'},
+    # The segmentors read mode, crop_size and stride, the accelerated one keep_logits, PointHead the others.
+    'model.test_cfg': {'crop_size', 'keep_logits', 'mode', 'stride', 'scale_factor', 'subdivision_num_points',
+                       'subdivision_steps'},
 }
 # Packages whose classes read no more than their sections and signatures say.
 KNOWN_PACKAGES = ('inceptionnext_seg', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg')

@@ -128,6 +128,13 @@ def test_a_launcher_that_cannot_work_here_is_told(monkeypatch, launcher, message
         prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
 
 
+def test_find_unused_parameters_reaches_the_wrapper_that_a_config_names(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    cfg = Config(dict(model_wrapper_cfg=dict(type='AnyDeviceDistributedDataParallel'), find_unused_parameters=True))
+    prepare(cfg, parse('--work-dir', 'a'))
+    assert cfg.model_wrapper_cfg.find_unused_parameters is True
+
+
 def test_processes_without_a_gpu_are_joined_by_gloo_and_leave_it_before_they_exit(monkeypatch):
     joined, at_exit = [], []
     monkeypatch.setattr(atexit, 'register', at_exit.append)
