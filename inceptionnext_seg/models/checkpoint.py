@@ -1,8 +1,7 @@
 """Reading weights: untrusted files, every ConvNeXt naming, and loading that leaves nothing out unsaid.
 
-Checkpoints are untrusted input. They are read with ``weights_only=True`` or as safetensors and never unpickled freely.
+Checkpoints are untrusted input. All are read by :func:`.untrusted.read_untrusted`, and never unpickled freely.
 """
-import codecs
 import hashlib
 import re
 from pathlib import Path
@@ -10,16 +9,14 @@ from pickle import UnpicklingError
 from urllib.parse import urlsplit
 
 import huggingface_hub
-import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from mmengine.dist import barrier, get_rank
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import print_log
 
 from .._fast import plain_type
 from ..errors import UserError
 from .folded import Folded, refuse_unfused
+from .untrusted import Refused, read_untrusted
 from .weight_names import to_metanext_names
 
 # The classifier of ImageNet weights: `head` everywhere, with facebookresearch/ConvNeXt's norm after the pooling.
@@ -30,35 +27,6 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
            'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
-
-
-def history_buffer_method(owner, name):
-    """What a checkpoint of mmengine may call ``getattr`` for: the statistics of its log buffers, and nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of an mmengine log buffer')
-    return getattr(owner, name)
-
-
-def named(path, function):
-    """``function`` under another name: torch 2.4 finds what is safe by its ``__module__`` and ``__name__`` alone."""
-
-    def call(*args):
-        return function(*args)
-
-    call.__module__, _, call.__name__ = path.rpartition('.')
-    call.__qualname__ = call.__name__
-    return call
-
-
-# Log buffers of a training checkpoint of mmengine: plain numbers, in numpy arrays, written under numpy 1 or 2.
-SAFE_GLOBALS = [
-    HistoryBuffer, np.ndarray, np.dtype, *(type(np.dtype(number)) for number in (np.float64, np.float32, np.int64)),
-    codecs.encode,
-    named('builtins.getattr', history_buffer_method),
-    *(named(f'{module}.{rebuild.__name__}', rebuild)
-      for rebuild in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
-      for module in ('numpy.core.multiarray', 'numpy._core.multiarray')),
-]
 
 
 def first_line(text):
@@ -87,11 +55,11 @@ def refuse_not_finite(checkpoint, path):
 
 
 def read_file(path):
-    """The object in a ``.pth`` or ``.safetensors`` file, on the CPU.
+    """The content of a ``.pth`` or ``.safetensors`` file: tensors on the CPU, numbers, text, mmengine's log buffers.
 
     Raises:
-        UserError: The file is missing, cut short, not a checkpoint, would run code when unpickled, or has weights that
-            are not finite.
+        UserError: The file is missing, cut short, not a checkpoint, announces more than it holds, would run code when
+            unpickled, or has weights that are not finite.
     """
     checkpoint = read_object(path)
     refuse_not_finite(checkpoint, path)
@@ -103,15 +71,12 @@ def read_object(path):
     if not path.is_file():
         raise UserError(f'checkpoint not found: {path.absolute()}. Give the path of a .pth or .safetensors file.')
     try:
-        if path.suffix == '.safetensors':
-            return safetensors.torch.load_file(path)
-        # Each time: mmengine's own loading takes what it shares with this list away again.
-        torch.serialization.add_safe_globals(SAFE_GLOBALS)
-        return torch.load(path, map_location='cpu', weights_only=True)
+        return read_untrusted(path)
     except UnpicklingError as error:
         # torch's own message advises to load it all the same, code and all.
         asked = re.search(r'GLOBAL (\S+)', str(error))
-        asked = f' (it asks for {asked[1]})' if asked else ''
+        ours = next((e for e in (error, error.__context__) if isinstance(e, Refused)), None)
+        asked = f' (it asks for {asked[1]})' if asked else f' ({ours})' if ours else ''
         raise UserError(f'checkpoint {path} holds more than weights{asked}, or is no checkpoint at all, and was not '
                         'unpickled. Wanted: tensors, numbers and text, as torch.save writes them from a state dict. '
                         'If you trust it, save its state dict again, alone.') from error

@@ -24,7 +24,7 @@ from timm.models.inception_next import MetaNeXt as TimmMetaNeXt
 
 from inceptionnext_seg import ConvNeXt, InceptionNeXt
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.models.checkpoint import SAFE_GLOBALS, load_model, load_pretrained, read_checkpoint, read_file
+from inceptionnext_seg.models.checkpoint import load_model, load_pretrained, read_checkpoint, read_file
 
 SMALL = dict(depths=(1, 1, 1, 1), dims=(16, 32, 48, 64))
 
@@ -375,8 +375,8 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, wrap
             r' \(it asks for posix.system\)': Payload(os.system, f'touch {marker}'),
             r' \(it asks for .*eval\)': Payload(eval, f'open({str(marker)!r}, "w")'),
             r' \(it asks for .*Path\)': Payload(getattr, Path, 'touch'),
-            '': Payload(getattr, HistoryBuffer, '__init__'),
-            ',': Payload(getattr, HistoryBuffer, 'update')}.items():
+            r' \(getattr\(.*__init__.*\) is not': Payload(getattr, HistoryBuffer, '__init__'),
+            r' \(getattr\(.*update.*\) is not': Payload(getattr, HistoryBuffer, 'update')}.items():
         torch.save(wrap(payload), path, _use_new_zipfile_serialization=not legacy)
         with pytest.raises(UserError, match=f'checkpoint {path} holds more than weights{asked}.* was not') as error:
             read_file(path)
@@ -431,12 +431,7 @@ def test_log_buffers_written_under_numpy_1_and_numpy_2_are_read(tmp_path):
         path.write_bytes(content.replace(written, name.encode()))
         checkpoint = read_file(path)
         assert checkpoint['log'].data[0].tolist() == [1., 2.] and checkpoint['value'] == 1.
-
-
-def test_what_is_declared_safe_goes_by_its_own_name_since_torch_2_4_knows_no_pairs_of_object_and_name():
-    names = [f'{entry.__module__}.{entry.__name__}' for entry in SAFE_GLOBALS]
-    assert {'builtins.getattr', 'numpy.core.multiarray._reconstruct', 'numpy._core.multiarray._reconstruct',
-            'numpy.ndarray', 'mmengine.logging.history_buffer.HistoryBuffer'} <= set(names)
+        assert type(checkpoint['value']) is float
 
 
 def test_a_checkpoint_is_read_after_mmengine_has_read_one_and_taken_its_safe_globals_away(tmp_path):
