@@ -38,7 +38,7 @@ except RuntimeError as why_not:
 print(json.dumps(dict(
     version=inceptionnext_seg.__version__, shapes=shapes, error=error, reason=reason,
     files=sorted(module.__file__ for name, module in sys.modules.items() if name.startswith('inceptionnext_seg')),
-    cache=sorted(os.listdir(os.environ['INCEPTIONNEXT_SEG_CACHE'])) if error is not None else [])))
+    cache=[file for _, _, files in os.walk(os.environ['INCEPTIONNEXT_SEG_CACHE']) for file in files])))
 """
 
 

@@ -7,14 +7,18 @@ library stays right whatever torch is installed. Where it cannot be compiled (no
 Environment variables:
     INCEPTIONNEXT_SEG_NATIVE: 0 takes torch's operators even where a compiler is.
     INCEPTIONNEXT_SEG_CACHE: Folder of the compiled libraries; by default ``inceptionnext_seg`` in the user's cache.
+        They lie in ``kernels-UID`` below it, which nobody else can write.
     CXX: The compiler; by default the first found of g++, c++, clang++.
 """
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -99,6 +103,75 @@ def processor():
     return ' '.join(sorted({line for line in lines if line.startswith(('model name', 'flags', 'Features'))}))
 
 
+def private_folder(cache):
+    """The folder below ``cache`` of this user's libraries, which nobody else can write, made where it is not there.
+
+    A library is code: what others can put in its place runs as this user. That holds for root, too, who is told where
+    a folder belongs to somebody else, as it may under sudo and where a container mounts one.
+
+    Raises:
+        RuntimeError: Others can write it, or replace it.
+    """
+    user = os.geteuid()
+    folder = cache / f'kernels-{user}'
+    other = 'INCEPTIONNEXT_SEG_CACHE names another'
+    try:
+        # Not mkdir(parents=True), which gives the parents what the umask leaves, and that may be everything.
+        for part in [*reversed(folder.absolute().parents), folder]:
+            if not part.is_dir():
+                with contextlib.suppress(FileExistsError):
+                    part.mkdir(mode=0o700)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == user and found.st_mode & 0o077:
+            folder.chmod(0o700)
+        parents = [parent for parent in folder.resolve().parents if anyone_can_replace_in(parent)]
+    except OSError as error:
+        raise RuntimeError(f'the folder {cache} cannot be written ({error.strerror}); {other}') from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user:
+        raise RuntimeError(f'{folder} belongs to user {found.st_uid} or is no folder, expected one of user {user}; '
+                           f'{other}')
+    if parents:
+        raise RuntimeError(f'anyone can replace what is in the folder {parents[0]}, the libraries with it; {other}')
+    return folder
+
+
+def anyone_can_replace_in(folder):
+    mode = folder.stat().st_mode
+    return mode & stat.S_IWOTH and not mode & stat.S_ISVTX
+
+
+def own_bytes(path):
+    """The content of a file that is this user's alone to write.
+
+    Raises:
+        OSError: There is none.
+    """
+    # Not through a link, and without waiting for the other end of a pipe.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), 'rb') as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise PermissionError(f'{path} is no file, or others can write it')
+        return file.read()
+
+
+def library_of(record, digest):
+    return record.with_name(f'{record.stem}-{digest[:16]}.so')
+
+
+def verified_library(record):
+    """The library whose SHA-256 is in the file ``record``, or None where there is none, whole and this user's alone.
+
+    Loading a library that is cut short kills the process.
+    """
+    try:
+        digest = own_bytes(record).decode('ascii')
+        library = library_of(record, digest)
+        whole = re.fullmatch('[0-9a-f]{64}', digest) and hashlib.sha256(own_bytes(library)).hexdigest() == digest
+    except (OSError, ValueError):
+        return None
+    return library if whole else None
+
+
 def compile_library(name):
     """Path of the shared library of ``csrc/NAME.cpp``, compiled unless the cache has it.
 
@@ -114,22 +187,26 @@ def compile_library(name):
     for part in (*sorted(SOURCES.glob('*.h')), SOURCES / f'{name}.cpp'):
         key.update(part.read_bytes())
     key.update(f'{version} {FLAGS}'.encode())
-    library = cache_folder() / f'{name}-{key.hexdigest()[:16]}.so'
-    if not library.exists():
-        try:
-            library.parent.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(dir=library.parent)
-        except OSError as error:
-            raise RuntimeError(f'the folder {library.parent} cannot be written ({error.strerror}); '
-                               'INCEPTIONNEXT_SEG_CACHE names another') from error
-        with folder:
-            built = Path(folder.name) / library.name
+    folder = private_folder(cache_folder())
+    record = folder / f'{name}-{key.hexdigest()[:16]}.sha256'
+    library = verified_library(record)
+    if library is None:
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            built = Path(temporary) / record.name
             run = subprocess.run(
                 [cxx, *FLAGS, str(SOURCES / f'{name}.cpp'), '-o', str(built)], capture_output=True, text=True)
             if run.returncode:
                 lines = run.stderr.strip().splitlines() or ['no message']
                 raise RuntimeError(f'{cxx} failed: {next((line for line in lines if "error" in line), lines[0])}')
-            built.replace(library)  # another process may be at it, too: either result is whole
+            digest = hashlib.sha256(built.read_bytes()).hexdigest()
+            # Another process may be at it, too. A library is named by its content, and the record, which is written
+            # last, names it: whoever comes last, both fit.
+            library = library_of(record, digest)
+            built.chmod(0o700)
+            built.replace(library)
+            built.touch(mode=0o600)
+            built.write_text(digest)
+            built.replace(record)
     return library
 
 

@@ -1,7 +1,9 @@
 """Compiling, caching and falling back, with a kernel of three lines in the place of the package's own."""
 import ctypes
+import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -60,6 +62,10 @@ def fake_compiler(tmp_path, monkeypatch, body):
     monkeypatch.setenv('CXX', str(script))
 
 
+def files_of(cache):
+    return sorted((path for path in cache.rglob('*') if not path.is_dir()), key=lambda path: path.suffix)
+
+
 def test_a_kernel_is_compiled_and_takes_tensors_for_pointers(compiler, logged):
     x, y = torch.tensor([1., 2., 3.]), torch.zeros(3)
     assert native.function('scale', 'scale')(x, y, 3, 2.5) is None
@@ -100,7 +106,7 @@ def test_another_process_takes_the_library_from_the_cache(compilations, logged, 
         assert native.why_not('scale') is None
         native.load.cache_clear()
     assert compilations() == 1
-    assert [path.suffix for path in (tmp_path / 'cache').iterdir()] == ['.so']
+    assert [path.suffix for path in files_of(tmp_path / 'cache')] == ['.sha256', '.so']
 
 
 @pytest.mark.parametrize('changed', ['scale.cpp', 'simd.h'])
@@ -137,7 +143,7 @@ def test_a_compiler_that_fails_is_named_with_its_first_error(logged, monkeypatch
     assert native.why_not('scale') and native.why_not('shift')
     assert len(logged) == 1
     assert 'fake-compiler failed: x.cpp:1: error: no OpenMP here' in logged[0]
-    assert not list((tmp_path / 'cache').iterdir())
+    assert not files_of(tmp_path / 'cache')
 
 
 def test_a_compiler_that_cannot_even_tell_its_version_is_left_alone(logged, monkeypatch, tmp_path):
@@ -183,7 +189,139 @@ def test_processes_that_compile_at_once_all_get_a_library(compilations, logged, 
             os._exit(0 if native.why_not('scale') is None else 1)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
-    assert len(list((tmp_path / 'cache').iterdir())) == 1
+    assert [path.suffix for path in files_of(tmp_path / 'cache')] == ['.sha256', '.so']
+
+
+# A cache that others can write, or that is damaged
+
+
+@pytest.fixture
+def foreign(compiler, tmp_path):
+    """A library of somebody else's: loaded, it leaves a mark, and it scales by zero."""
+    source = tmp_path / 'foreign.cpp'
+    source.write_text(f'''#include <cstdint>
+#include <cstdio>
+extern "C" void scale(const float*, float* y, int64_t count, float) {{ for (int64_t i = 0; i < count; ++i) y[i] = 0; }}
+__attribute__((constructor)) static void run() {{ fclose(fopen("{tmp_path}/mark", "w")); }}
+''')
+    subprocess.run([compiler, '-shared', '-fPIC', str(source), '-o', str(tmp_path / 'foreign.so')], check=True)
+    return tmp_path / 'foreign.so'
+
+
+def in_another_process(function):
+    """The exit status of a fork in which the kernels are loaded anew: a library that is cut short kills it."""
+    child = os.fork()
+    if not child:
+        native.load.cache_clear()
+        os._exit(0 if function() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def scales():
+    if native.why_not('scale') is not None:
+        return False
+    y = torch.zeros(2)
+    native.function('scale', 'scale')(torch.ones(2), y, 2, 3.)
+    return y.tolist() == [3, 3]
+
+
+def plant(cache, library, mode=0o700):
+    """Put ``library`` in the place of the one in the cache, under its name, with a digest that fits."""
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    *records, planted = files_of(cache)
+    planted.unlink()
+    for record in records:
+        record.unlink(), record.write_text(digest)
+        record.chmod(mode & 0o666)
+        planted = record.with_name(f'{record.stem}-{digest[:16]}.so')
+    shutil.copy(library, planted)
+    planted.chmod(mode)
+
+
+@pytest.mark.parametrize('tamper', [
+    'cut short', 'empty', 'replaced', 'no record', 'record of another', 'link', 'pipe'])
+def test_a_library_that_is_not_what_was_compiled_is_compiled_again(compilations, logged, foreign, tmp_path, tamper):
+    assert in_another_process(scales) == 0 and compilations() == 1
+    for path in files_of(tmp_path / 'cache'):
+        is_library = path.suffix == '.so'
+        if tamper == 'cut short' and is_library:
+            os.truncate(path, path.stat().st_size // 2)
+        elif tamper == 'empty':
+            os.truncate(path, 0)
+        elif tamper == 'replaced' and is_library:
+            shutil.copy(foreign, path)
+        elif tamper == 'no record' and not is_library:
+            path.unlink()
+        elif tamper == 'record of another' and not is_library:
+            path.write_text('../' * 21 + 'a')
+        elif tamper == 'link':
+            path.unlink(), path.symlink_to(foreign)
+        elif tamper == 'pipe' and not is_library:
+            path.unlink(), os.mkfifo(path)
+    assert in_another_process(scales) == 0
+    assert compilations() == 2 and not (tmp_path / 'mark').exists()
+    assert in_another_process(scales) == 0 and compilations() == 2
+
+
+@pytest.mark.parametrize('mode', [0o777, 0o720])
+def test_a_library_that_others_could_have_written_is_compiled_again(compilations, logged, foreign, tmp_path, mode):
+    assert in_another_process(scales) == 0
+    plant(tmp_path / 'cache', foreign, mode)
+    assert in_another_process(scales) == 0
+    assert compilations() == 2 and not (tmp_path / 'mark').exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give a file away')
+def test_a_library_of_another_user_is_compiled_again_by_root(compilations, logged, foreign, tmp_path):
+    assert in_another_process(scales) == 0
+    plant(tmp_path / 'cache', foreign)
+    for path in files_of(tmp_path / 'cache'):
+        os.chown(path, 65534, 65534)
+    assert in_another_process(scales) == 0
+    assert compilations() == 2 and not (tmp_path / 'mark').exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give a folder away')
+def test_a_folder_of_another_user_is_not_used_by_root_and_the_reason_says_so(compiler, logged, tmp_path):
+    assert in_another_process(scales) == 0
+    folder = files_of(tmp_path / 'cache')[0].parent
+    os.chown(folder, 65534, 65534)
+    assert f'{folder} belongs to user 65534' in native.why_not('scale')
+    assert len(logged) == 1 and 'INCEPTIONNEXT_SEG_CACHE' in logged[0]
+
+
+def test_in_a_folder_that_all_share_there_is_one_of_ones_own(compiler, logged, tmp_path):
+    (tmp_path / 'cache').mkdir()
+    (tmp_path / 'cache').chmod(0o1777)
+    assert in_another_process(scales) == 0
+    assert all(path.parent.stat().st_mode & 0o777 == 0o700 for path in files_of(tmp_path / 'cache'))
+    assert (tmp_path / 'cache').stat().st_mode & 0o7777 == 0o1777  # somebody else's, perhaps /tmp
+
+
+def test_a_folder_in_which_anyone_can_replace_it_is_not_used_and_the_reason_says_so(compiler, logged, tmp_path):
+    (tmp_path / 'cache').mkdir()
+    (tmp_path / 'cache').chmod(0o777)
+    assert f'{tmp_path}/cache' in native.why_not('scale')
+
+
+@pytest.mark.parametrize('umask', [0o000, 0o002, 0o277])
+def test_under_any_umask_nobody_else_can_write_the_cache(compiler, logged, tmp_path, monkeypatch, umask):
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_CACHE', str(tmp_path / 'new' / 'cache'))
+
+    def under_umask():
+        os.umask(umask)
+        return scales()
+
+    assert in_another_process(under_umask) == 0 or umask == 0o277
+    for path in (tmp_path / 'new').rglob('*'):
+        assert not path.stat().st_mode & 0o022, path
+
+
+def test_the_folder_of_an_earlier_run_under_a_loose_umask_is_closed(compiler, logged, tmp_path):
+    folder = tmp_path / 'cache' / f'kernels-{os.geteuid()}'
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    assert in_another_process(scales) == 0 and folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize('name', sorted(path.stem for path in native.SOURCES.glob('*.cpp')))
