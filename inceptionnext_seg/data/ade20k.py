@@ -14,6 +14,7 @@ import urllib.request
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from ..errors import UserError
+from .exif import upright_size
 
 NAME = 'ADEChallengeData2016'
 # The address is MMSegmentation's (docs/en/user_guides/2_dataset_prepare.md); the SHA-1 of what lies there is GluonCV's
@@ -37,8 +39,10 @@ CONFIG_ROOT = Path('data/ade') / NAME
 IMAGE_COUNTS = {'training': 20_210, 'validation': 2_000}
 # An annotation's 0 is "not labelled", 1-150 are the classes.
 MAX_VALUE = 150
-# The set unpacks to about 1 GB. A zip that announces many times that is not ADE20K, or a zip bomb.
-MAX_UNPACKED_BYTES = 8 << 30
+# The set unpacks to about 1 GB, and hardly shrinks in a zip, for it is JPEG and PNG. A zip that announces more, or many
+# times its own size, is not ADE20K, or a zip bomb.
+MAX_UNPACKED_BYTES = 3 << 29
+MAX_RATIO, SMALL = 2, 64 << 20
 
 _CHUNK = 1 << 20
 _MEMBER = re.compile(
@@ -84,6 +88,8 @@ def download(path: Path, url: str = URL, sha1: str = SHA1) -> None:
 
 def _fetch(url: str, part: Path) -> None:
     """Append to ``part`` what it lacks of ``url``."""
+    if part.is_symlink():
+        raise UserError(f'{part} is a symbolic link, to {part.readlink()}, and is not written through. Remove it')
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={'Range': f'bytes={have}-'} if have else {})
     try:
@@ -138,6 +144,7 @@ def unpack(archive_path: Path, out: Path) -> Path:
         with zipfile.ZipFile(archive_path) as archive:
             members = _checked_members(archive)
             root.mkdir(parents=True, exist_ok=True)
+            _refuse_links(root, members)
             _require_space(root, sum(m.file_size for t, m in members.items() if not _has_size(root / t, m.file_size)))
             with _progress(sum(member.file_size for member in members.values()), 'unpack') as bar:
                 for target, member in members.items():
@@ -195,16 +202,28 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             f'The right zip is at {URL}'
         )
     announced = sum(member.file_size for member in members.values())
-    if announced > MAX_UNPACKED_BYTES:
+    expected = min(MAX_UNPACKED_BYTES, max(SMALL, MAX_RATIO * Path(archive.filename).stat().st_size))
+    if announced > expected:
         raise UserError(
-            f'{archive.filename} would unpack to {_gib(announced)}, expected at most {_gib(MAX_UNPACKED_BYTES)} '
-            f'(ADE20K is about 1 GiB). Nothing was unpacked. The right zip is at {URL}'
+            f'{archive.filename} would unpack to {_gib(announced)}, expected at most {_gib(expected)} of a zip of its '
+            f'size (ADE20K is about 1 GiB). Nothing was unpacked. The right zip is at {URL}'
         )
     return members
 
 
+def _refuse_links(root: Path, targets: Iterable[str]) -> None:
+    """What is written below ``root`` stays there; ``root`` itself may be a link, as :func:`link_hint` makes one."""
+    for folder in sorted({parent for target in targets for parent in (root / target).parents
+                          if parent.is_relative_to(root) and parent != root}):
+        if folder.is_symlink():
+            raise UserError(
+                f'{folder} is a symbolic link, to {folder.readlink()}: what is unpacked would be written there. Remove '
+                'it, or give another folder with --out'
+            )
+
+
 def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+    return path.is_file() and not path.is_symlink() and path.stat().st_size == size
 
 
 def _is_unpacked(path: Path, member: zipfile.ZipInfo) -> bool:
@@ -217,7 +236,9 @@ def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
     try:
         # Read in pieces: zipfile then never inflates more than a piece beyond the announced size, hands out none of the
         # excess, and compares the CRC-32 at the end.
-        with archive.open(member) as source, part.open('wb') as file:
+        part.unlink(missing_ok=True)
+        # 'x' makes the file, and never follows a link that stands there.
+        with archive.open(member) as source, part.open('xb') as file:
             shutil.copyfileobj(source, file, _CHUNK)
         part.replace(path)
     except BaseException:
@@ -425,14 +446,14 @@ def _check_pair(root: Path, pair: tuple[str | None, str | None]) -> dict[str, st
         try:
             with Image.open(root / image_path, formats=formats) as image:
                 image.convert('RGB')  # Reads to the last pixel, which `open` does not.
-                image_size = image.size
+                image_size = upright_size(image)
         except Exception as error:
             bad_files[image_path] = f'cannot be decoded: {_one_line(error)}'
     if annotation_path:
         try:
             with Image.open(root / annotation_path, formats=formats) as annotation:
                 annotation.load()
-                size, mode, values = annotation.size, annotation.mode, np.asarray(annotation)
+                size, mode, values = upright_size(annotation), annotation.mode, np.asarray(annotation)
         except Exception as error:
             bad_files[annotation_path] = f'cannot be decoded: {_one_line(error)}'
         else:
@@ -442,7 +463,7 @@ def _check_pair(root: Path, pair: tuple[str | None, str | None]) -> dict[str, st
             elif values.max() > MAX_VALUE:
                 count = np.count_nonzero(values > MAX_VALUE)
                 reasons.append(f'values up to {values.max()} (in {count:,} pixels), expected 0-{MAX_VALUE}')
-            if image_size and size != image_size:
+            if image_size and size != image_size:  # upright, as images are loaded
                 reasons.append('width x height {}x{}, expected {}x{} as its image'.format(*size, *image_size))
             if reasons:
                 bad_files[annotation_path] = '; '.join(reasons)

@@ -1,18 +1,22 @@
 """Checks of a data set before training: its folders, its classes, and every mask."""
 from . import _mmseg as _mmseg  # isort: skip  (first: an old mmseg is one clear message)
+import logging
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
+from .exif import why_unfit
 
 EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
+PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 
 
 def check_folders(cfg, loaders):
@@ -107,16 +111,15 @@ def check_mask(sample, allowed, expected):
     if not path.is_file():
         return f'{path}: no such mask, for the image {sample["img_path"]}'
     try:
-        with Image.open(path) as file:
+        with Image.open(path) as file, Image.open(sample['img_path']) as image:
             mask = np.asarray(file)
-        with Image.open(sample['img_path']) as file:
-            width, height = file.size
+            unfit = why_unfit(image, file)
     except OSError as error:
         return f'{path}: cannot be read with its image {sample["img_path"]} ({error})'
     if mask.ndim != 2 or mask.dtype not in (np.uint8, bool):
         return f'{path}: has shape {mask.shape} and type {mask.dtype}; expected: one channel of 8-bit class indices'
-    if mask.shape != (height, width):
-        return f'{path}: is {mask.shape[1]}×{mask.shape[0]} pixels, its image {width}×{height}'
+    if unfit:
+        return f'{path}: {unfit}'
     values = np.flatnonzero(np.bincount(mask.ravel().astype(np.uint8), minlength=256))
     wrong = values[~allowed[values]]
     if len(wrong):
@@ -124,15 +127,42 @@ def check_mask(sample, allowed, expected):
     return None
 
 
+def ignored_files(dataset):
+    """Lines about the pictures in the folders of a ``BaseSegDataset`` that it does not use; none where a list of its
+    files chooses among them."""
+    if dataset.ann_file and Path(dataset.ann_file).is_file():
+        return []
+    samples = [dataset.get_data_info(i) for i in range(len(dataset))]
+    used = {Path(sample[key]).absolute() for sample in samples for key in ('img_path', 'seg_map_path')}
+
+    def unused(kind):
+        folder = Path(dataset.data_prefix.get(kind) or '.')
+        return sorted(path for path in folder.rglob('*') if path.suffix.lower() in PICTURES and path.absolute() not in
+                      used and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+
+    masks = [path for path in unused('seg_map_path') if path.name.endswith(dataset.seg_map_suffix)]
+    images = [path for path in unused('img_path') if path not in masks]
+    lines = []
+    for files, what in ((images, f'images are not used, since their names do not end in {dataset.img_suffix!r}'),
+                        (masks, 'masks are not used, since they have no image')):
+        if files:
+            shown = ', '.join(map(str, files[:5])) + (f' and {len(files) - 5} more' if len(files) > 5 else '')
+            lines.append(f'{len(files)} {what}: {shown}. {len(samples)} are used.')
+    return lines
+
+
 @HOOKS.register_module()
 class MaskCheckHook(Hook):
-    """Checks every mask with :func:`check_masks` before the first iteration, in one process for all."""
+    """Checks every mask with :func:`check_masks` before the first iteration, in one process for all, and says what is
+    not used."""
 
     def check(self, *loaders):
         problem = [None]
         if get_rank() == 0:
             try:
                 for loader in loaders:
+                    for line in ignored_files(loader.dataset):
+                        print_log(line, 'current', logging.WARNING)
                     check_masks(loader.dataset)
             except UserError as error:
                 problem = [str(error)]

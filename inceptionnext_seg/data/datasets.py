@@ -1,4 +1,5 @@
-"""The embedded data set. Importing this module registers it, and the hook that checks masks, for configs to name.
+"""The embedded data set. Importing this module registers it, the hook that checks masks, and their loading, for configs
+to name.
 
 Folders of images and masks, such as CamVid's, need no class: a config names mmseg's ``BaseSegDataset``.
 """
@@ -8,9 +9,10 @@ from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 
 from .checks import MaskCheckHook
+from .loading import LoadAnnotations
 from .mini import CLASSES_USED, make_mini_ade20k
 
-__all__ = ['MaskCheckHook', 'MiniADE20KDataset']
+__all__ = ['LoadAnnotations', 'MaskCheckHook', 'MiniADE20KDataset']
 
 
 @DATASETS.register_module()

@@ -204,6 +204,15 @@ def test_the_hook_checks_training_and_validation_before_training_and_the_test_se
     hook.before_train(runner)
 
 
+def test_the_hook_says_what_is_in_the_folders_and_not_used(folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr('inceptionnext_seg.data.checks.print_log', lambda line, *_: lines.append(line))
+    (folder / 'images/training/0.jpg').rename(folder / 'images/training/0.JPG')
+    loader = SimpleNamespace(dataset=dataset_of(folder))
+    MaskCheckHook().before_train(SimpleNamespace(train_dataloader=loader, val_loop=None))
+    assert len(lines) == 2 and '0.JPG' in lines[0] and '0.png' in lines[1]
+
+
 def test_the_real_street_scenes_of_camvid_pass(root, shared):
     cfg = load_config(root, 'upernet_inceptionnext_a_camvid', shared / 'data/camvid')
     for loader, count in ((cfg.train_dataloader, 367), (cfg.val_dataloader, 101)):

@@ -121,7 +121,7 @@ def patch_members(path, offset, layout, value):
 @pytest.mark.parametrize(('offset', 'layout', 'value', 'reason'), [
     (8, '<H', 0x1, 'is encrypted'),
     (10, '<H', 14, 'has compression method 14, expected 0 .stored. or 8'),
-    (24, '<I', 0xFFFF_FFF0, r'would unpack to 24.00 GiB, expected at most 8.00 GiB'),
+    (24, '<I', 0xFFFF_FFF0, r'would unpack to 24.00 GiB, expected at most 0.06 GiB'),
 ])
 def test_encrypted_foreign_and_oversized_members_are_refused(ade, tmp_path, offset, layout, value, reason):
     path = zip_folder(ade, tmp_path / 'a.zip')
@@ -139,6 +139,51 @@ def test_a_member_that_inflates_beyond_its_announced_size_leaves_no_file(tmp_pat
     with pytest.raises(UserError, match='not a whole zip file'):
         ade20k.unpack(path, tmp_path / 'out')
     assert files_of(tmp_path / 'out') == {}
+
+
+def test_a_zip_of_zeros_is_refused_by_its_size(ade, tmp_path):
+    path = zip_folder(ade, tmp_path / 'a.zip')
+    patch_members(path, 24, '<I', 1_800_000_000 // len(files_of(ade)))
+    with pytest.raises(UserError, match=r'would unpack to 1\.68 GiB'):
+        ade20k.unpack(path, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_size_of_the_real_set_is_not_refused(ade, tmp_path, monkeypatch):
+    monkeypatch.setattr(ade20k, 'SMALL', 0)
+    monkeypatch.setattr(ade20k, 'MAX_UNPACKED_BYTES', sum(map(len, files_of(ade).values())))
+    assert files_of(ade20k.unpack(zip_folder(ade, tmp_path / 'a.zip'), tmp_path / 'out')) == files_of(ade)
+
+
+@pytest.mark.parametrize('link', ['images', 'images/training'])
+def test_a_folder_that_is_a_link_is_not_followed(ade, tmp_path, link):
+    folder, elsewhere = tmp_path / 'out/ADEChallengeData2016' / link, tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f'{folder} is a symbolic link, to {elsewhere}'):
+        ade20k.unpack(zip_folder(ade, tmp_path / 'a.zip'), tmp_path / 'out')
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize('suffix', ['', '.part'])
+def test_a_file_that_is_a_link_is_replaced_and_what_it_leads_to_is_left_alone(ade, tmp_path, suffix):
+    path, victim = tmp_path / 'out/ADEChallengeData2016' / f'{IMAGE}{suffix}', tmp_path / 'victim'
+    path.parent.mkdir(parents=True)
+    victim.write_bytes((ade / IMAGE).read_bytes() if not suffix else b'precious')
+    before = victim.read_bytes()
+    path.symlink_to(victim)
+    root = ade20k.unpack(zip_folder(ade, tmp_path / 'a.zip'), tmp_path / 'out')
+    assert victim.read_bytes() == before and files_of(root) == files_of(ade)
+    assert not any(file.is_symlink() for file in root.rglob('*'))
+
+
+def test_the_root_itself_may_be_a_link(ade, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'out/ADEChallengeData2016').symlink_to(tmp_path / 'disk')
+    ade20k.unpack(zip_folder(ade, tmp_path / 'a.zip'), tmp_path / 'out')
+    assert files_of(tmp_path / 'disk') == files_of(ade)
 
 
 def test_a_full_disk_is_told_before_unpacking(ade, tmp_path, monkeypatch):
