@@ -8,7 +8,6 @@ import copy
 import fnmatch
 import importlib
 import importlib.metadata
-import json
 import statistics
 import subprocess
 import time
@@ -31,7 +30,7 @@ from mmseg.structures import SegDataSample
 from inceptionnext_seg import accelerate
 from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.files import markdown_table, write_json
+from inceptionnext_seg.files import markdown_table, read_object, without_html, write_json
 from inceptionnext_seg.provenance import environment
 
 from .timing import median_interval
@@ -243,7 +242,7 @@ def measure_all(names, setting, processes, out, progress=lambda: None):
             described['versions'][name] = importlib.metadata.version(name)
     result = dict(environment=described, setting=asdict(setting), commands=[], measurements=[])
     if Path(out).is_file():
-        result = json.loads(Path(out).read_text())
+        result = read_object(out, 'a result of tools/accelerate_others.py', 'another --out, or remove it')
         if result['setting'] != asdict(setting):
             raise UserError(f'{out} was measured with {result["setting"]}, not with {asdict(setting)}. '
                             'Next: another --out, or remove it.')
@@ -317,7 +316,7 @@ def report(result):
         'Pixels for which both forms predict the same class, at least: ' + ', '.join(
             f'{row["name"]} {row["agreement"]:.5f}' for row in rows(result)) + '.',
         'Left as they were:\n\n' + '\n'.join(f'- {line}' for line in left)]
-    return '\n\n'.join(lines) + '\n'
+    return without_html('\n\n'.join(lines)) + '\n'
 
 
 def mode_cells(mode):

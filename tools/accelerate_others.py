@@ -4,7 +4,6 @@ Writes docs/results/accelerate_others.json and .md. A run that was stopped goes 
 and segmentation_models.pytorch.
 """
 import argparse
-import json
 from pathlib import Path
 
 import _repository  # noqa: F401
@@ -12,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import write_text
+from inceptionnext_seg.files import read_object, write_text
 from studies.other_segmentors import SEGMENTORS, Setting, measure_all, report, select
 
 
@@ -50,7 +49,7 @@ def main():
     args = parse_args()
     check(args)
     if args.report:
-        result = json.loads(Path(args.out).read_text())
+        result = read_object(args.out, 'a result of this tool', 'make it without --report')
     else:
         names = select(args.models)
         setting = Setting(args.batch_size, args.size, 1 if args.quick else args.rounds,

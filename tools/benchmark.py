@@ -4,7 +4,6 @@ Candidates take turns in one process. Several values of --mode, --part and --dty
 """
 import argparse
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import write_json
+from inceptionnext_seg.files import read_object, write_json
 from inceptionnext_seg.provenance import environment
 from studies.throughput import measuring
 from studies.throughput.candidates import AS_SHIPPED, STOCK, candidate_config, stock_config, variants
@@ -27,6 +26,8 @@ from studies.throughput.report import report, write_report
 from studies.throughput.setting import Setting
 from studies.throughput.summary import best_layouts, summarize
 from studies.timing import DTYPES
+
+WHAT = 'a result of tools/benchmark.py'
 
 
 def parse_args():
@@ -92,7 +93,7 @@ def measure(args):
     layouts = ('nchw', 'nhwc') if args.layout == 'best' else (args.layout, )
     result = dict(environment=environment(args.device), runs=[], loaders=[], profiles=[])
     if args.append and Path(args.out).is_file():
-        result = json.loads(Path(args.out).read_text())
+        result = read_object(args.out, WHAT, 'another --out')
     if args.against:
         result['stock'] = stock_config()[1]
     command = environment(args.device)['command']
@@ -141,7 +142,7 @@ def main():
     if args.report:
         if not Path(args.report).is_file():
             raise UserError(f'--report: no such file: {args.report}')
-        result, out = json.loads(Path(args.report).read_text()), args.report
+        result, out = read_object(args.report, WHAT, 'make it with --out'), args.report
     else:
         check(args)
         if torch.device(args.device).type == 'cpu':

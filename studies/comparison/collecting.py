@@ -4,10 +4,11 @@ import json
 import numpy as np
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import read_object
 from inceptionnext_seg.provenance import environment
 
 from .differences import paired_bootstrap
-from .reading import find_metrics, public_command, read_benchmark, read_object, read_run
+from .reading import find_metrics, public_command, read_benchmark, read_run
 
 FORMAT = 'inceptionnext_seg comparison 1'
 # The JSON is for a repository: the pixel counts of every image are left out where they would make it larger.

@@ -3,7 +3,7 @@ import base64
 import html
 import re
 
-from inceptionnext_seg.files import markdown_table
+from inceptionnext_seg.files import markdown_table, without_html
 
 
 def markdown(blocks):
@@ -19,8 +19,9 @@ def markdown(blocks):
         if kind == 'image':
             return f'![{content[1]}]({content[0]})'
         if kind == 'code':
-            return '\n'.join(['```sh', *content, '```'])
-        return {'title': '# ', 'heading': '## ', 'text': ''}[kind] + content
+            fence = '`' * max(3, 1 + max(map(len, re.findall('`+', ' '.join(content))), default=0))
+            return '\n'.join([f'{fence}sh', *content, fence])
+        return {'title': '# ', 'heading': '## ', 'text': ''}[kind] + without_html(content)
 
     return '\n\n'.join(render(*block) for block in blocks) + '\n'
 

@@ -1,21 +1,24 @@
 """Reading runs: metrics, training loss and pixel counts of each image, checked and without this machine's paths."""
-import json
 import math
 import re
 import shlex
 import statistics
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import parse_json, read_object
 
 from ..throughput.summary import summarize
 from .differences import mean_iou
 
 METRICS = ('mIoU', 'mAcc', 'aAcc')
 LARGEST_CURVE = 200
+# Eight times those of 5,000 images and 171 classes, COCO-Stuff 164k.
+LARGEST_ARRAYS = 256 * 2**20
 
 
 def read_run(run):
@@ -62,12 +65,27 @@ def read_metrics(path):
             isinstance(row, dict) and all(row.get(k) is None or is_number(row[k]) for k in ('IoU', 'Acc'))
             for row in classes.values())):
         raise UserError(f'{path}: per_class is not a table of IoU and Acc. Next: {again}.')
+    check_types(path, metrics, again)
     origin = metrics.get('environment')
     if not (isinstance(origin, dict) and isinstance(origin.get('command'), str)):
         raise UserError(f'{path} does not say what it was made with (environment, command). Next: {again}.')
     return dict(
         metrics, config=public_path(metrics.get('config')), checkpoint=public_path(metrics.get('checkpoint')),
         environment=dict(origin, command=public_command(origin['command'])))
+
+
+def check_types(path, metrics, again):
+    """Whether what a report shows of ``metrics`` beside the figures is what it takes it for."""
+    history = metrics.get('history') or []
+    for name, kind, right in [
+            *((name, 'text', lambda value: isinstance(value, str)) for name in ('config', 'checkpoint')),
+            *((name, 'a number', is_number) for name in ('seed', 'seconds', 'processes', 'iteration')),
+            *((f'{phase}_throughput', 'a table', lambda value: isinstance(value, dict) and all(
+                item is None or is_number(item) for item in value.values())) for phase in ('train', 'val', 'test')),
+            ('history', 'a list of metrics by iteration', lambda value: isinstance(value, list) and all(
+                isinstance(point, dict) and is_number(point.get('iteration')) for point in history))]:
+        if metrics.get(name) is not None and not right(metrics[name]):
+            raise UserError(f'{path}: {name} is {str(metrics[name])[:100]!r}; expected {kind}. Next: {again}.')
 
 
 def read_loss(path):
@@ -80,10 +98,10 @@ def read_loss(path):
         return dict(iteration=[], loss=[])
     for line in path.read_text(encoding='utf-8').splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:
             continue
-        if is_number(entry.get('loss')) and 'step' in entry:
+        if isinstance(entry, dict) and is_number(entry.get('loss')) and is_number(entry.get('step')):
             points.append((entry['step'], entry['loss']))
     group = max(math.ceil(len(points) / LARGEST_CURVE), 1)
     groups = [points[i:i + group] for i in range(0, len(points), group)]
@@ -105,9 +123,8 @@ def read_counts(path, metrics):
         return None
     again = 'Next: evaluate the run again with tools/test.py, which writes both files anew.'
     try:
-        with np.load(path, allow_pickle=False) as file:
-            counts = {name: file[name] for name in ('intersect', 'union', 'label', 'image', 'classes')}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        counts = load_arrays(path, ('intersect', 'union', 'label', 'image', 'classes'))
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f'{path} cannot be read as pixel counts per image: {error}. {again}') from error
     classes, images = counts.pop('classes').tolist(), counts.pop('image').tolist()
     shape = (len(images), len(classes))
@@ -119,6 +136,30 @@ def read_counts(path, metrics):
         raise UserError(f'{path} and the metrics.json beside it are not of one evaluation: the classes or the mIoU '
                         f'differ. {again}')
     return dict(counts, images=images)
+
+
+def load_arrays(path, names):
+    """The named arrays of an ``.npz``, whose headers are compared with their sizes before memory is taken for them.
+
+    Raises:
+        OSError | ValueError | KeyError | EOFError | zipfile.BadZipFile: It is cut short or no npz, lacks one, or one
+            has Python objects, or is not of the size that it announces, or they are larger than ``LARGEST_ARRAYS``.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = [archive.getinfo(f'{name}.npy') for name in names]
+        total = sum(member.file_size for member in members)
+        if total > LARGEST_ARRAYS:
+            raise ValueError(f'its arrays have {total} bytes; expected at most {LARGEST_ARRAYS}')
+        for member in members:
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read_header[version](file)
+                announced = file.tell() + math.prod(shape) * dtype.itemsize
+            if announced != member.file_size:
+                raise ValueError(f'{member.filename} announces {announced} bytes and has {member.file_size}')
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in names}
 
 
 def read_benchmark(path):
@@ -138,21 +179,6 @@ def read_benchmark(path):
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'{path} is no result of tools/benchmark.py: {error!r}. Next: {again}.') from error
     return dict(runs=content['runs'], environment=origin)
-
-
-def read_object(path, what, next_step):
-    """The dict in a JSON file. Raises UserError where it is none."""
-    try:
-        content = json.loads(Path(path).read_text(encoding='utf-8'), parse_constant=reject_constant)
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as {what}: {error}. Next: {next_step}.') from error
-    if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}; expected {what}. Next: {next_step}.')
-    return content
-
-
-def reject_constant(name):
-    raise ValueError(f'it holds {name}, which is no number of JSON')
 
 
 def is_number(value):

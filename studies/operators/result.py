@@ -1,11 +1,11 @@
 """A result file, and comparisons among its records."""
 import collections
-import json
 import pathlib
 import statistics
 from dataclasses import fields
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import read_json
 
 from ..timing import DTYPES, MEMORY_FORMATS, median_interval, ratio
 from .cases import FORMS, GROUPINGS, MODES, Case
@@ -21,7 +21,7 @@ def read_result(path):
     path = pathlib.Path(path)
     expected = 'Expected: a result file of tools/benchmark_ops.py. Next: run it with --out to make one'
     try:
-        result = json.loads(path.read_text(encoding='utf-8'))
+        result = read_json(path)
         table = Table(result)
         origin = result['environment']
         described = ''.join([result['clock'], origin['versions']['torch'], str(origin['threads'] + result['rounds']), *(

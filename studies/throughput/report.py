@@ -2,7 +2,7 @@
 import statistics
 from pathlib import Path
 
-from inceptionnext_seg.files import markdown_table, write_text
+from inceptionnext_seg.files import markdown_table, without_html, write_text
 
 from ..timing import describe_ratio, ratio
 from .pictures import draw_growth, draw_profile
@@ -91,7 +91,7 @@ def report(result, pictures=()):
                   f'Bottleneck: {loader["bottleneck"]}.', '']
     for picture in pictures:
         lines += [f'![{Path(picture).stem}]({picture})', '']
-    return '\n'.join(lines)
+    return without_html('\n'.join(lines))
 
 
 def write_report(result, path):

@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...files import read_json
 from .classes import CLASSES_USED
 from .scenes import DEFAULT_SIZE, draw_scene
 
@@ -107,7 +108,7 @@ def write_mini_ade20k(root, parameters):
 def read_manifest(root):
     """The manifest of the mini-ADE20K data set in ``root``, or None where there is none that can be read."""
     try:
-        manifest = json.loads((Path(root) / 'mini.json').read_text(encoding='utf-8'))
+        manifest = read_json(Path(root) / 'mini.json')
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get('name') == 'mini-ade20k' else None

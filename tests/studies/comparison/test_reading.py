@@ -1,9 +1,11 @@
+import json
 import os
+import zipfile
 
 import pytest
 
 from inceptionnext_seg.errors import UserError
-from studies.comparison.reading import find_metrics, read_loss, read_metrics
+from studies.comparison.reading import LARGEST_ARRAYS, find_metrics, read_counts, read_loss, read_metrics
 
 from .common import write_run
 
@@ -44,3 +46,54 @@ def test_long_loss_curves_are_averaged_and_unfinished_lines_left_out(tmp_path):
     curve = read_loss(path)
     assert curve['iteration'] == list(range(2, 401, 2))
     assert curve['loss'][:2] == [1.5, 3.5]
+
+
+# Hostile files
+
+
+def metrics_with(folder, **changes):
+    path = find_metrics(write_run(folder, miou=40.))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('history', 'text'), ('history', [1]), ('history', [{'mIoU': 1.}]), ('seed', 'text'), ('seconds', []),
+    ('config', 5), ('checkpoint', ['a']), ('train_throughput', {'images_per_s': 'fast'}), ('val_throughput', [1])])
+def test_metrics_of_another_type_are_an_error_that_names_them(tmp_path, name, value):
+    with pytest.raises(UserError, match=rf'metrics\.json: {name} is '):
+        read_metrics(metrics_with(tmp_path, **{name: value}))
+
+
+def test_lines_of_a_loss_curve_that_are_no_objects_are_left_out(tmp_path):
+    path = tmp_path / 'scalars.json'
+    path.write_text('[]\n3\n' + '[' * 100_000 + '\n{"loss": 1.0, "step": "x"}\n{"loss": NaN, "step": 1}\n'
+                    '{"loss": 2.0, "step": 7}\n')
+    assert read_loss(path) == dict(iteration=[7], loss=[2.])
+
+
+def npy(shape, content, dtype='<i8'):
+    header = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape!r}, }}".ljust(117) + '\n'
+    return b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode() + content
+
+
+@pytest.mark.parametrize(('content', 'found'), [
+    (npy((1 << 40, ), bytes(8)), '8796093022336 bytes'), (npy((-1, ), bytes(8)), 'bytes'),
+    (npy((1, ), b'cos\nsystem\n(S"true"\ntR.', '|O'), 'cannot be read'), (b'no array', 'cannot be read'),
+    (npy('x', b''), 'cannot be read')])
+def test_an_array_that_is_not_what_it_announces_is_an_error_before_memory_is_taken(tmp_path, content, found):
+    path = metrics_with(tmp_path)
+    with zipfile.ZipFile(path.with_name('per_image.npz'), 'w') as archive:
+        for name in ('intersect', 'union', 'label', 'image', 'classes'):
+            archive.writestr(f'{name}.npy', content)
+    with pytest.raises(UserError, match=rf'per_image\.npz cannot be read.*{found}|per_image\.npz {found}'):
+        read_counts(path.with_name('per_image.npz'), read_metrics(path))
+
+
+def test_arrays_that_inflate_to_gigabytes_are_an_error_by_their_announced_size(tmp_path):
+    path = metrics_with(tmp_path)
+    with zipfile.ZipFile(path.with_name('per_image.npz'), 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in ('intersect', 'union', 'label', 'image', 'classes'):
+            archive.writestr(f'{name}.npy', npy((8 << 20, ), bytes(64 << 20)))
+    with pytest.raises(UserError, match=f'expected at most {LARGEST_ARRAYS}'):
+        read_counts(path.with_name('per_image.npz'), read_metrics(path))

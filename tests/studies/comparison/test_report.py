@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -92,3 +93,21 @@ def test_a_benchmark_adds_its_throughput(tmp_path):
     path.write_text('{"runs": [{}]}')
     with pytest.raises(UserError, match=r'no result of tools/benchmark\.py'):
         collect(dict(a=runs['a'], b=runs['b']), benchmarks=[path])
+
+
+def test_nothing_that_a_file_says_is_a_tag_in_the_report(tmp_path):
+    script = '<script>alert(1)</script>'
+    runs = {name: [write_run(tmp_path / f'{name}{i}', miou=40. + i, seed=i, classes=(script, f'`{script}', '**b'),
+                             config=f'a`{script}``', command=f'python "```\n{script}"',
+                             checkpoint=script, environment=dict(
+                                 command=f'python "```\n{script}"', device=script, device_name=script,
+                                 platform=script, versions={script: script},
+                                 date='2026-01-01T00:00:00+00:00')) for i in range(2)]
+            for name in 'AB'}
+    content = dict(collect(runs), title=script)
+    for path in write_report(content, tmp_path / 'report.md', as_html=True):
+        if path.suffix in ('.md', '.html'):
+            text = path.read_text()
+            if path.suffix == '.md':  # what is in a fence is not read as HTML
+                text = re.sub(r'^(`{3,})sh$.*?^\1$', '', text, flags=re.DOTALL | re.MULTILINE)
+            assert '<script' not in text and 'alert(1)' in text
