@@ -7,12 +7,13 @@ activations) is torch's own operators.
 """
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
 from .._fast import plain_type, run_plain
 from . import _native as native
 from . import dispatch
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
-from .registration import TENSORS, register
+from .registration import TENSORS, gradients_again, register
 
 # Reference
 
@@ -120,7 +121,17 @@ def save_for_gradient(ctx, inputs, output):
 def batch_norm_act_gradient(ctx, grads):
     if grads[0] is None:
         return (None, ) * 5
+    if torch.is_grad_enabled():
+        return (*differentiable_gradient(ctx, grads[0]), None, None)
     return (*batch_norm_act_backward_operator(grads[0], *ctx.saved_tensors, ctx.eps, ctx.relu), None, None)
+
+
+def differentiable_gradient(ctx, grad):
+    def reference(x, weight, bias):
+        y = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.eps)
+        return y.relu() if ctx.relu else y
+
+    return gradients_again(reference, ctx.saved_tensors[:3], ctx.needs_input_grad[:3], grad)
 
 
 batch_norm_act_backward_operator = register(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 from ..errors import UserError
 
@@ -49,7 +50,8 @@ def choose(operator, forms, impl, *args):
     """The name of the form that runs.
 
     On meta and fake tensors, and where the model is traced or exported, it is 'torch', whatever ``impl`` says: what is
-    counted, or runs elsewhere, is the model and not how it is computed here.
+    counted, or runs elsewhere, is the model and not how it is computed here. So it is under torch.func's transforms
+    and forward-mode differentiation, which know formulas of torch's operators alone.
 
     Args:
         operator (str): Its name, for errors.
@@ -61,7 +63,8 @@ def choose(operator, forms, impl, *args):
         FormError: ``impl`` is no form, or one that cannot run with these arguments.
     """
     check_name(operator, forms, impl)
-    if impl == 'torch' or is_hollow(args[0] if isinstance(args[0], torch.Tensor) else args[0][0]) or runs_elsewhere():
+    if impl == 'torch' or is_hollow(args[0] if isinstance(args[0], torch.Tensor) else args[0][0]) or runs_elsewhere() \
+            or is_transformed():
         return 'torch'
     if impl != 'auto':
         reason = forms[impl].why_not(*args)
@@ -88,6 +91,12 @@ def listed(forms):
 def is_hollow(x):
     """Whether a tensor has a shape but no values."""
     return x.is_meta or isinstance(x, FakeTensor)
+
+
+@torch.compiler.assume_constant_result
+def is_transformed():
+    """Whether this runs under ``torch.func.grad``, ``vmap`` or the like, or under forward-mode differentiation."""
+    return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
 # torch < 2.7 does not tell.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from . import _native as native
 from . import dispatch
 from .dtypes import autocast_dtype
-from .registration import TENSORS, register
+from .registration import TENSORS, gradients_again, register
 
 # As csrc/inception_dwconv.cpp numbers them.
 NATIVE_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
@@ -154,6 +154,8 @@ def save_for_gradient(ctx, inputs, output):
 
 
 def inception_dwconv2d_gradient(ctx, grad_y):
+    if torch.is_grad_enabled():
+        return differentiable_gradient(ctx, grad_y)
     need_x, *need_parameter = ctx.needs_input_grad
     need_parameters = any(need_parameter)
     grad_x, *weights_and_biases = inception_dwconv2d_backward_operator(
@@ -161,6 +163,15 @@ def inception_dwconv2d_gradient(ctx, grad_y):
     weights, biases = weights_and_biases[:3], weights_and_biases[3:]
     parameters = [grad for pair in zip(weights, biases, strict=True) for grad in pair]
     return grad_x if need_x else None, *(parameters if need_parameters else [None] * 6)
+
+
+def differentiable_gradient(ctx, grad_y):
+    x, *weights = ctx.saved_tensors
+    # No gradient depends on the biases.
+    parameters = [p for weight in weights for p in (weight, weight.new_zeros(len(weight), requires_grad=True))]
+    return tuple(gradients_again(
+        lambda x, *parameters: inception_dwconv2d_torch(x, *(p.to(x.dtype) for p in parameters)),
+        [x, *parameters], ctx.needs_input_grad, grad_y))
 
 
 inception_dwconv2d_backward_operator = register(

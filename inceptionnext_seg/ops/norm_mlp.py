@@ -24,7 +24,7 @@ from . import dispatch
 from .batch_norm_act import kernel, moments, move_statistics
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
 from .patch_conv import rows_of_filters
-from .registration import TENSORS, register
+from .registration import TENSORS, gradients_again, register
 
 # Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
 # so that reading the weights is little beside it.
@@ -268,11 +268,34 @@ def norm_mlp_gradient(ctx, grads):
     grad = grads[0]
     if grad is None:
         return (None, ) * 15
+    if torch.is_grad_enabled():
+        return differentiable_gradient(ctx, grad)
     y, kept, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
     grad_y, *found = norm_mlp_backward_operator(
         grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp)
     parameters = (norm_weight, norm_bias, *mlp)
     found = [None if parameter is None else gradient for parameter, gradient in zip(parameters, found, strict=True)]
+    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
+
+
+def differentiable_gradient(ctx, grad):
+    y, _, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
+    dtype = compute_dtype(y.dtype)
+
+    def reference(y, norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma):
+        y, *parameters = (None if t is None else t.to(dtype) for t in (
+            y, norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))
+        norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma = parameters
+        if mean is not None:
+            statistics = (None, None) if ctx.batch_moments else (mean.to(dtype), variance.to(dtype))
+            y = F.batch_norm(y, *statistics, norm_weight, norm_bias, training=ctx.batch_moments, eps=ctx.eps)
+        y = F.linear(F.gelu(F.linear(y.permute(0, 2, 3, 1), fc1.flatten(1), bias1)), fc2.flatten(1), bias2)
+        y = y if gamma is None else y * gamma
+        return (y if factors is None else y * factors.to(dtype)[:, None, None, None]).permute(0, 3, 1, 2)
+
+    needs = ctx.needs_input_grad
+    grad_y, *found = gradients_again(
+        reference, [y, norm_weight, norm_bias, *mlp], [needs[1], *needs[3:5], *needs[9:14]], grad.to(dtype))
     return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
 
 

@@ -16,7 +16,9 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
         cpu (Callable): The implementation on a CPU; the annotations of its arguments are the operator's schema.
         fake (Callable): The same arguments to empty outputs of the right shapes, dtypes and strides.
         cuda (Callable | None): The implementation on CUDA.
-        backward (Callable | None), setup_context (Callable | None): As of ``torch.library.register_autograd``.
+        backward (Callable | None), setup_context (Callable | None): As of ``torch.library.register_autograd``. Where
+            gradients are to be differentiated again (``create_graph=True``), grad mode is on in ``backward``, and that
+            calls :func:`gradients_again`.
         flops (Callable | None): FLOPs, two for each MAC, from the arguments with shapes in the place of tensors.
     """
     operator = torch.library.custom_op(f'{NAMESPACE}::{name}', cpu, mutates_args=(), device_types='cpu')
@@ -28,3 +30,23 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
     if flops is not None:
         register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), name))(flops)
     return operator
+
+
+def gradients_again(reference, inputs, needed, grad):
+    """Gradients of ``reference(*inputs)`` by torch's operators, which can be differentiated again; a kernel's cannot.
+
+    Args:
+        inputs (Sequence): Tensors, or None where ``reference`` takes None.
+        needed (Sequence[bool]): Whether each takes a gradient.
+        grad (Tensor): To the output.
+
+    Returns:
+        list[Tensor | None]: As many as inputs.
+    """
+    with torch.enable_grad():
+        # Views, so that a tensor which is two of the inputs is told apart.
+        inputs = [x.view_as(x) if need else x for x, need in zip(inputs, needed, strict=True)]
+        found = iter(torch.autograd.grad(
+            reference(*inputs), [x for x, need in zip(inputs, needed, strict=True) if need], grad, create_graph=True,
+            allow_unused=True))
+    return [next(found) if need else None for need in needed]

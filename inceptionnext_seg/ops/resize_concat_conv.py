@@ -18,7 +18,7 @@ from . import _native as native
 from . import dispatch, winograd
 from .bilinear import resize, source_positions
 from .dtypes import SUFFIXES, autocast_dtype, compute_dtype, why_no_kernel_dtype
-from .registration import TENSORS, register
+from .registration import TENSORS, gradients_again, register
 
 # Nine taps at the low resolution, against nine at the high one: below this factor in pixels too little is saved.
 LEAST_RATIO = 2
@@ -306,10 +306,28 @@ def save_for_gradient(ctx, inputs, output):
 
 def resize_concat_conv2d_gradient(ctx, grad):
     weight, *features = ctx.saved_tensors
+    if torch.is_grad_enabled():
+        return differentiable_gradient(ctx, grad)
     *grads, grad_weight = resize_concat_conv2d_backward_operator(
         grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1])
     grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
     return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, None, None, None
+
+
+def differentiable_gradient(ctx, grad):
+    weight, *features = ctx.saved_tensors
+    needs_bias = ctx.has_bias and ctx.needs_input_grad[2]
+    bias = weight.new_zeros(len(weight), requires_grad=True) if needs_bias else None     # no gradient depends on it
+
+    def reference(weight, bias, *features):
+        return resize_concat_conv2d_torch(
+            features, weight.to(grad.dtype), None if bias is None else bias.to(grad.dtype), tuple(grad.shape[2:]),
+            ctx.align_corners)
+
+    grad_weight, grad_bias, *grads = gradients_again(
+        reference, [weight, bias, *features],
+        [ctx.needs_input_grad[1], needs_bias, *(x.requires_grad for x in features)], grad)
+    return grads, grad_weight, grad_bias, None, None, None
 
 
 resize_concat_conv2d_backward_operator = register(

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from ..errors import UserError
 from . import _native as native
 from . import dispatch
 from .bilinear import AxisMap, resize
 from .dtypes import compute_dtype
+from .registration import gradients_again
 
 BLOCK_BYTES = 64 * 2**20  # of the blocked form's buffers; large enough that launching operators costs little
 # As csrc/upsampled_loss.cpp names its functions.
@@ -32,7 +32,7 @@ class UpsampledLoss(NamedTuple):
     """Sums over the pixels of a batch whose label is not ignored; each a tensor without dimensions.
 
     Attributes:
-        loss (Tensor): Sum of the pixels' cross-entropies, weighted by class; differentiable once.
+        loss (Tensor): Sum of the pixels' cross-entropies, weighted by class.
         weight (Tensor): Sum of the class weights of the pixels' labels: their number where there are no class weights.
         pixels (Tensor): Number of pixels.
         correct (Tensor): Number of pixels whose label has the largest logit, the first of equal ones.
@@ -51,7 +51,7 @@ def upsampled_cross_entropy_torch(logits, labels, class_weight, ignore_index, la
                       align_corners=align_corners)
     labels = labels.long()
     valid = labels != ignore_index
-    has_values = not (dispatch.is_hollow(logits) or dispatch.runs_elsewhere())
+    has_values = not (dispatch.is_hollow(logits) or dispatch.runs_elsewhere() or dispatch.is_transformed())
     if has_values and (valid & ((labels < 0) | (labels >= x.shape[1]))).any():
         raise out_of_range(labels, x.shape[1], ignore_index)
     loss = F.cross_entropy(x, labels, class_weight, ignore_index=ignore_index, reduction='sum',
@@ -92,7 +92,8 @@ def sum_of_losses(compute, logits, labels, class_weight, ignore_index, label_smo
     even = weight * (label_smoothing / classes) if label_smoothing else None
     needs_gradient = logits.requires_grad and torch.is_grad_enabled()
     return UpsampledLoss(*SumOfLosses.apply(
-        compute, logits, labels.detach(), weight, hard, even, ignore_index, align_corners, needs_gradient))
+        compute, logits, labels.detach(), weight, hard, even, ignore_index, label_smoothing, align_corners,
+        needs_gradient))
 
 
 def native_sums(nhwc, labels, y_axis, x_axis, weight, hard, even, ignore_index, gradient):
@@ -174,24 +175,31 @@ class SumOfLosses(Function):
     """Loss, weight, pixels and correct; the gradient of the loss is computed in forward, where its inputs exist."""
 
     @staticmethod
-    def forward(ctx, compute, logits, labels, weight, hard, even, ignore_index, align_corners, needs_gradient):
+    def forward(ctx, compute, logits, labels, weight, hard, even, ignore_index, label_smoothing, align_corners,
+                needs_gradient):
         nhwc = to_nhwc(logits)
         axes = [AxisMap.resizing(nhwc.shape[1 + i], labels.shape[1 + i], align_corners, weight.dtype) for i in range(2)]
         gradient = torch.zeros_like(nhwc) if needs_gradient else None
         *sums, invalid = compute(nhwc, labels, *axes, weight, hard, even, ignore_index, gradient)
         if invalid:
             raise out_of_range(labels, nhwc.shape[-1], ignore_index)
-        ctx.save_for_backward(gradient)
+        ctx.save_for_backward(gradient, logits, labels, weight)
+        ctx.settings = ignore_index, label_smoothing, align_corners
         ctx.dtype, ctx.contiguous = logits.dtype, logits.is_contiguous()
         ctx.mark_non_differentiable(*sums[1:])
         return tuple(sums)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_loss, *_):
+        gradient, logits, labels, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            gradient, = gradients_again(
+                lambda logits: upsampled_cross_entropy_torch(logits, labels, weight, *ctx.settings).loss,
+                [logits], [True], grad_loss)
+            return (None, gradient, *[None] * 8)
         # In float32 up to here: with a loss scale the product is in the range of float16, its factors are not.
-        gradient = (ctx.saved_tensors[0] * grad_loss).to(ctx.dtype).permute(0, 3, 1, 2)
-        return (None, gradient.contiguous() if ctx.contiguous else gradient, *[None] * 7)
+        gradient = (gradient * grad_loss).to(ctx.dtype).permute(0, 3, 1, 2)
+        return (None, gradient.contiguous() if ctx.contiguous else gradient, *[None] * 8)
 
 
 # Prediction: a C++ kernel, or blocks of rows
