@@ -1,4 +1,4 @@
-"""The least versions that the package needs, compared with what is installed."""
+"""The minimum versions of what the package needs, compared with what is installed."""
 import importlib
 import re
 
@@ -6,7 +6,7 @@ NEXT = 'Next: see docs/installation.md for the combinations that work.'
 
 
 def require(extra: str | None = None, **versions: str) -> None:
-    """Import each module named and compare its version with the least one expected: ``require(torch='2.4')``.
+    """Import each module named and compare its version with the minimum: ``require(torch='2.4')``.
 
     Args:
         extra: The extra of pyproject.toml that installs them, where they are not dependencies of the package.
@@ -15,16 +15,16 @@ def require(extra: str | None = None, **versions: str) -> None:
     Raises:
         ImportError: One is missing, cannot be imported or is too old; says which, the version found and that expected.
     """
-    way_on = f"Next: pip install -e '.[{extra}]' in the repository." if extra else NEXT
+    next_step = f"Next: pip install -e '.[{extra}]' in the repository." if extra else NEXT
     for name, expected in versions.items():
         try:
             found = importlib.import_module(name).__version__
         # AssertionError: upstream mmseg and mmdet assert the version of mmcv when they are imported.
         except (ImportError, AssertionError) as error:
             raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found none that can be imported '
-                              f'({error}). {way_on}') from error
+                              f'({error}). {next_step}') from error
         if release(found) < release(expected):
-            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {way_on}')
+            raise ImportError(f'inceptionnext_seg needs {name} >= {expected}, found {found}. {next_step}')
 
 
 def release(version: str) -> list[int]:

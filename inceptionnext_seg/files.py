@@ -26,13 +26,13 @@ def replacing(path):
 
 
 def write_text(path, text):
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
 
 
 def write_json(path, result):
-    """Write a result file, whole or not at all; a list of numbers, such as raw samples, takes one line."""
+    """Write a result file, atomically; a list of numbers, such as raw samples, takes one line."""
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r'\[\s+([-+\d.e,\s]+?)\s+\]', lambda m: f'[{" ".join(m.group(1).split())}]', text)
     write_text(path, text + '\n')

@@ -33,7 +33,7 @@ def versions():
 
 
 def cpu_name():
-    """The processor's model name, as far as the system tells."""
+    """The processor's model name, where the system reports it."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def device_name(device):
 def relative_command(argv):
     """The command line as a reader can repeat it, without the machine's own paths.
 
-    An absolute path below the working directory becomes relative to it; of any other, the name is left.
+    An absolute path below the working directory becomes relative to it; any other is reduced to its name.
     """
     here = Path.cwd()
 
@@ -74,9 +74,9 @@ def environment(device=None):
         command=relative_command(sys.argv), versions=versions(), device=device.type, device_name=device_name(device),
         cpu=cpu_name(), cpu_cores=os.cpu_count(), cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
-        # Allocators and thread pools that are told to behave otherwise than they do by themselves.
+        # Settings that change how allocators and thread pools behave.
         variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(TUNING_VARIABLES)},
-        # More than the processors here: others were working too, and the intervals are the wider for it.
+        # Above the number of processors, other programs were running too, which widens the intervals.
         load_average=round(psutil.getloadavg()[0], 1),
         platform=platform.system(),
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'))
@@ -88,7 +88,7 @@ def environment(device=None):
 
 
 def synchronize(device, backend=None):
-    """Wait until ``device`` has done what was asked of it. A CPU has, when a call returns.
+    """Wait until ``device`` has finished its queued work. A CPU queues none.
 
     Args:
         device (torch.device | str): Any device type of torch.

@@ -35,11 +35,11 @@ def parse_args():
     parser.add_argument('configs', nargs='*', help='config files; ratios are to the first')
     parser.add_argument('--against', choices=[STOCK, AS_SHIPPED],
                         help="add MMSegmentation's own ConvNeXt-T UperNet, the first; as-shipped: on a CPU with memory "
-                             'given back to the system at once, as the C library does by itself')
+                             'given back to the system at once, as the C library does by default')
     parser.add_argument('--mode', nargs='+', choices=['train', 'infer'], default=['train'])
     parser.add_argument('--part', nargs='+', choices=['segmentor', 'backbone'], default=['segmentor'])
     parser.add_argument('--ablate', action='store_true',
-                        help='the first config without what makes it fast, with each part of that alone, with all')
+                        help='the first config not accelerated, with each part of the acceleration alone, with all')
     parser.add_argument('--batch-size', type=int, nargs='+', default=[2],
                         help='halved for all where one runs out of memory')
     parser.add_argument('--size', nargs='+', default=['512'], metavar='SIDE | HEIGHTxWIDTH', help='pixels of an image')

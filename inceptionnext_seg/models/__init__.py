@@ -1,1 +1,1 @@
-"""The networks as their papers write them, their weights, and what is done to a model as a whole."""
+"""The networks as their papers write them, their weights, and transformations of whole models."""

@@ -1,11 +1,11 @@
-"""What stands in the place of a layer that :func:`~.fuse.fuse_for_inference` folded into another."""
+"""The placeholder of a layer that :func:`~.fuse.fuse_for_inference` folded into another."""
 import torch.nn as nn
 
 from ..errors import UserError
 
 
 class Folded(nn.Identity):
-    """Identity in the place of what was folded away: it refuses to be trained and to load what stood here.
+    """Identity in the place of a folded layer: it refuses to be trained, or to load the weights of that layer.
 
     Args:
         kind (str): What was here: 'norm', 'layer scale' (with its stochastic depth) or 'dropout'.

@@ -1,4 +1,4 @@
-"""Deploy form: BatchNorm and layer scale folded into the convolutions beside them, the same function with less to do.
+"""Deploy form: BatchNorm and layer scale folded into the convolutions beside them, the same function in fewer steps.
 
 In eval mode a BatchNorm is ``s · x + t`` for each channel, with ``s = weight / sqrt(running_var + eps)`` and
 ``t = bias - running_mean · s``. Hence, exactly:
@@ -30,11 +30,11 @@ DROPOUT_FORWARDS = tuple(layer.forward for layer in (
 
 
 def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
-    """Fold every BatchNorm and layer scale of ``model`` into a convolution beside it, and take its dropouts out.
+    """Fold every BatchNorm and layer scale of ``model`` into a convolution beside it, and remove its dropouts.
 
     The result computes the same as ``model.eval()`` but for rounding, in eval mode only: ``train()`` raises
     :class:`UserError`, and so does loading a checkpoint of the model before fusing; no parameter takes gradients. Load
-    the weights first and fuse then. Fusing twice is fusing once. The state dict of one fused model fits another.
+    the weights first and fuse then. Fusing a fused model changes nothing. The state dict of a fused model fits another.
 
     Folded are, in MetaNeXt backbones, the norms of stem (into its convolution), downsampling (into the 2×2 convolution)
     and blocks (into ``fc1``) and ``gamma`` (into ``fc2``); elsewhere, each norm that follows the convolution of one of

@@ -10,7 +10,7 @@ def macs_of_calls(model, image):
     """MACs of ``model(image)`` in each module that was called, by name as in ``named_modules()``, '' being the whole.
 
     Args:
-        model (nn.Module): On meta tensors, as ``image`` is; real ones work too, and compute.
+        model (nn.Module): On meta tensors, as ``image``; real tensors work too, and are computed with.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(image)
@@ -36,7 +36,7 @@ def count_macs(model, image, prefix=''):
 
     def visit(name, module):
         of_children = sum(visit(join(name, child), part) for child, part in module.named_children())
-        # A container such as a ModuleList is never called, a layer whose weight alone is used neither.
+        # A container such as a ModuleList is never called, nor is a layer of which only the weight is used.
         macs[name] = called.get(join(prefix, name), of_children)
         return macs[name]
 

@@ -7,7 +7,7 @@ Sources: InceptionNeXt, https://arxiv.org/abs/2303.16900 (CVPR 2024), code https
 ConvNeXt, https://arxiv.org/abs/2201.03545. Parameter names are those of the released InceptionNeXt weights, the same as
 in timm's ``inception_next``; :mod:`.weight_names` maps every ConvNeXt naming to them.
 
-This module needs torch, timm's layers and mmengine alone, so that any mm framework can use it.
+This module needs only torch, timm's layers and mmengine, so that any mm framework can use it.
 """
 import contextlib
 from collections.abc import Sequence
@@ -123,8 +123,8 @@ class MetaNeXt(BaseModule):
         norm_eval (bool): Keep every BatchNorm of the backbone in eval mode while training, new output norms too, which
             then never learn their statistics: choose an ``out_norm_cfg`` without any, such as LN2d.
         with_cp (bool): Gradient checkpointing, block by block; gradients and BatchNorm statistics stay the same.
-        token_mixer (dict | list[dict] | None): Config of the token mixer, or one per stage. It is laid over the one of
-            ``arch`` where the type is the same or not given. None is the one of ``arch``.
+        token_mixer (dict | list[dict] | None): Config of the token mixer, or one per stage. Keys that it lacks are
+            those of ``arch`` where the type is the same or not given. None takes that of ``arch``.
         init_cfg (dict | list[dict] | None): ``dict(type='Pretrained', checkpoint=PATH | URL | 'timm://NAME')`` loads
             strictly through :func:`inceptionnext_seg.models.checkpoint.load_pretrained`; others as in mmengine.
 
@@ -218,7 +218,7 @@ class MetaNeXt(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def init_weights(self):
-        """Initialize as ``init_cfg`` says; 'Pretrained' is loaded strictly, the last, where mmengine would be lax."""
+        """Initialize as ``init_cfg`` says; 'Pretrained' comes last and is loaded strictly, unlike in mmengine."""
         if self.is_init:
             super().init_weights()      # warns
             return

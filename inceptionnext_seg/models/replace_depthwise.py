@@ -3,7 +3,7 @@
 The paper's summary calls it architecture generalization: whatever mixes tokens by a depthwise convolution (ConvNeXt,
 EfficientNet, MobileNet) can mix them by :class:`~.token_mixers.InceptionDWConv2d` instead.
 
-This module needs torch, timm's layers and mmengine alone.
+This module needs only torch, timm's layers and mmengine.
 """
 import copy
 from collections.abc import Callable
@@ -151,7 +151,7 @@ def replace_depthwise(model: nn.Module, input_size: tuple[int, int, int] | None 
         square_kernel_size=square_kernel_size, band_kernel_size=band_kernel_size, branch_ratio=branch_ratio)
     for name in ('square_kernel_size', 'band_kernel_size'):
         if settings[name] % 2 == 0:
-            raise UserError(f'{name} is {settings[name]}; wanted: an odd number, so that the kernel has a centre.')
+            raise UserError(f'{name} is {settings[name]}; expected: an odd number, so that the kernel has a centre.')
     found = find_depthwise(model, min_kernel_size, select)
     reasons = {', '.join(names): why_not(conv, names, settings) for conv, names in found.items()}
     refused = {name: why for name, why in reasons.items() if why}
@@ -207,7 +207,7 @@ def find_depthwise(model, min_kernel_size, select):
 def why_not(conv, names, settings):
     """Why ``conv`` cannot be replaced, or None."""
     if '' in names:
-        return 'it is the model itself; wanted: a model that contains it'
+        return 'it is the model itself; expected: a model that contains it'
     if isinstance(conv, nn.ConvTranspose2d):
         return 'it is transposed'
     dynamic_same = type(conv) is Conv2dSame  # a subclass of it may compute something else, too
@@ -218,19 +218,19 @@ def why_not(conv, names, settings):
         return 'it has a parametrization or hooks, which would be lost'
     if conv.out_channels != conv.in_channels:
         return (f'it makes {conv.out_channels} channels of {conv.in_channels}; '
-                'wanted: as many, a channel multiplier of 1')
+                'expected: as many, a channel multiplier of 1')
     height, width = conv.kernel_size
     if height != width or height % 2 == 0:
-        return f'its kernel is {height}×{width}; wanted: a square one of an odd side'
+        return f'its kernel is {height}×{width}; expected: a square one of an odd side'
     if conv.padding_mode != 'zeros':
-        return f'its padding_mode is {conv.padding_mode!r}; wanted: zeros'
+        return f'its padding_mode is {conv.padding_mode!r}; expected: zeros'
     same = tuple(d * (height // 2) for d in conv.dilation)
     if dynamic_same:
         if any(s > 2 * p + 1 for s, p in zip(conv.stride, same, strict=True)):
             return f'its stride {by(conv.stride)} skips pixels between kernels of {height}×{width}'
     elif conv.padding not in (same, 'same'):
         padding = conv.padding if isinstance(conv.padding, str) else by(conv.padding)
-        return f'its padding is {padding}; wanted: {by(same)}, half the extent of its kernel'
+        return f'its padding is {padding}; expected: {by(same)}, half the extent of its kernel'
     try:
         with torch.device('meta'):
             InceptionDWConv2d(conv.in_channels, **settings)

@@ -1,4 +1,4 @@
-"""The dtypes of the operators: which the C++ kernels have, and in which an operator computes."""
+"""Dtypes: those that the C++ kernels take, and those that operators compute in."""
 import torch
 
 # Dtypes of maps that C++ kernels read and write, and their suffixes in the names of C symbols.
@@ -6,7 +6,7 @@ SUFFIXES = {torch.float32: 'f32', torch.bfloat16: 'bf16', torch.float64: 'f64'}
 
 
 def compute_dtype(dtype):
-    """What maps of ``dtype`` are multiplied and summed in: float64 where they are, otherwise float32."""
+    """The dtype that maps of ``dtype`` are multiplied and summed in: float64 for float64, otherwise float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -18,7 +18,7 @@ def autocast_dtype(x):
 
 
 def why_no_kernel_dtype(x):
-    """Why C++ kernels cannot take ``x``, or None: they have the dtypes of :data:`SUFFIXES`, on a CPU."""
+    """Why C++ kernels cannot take ``x``, or None: they take the dtypes of :data:`SUFFIXES`, on a CPU."""
     if x.device.type != 'cpu':
         return f'the input is on {x.device}, and the C++ kernels are for a CPU'
     if x.dtype not in SUFFIXES:

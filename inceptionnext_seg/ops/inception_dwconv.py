@@ -1,8 +1,8 @@
 """Inception depthwise convolution (arXiv:2303.16900), forward and backward in one pass over memory each.
 
 ``y = cat(x₀, conv_k×k(x₁), conv_1×k(x₂), conv_k×1(x₃))`` for ``x = cat(x₀, x₁, x₂, x₃)`` along the channels, all three
-convolutions depthwise. In stock operators most of the time goes to moving channels that do not change. The operator
-here reads every element once and writes it once: a C++ kernel on a CPU (``csrc/inception_dwconv.cpp``) and a Triton
+convolutions depthwise. In stock operators most of the time goes to moving channels that do not change. This operator
+reads every element once and writes it once: a C++ kernel on a CPU (``csrc/inception_dwconv.cpp``) and a Triton
 kernel on CUDA (:mod:`inceptionnext_seg.ops.inception_dwconv_triton`).
 """
 import importlib.util

@@ -2,7 +2,7 @@
 
 ``conv(x)[p] = W · patch(x, p) + b`` where the stride is the kernel: no two patches share a pixel, so that they are the
 rows of one matrix. Where the CPU has no bfloat16 tiles, products of bfloat16 maps run in float: there that is faster,
-and more exact. What the backward keeps is still the bfloat16 map.
+and more exact. The backward still keeps the bfloat16 map.
 """
 import torch
 import torch.nn as nn
@@ -50,7 +50,7 @@ def patch_conv2d_product(x, conv, channel_factors):
 def rows_of_filters(weight):
     """(O, C, ky, kx) to (O, ky · kx · C), so that the gradient has the strides of the weight.
 
-    Those of a 1×1 weight tell nothing, but DistributedDataParallel compares them.
+    The strides of a 1×1 weight are arbitrary, but DistributedDataParallel compares them.
     """
     if weight.shape[2:] == (1, 1) and weight.stride(3) == 1:
         return weight.flatten(1)
@@ -85,7 +85,7 @@ class Linear(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias
 
 
-# What it cannot take, and is worth
+# What it cannot take, and when it is worth it
 
 
 def why_not_product(x, conv, channel_factors=None):
@@ -104,7 +104,7 @@ def why_not_product(x, conv, channel_factors=None):
 
 
 def product_is_worth(x, conv, channel_factors=None):
-    """Of a 1×1 convolution of a map in NCHW it would be a copy more."""
+    """Not for a 1×1 convolution of an NCHW map, which would have to be copied first."""
     return conv.kernel_size != (1, 1) or is_channels_last(x)
 
 

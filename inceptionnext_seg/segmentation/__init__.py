@@ -1,4 +1,4 @@
-"""All that stands on MMSegmentation: fast heads and segmentor, metric, cost. Importing it registers the metric."""
+"""What needs MMSegmentation: fast heads and segmentor, metric, complexity. Importing it registers the metric."""
 from . import _mmseg as _mmseg  # isort: skip
 from . import finder, metrics
 

@@ -1,4 +1,4 @@
-"""Imported before anything of MMSegmentation: an old or missing one is one clear message."""
+"""Imported before anything of MMSegmentation, so that an old or missing version is one clear message."""
 from .._requirements import require
 
 require(mmcv='2.0', mmseg='1.2')

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import markdown_table
 from ..models.macs import count_macs
 
-# The last sentence is held for every row by tests/test_complexity.py.
+# tests/segmentation/test_complexity.py holds the last sentence against every row of the papers.
 COUNTED = (
     'MACs are multiply-accumulates of one image: convolutions and matrix products count; norms, activations, other '
     'elementwise operations, pooling and bilinear resizing do not. As in the papers, MACs are those of backbone + '
@@ -89,7 +89,7 @@ def count(cfg, shape=None):
     except Exception as error:  # whatever a layer raises, an option of the config or the image size is the cause
         reason = f'{type(error).__name__}: {error}'.rstrip('.')
         raise UserError(f'the model cannot be run on an image of {shape[0]}×{shape[1]} pixels: {reason}. Next: another '
-                        'size, or mend the option that it names; the in_channels of neck and heads must be the '
+                        'size, or fix the option that it names; the in_channels of neck and heads must be the '
                         'channels of the backbone.') from error
     modules = {name: ModuleCost(sum(parameter.numel() for parameter in module.parameters()), macs[name])
                for name, module in segmentor.named_modules()}
@@ -113,9 +113,9 @@ def build_on_meta(cfg):
     except Exception as error:  # a registry's KeyError, a layer's TypeError or AssertionError: the config is the cause
         raise UserError(f'the model of the config cannot be built: {type(error).__name__}: {error}') from error
     if not (hasattr(segmentor, 'extract_feat') and getattr(segmentor, 'decode_head', None)):
-        raise UserError(f'the model is a {type(segmentor).__name__}; wanted: a segmentor of MMSegmentation with a '
+        raise UserError(f'the model is a {type(segmentor).__name__}; expected: a segmentor of MMSegmentation with a '
                         'backbone and a decode_head, such as EncoderDecoder.')
-    # The counter asks for the gradient of what needs one, which a view of a parameter has not under no_grad.
+    # The counter reads the gradient function of what requires gradients; under no_grad a view of a parameter has none.
     return segmentor.eval().requires_grad_(False)
 
 

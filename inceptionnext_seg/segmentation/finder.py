@@ -1,4 +1,4 @@
-"""What :func:`inceptionnext_seg.accelerate` knows of MMSegmentation."""
+"""The modules of MMSegmentation that :func:`inceptionnext_seg.accelerate` knows."""
 from mmengine.model import BaseTTAModel
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
@@ -21,4 +21,4 @@ def find(name, module, root):
         averaged = any(isinstance(other, BaseTTAModel) for other in root.modules())
         yield Swap(name, module, FastEncoderDecoder, dict(prediction=False) if averaged else {})
     elif isinstance(module, BaseSegmentor):
-        yield Left(name, f'no fast form of {kind.__name__} is known; its parts are looked at by themselves')
+        yield Left(name, f'no fast form of {kind.__name__} is known; its parts are looked at one by one')

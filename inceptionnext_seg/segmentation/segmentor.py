@@ -13,8 +13,8 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
     """mmseg's ``EncoderDecoder``; ``pred_sem_seg`` of a data sample is that of stock.
 
     ``seg_logits`` are left out, which stock keeps at the image's original size, 150 numbers a pixel for ADE20K.
-    ``test_cfg=dict(mode='whole', keep_logits=True)`` has stock's predictions, for whatever reads ``seg_logits``.
-    Sliding windows, binary heads of one channel, and heads with predictions of their own are as in stock by themselves.
+    ``test_cfg=dict(mode='whole', keep_logits=True)`` keeps them, for code that reads ``seg_logits``.
+    Sliding windows, binary heads of one channel, and heads that override ``predict`` always predict as in stock.
     """
     plain, parts = EncoderDecoder, ('prediction', )
 
@@ -28,7 +28,7 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
                                 **postprocessing)
 
     def predicts_by_argmax(self):
-        """Whether logits serve for nothing but class indices, and the head upsamples them as mmseg's base head does."""
+        """Whether logits are needed for class indices alone, and the head upsamples them as mmseg's base head does."""
         head = type(self.decode_head)
         return (self.form('prediction') is not False and self.test_cfg.get('mode', 'whole') == 'whole'
                 and not self.test_cfg.get('keep_logits', False) and self.out_channels > 1

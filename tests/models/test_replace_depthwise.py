@@ -239,9 +239,9 @@ def hooked():
 @pytest.mark.parametrize(('conv', 'reason'), [
     (lambda: depthwise(7, 3), 'branch_ratio 0.125 of 7 channels gives 0 channels a branch'),
     (lambda: nn.Conv2d(8, 16, 3, padding=1, groups=8), 'it makes 16 channels of 8'),
-    (lambda: depthwise(16, 3, padding=0), 'its padding is 0×0; wanted: 1×1'),
-    (lambda: depthwise(16, 3, padding='valid'), 'its padding is valid; wanted: 1×1'),
-    (lambda: depthwise(16, 3, padding=1, dilation=2), 'its padding is 1×1; wanted: 2×2'),
+    (lambda: depthwise(16, 3, padding=0), 'its padding is 0×0; expected: 1×1'),
+    (lambda: depthwise(16, 3, padding='valid'), 'its padding is valid; expected: 1×1'),
+    (lambda: depthwise(16, 3, padding=1, dilation=2), 'its padding is 1×1; expected: 2×2'),
     (lambda: depthwise(16, 3, padding_mode='reflect'), "its padding_mode is 'reflect'"),
     (lambda: depthwise(16, 4), 'its kernel is 4×4'),
     (lambda: nn.Conv2d(16, 16, (1, 7), padding=(0, 3), groups=16), 'its kernel is 1×7'),
@@ -284,7 +284,7 @@ class ReadsTheWeight(nn.Module):
     (lambda: nn.Sequential(depthwise(16, 3)), dict(input_size=(3, 8, 8)), 'cannot be run on an image'),
     (lambda: nn.Sequential(depthwise(16, 3)), dict(input_size=8), 'cannot be run on an image of 8'),
     (ReadsTheWeight, dict(), "no attribute 'weight'"),
-    (lambda: nn.Sequential(depthwise(16, 3)), dict(band_kernel_size=10), 'band_kernel_size is 10; wanted: an odd'),
+    (lambda: nn.Sequential(depthwise(16, 3)), dict(band_kernel_size=10), 'band_kernel_size is 10; expected: an odd'),
 ])
 def test_an_error_leaves_the_model_and_the_random_state_as_they_were(build, settings, message):
     model = build().train()

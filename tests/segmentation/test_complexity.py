@@ -249,7 +249,7 @@ def test_nothing_is_computed_and_the_config_stays_as_it_was():
 @pytest.mark.parametrize(('option', 'value', 'message'), [
     ('model.backbone.arch', 'huge', "cannot be built: .*'huge'.*atto"),
     ('model.decode_head.in_channels', [1, 2, 3, 4], r'cannot be run on an image of 512×2048 .*in_channels of neck'),
-    ('model', dict(type='BN', num_features=3), r'is a BatchNorm2d; wanted: a segmentor')])
+    ('model', dict(type='BN', num_features=3), r'is a BatchNorm2d; expected: a segmentor')])
 def test_a_config_that_cannot_be_counted_is_one_clear_message(option, value, message):
     cfg = load_config(ROOT / 'configs/upernet_inceptionnext_t_ade20k.py')
     if option == 'model':
