@@ -1,7 +1,7 @@
-"""What a fast class is: a subclass of a plain module's class with a ``forward`` of its own and nothing else.
+"""What a fast class is: a subclass of a plain module's class that overrides how it computes, and holds no state.
 
-Acceleration changes a module's class and no more, so that parameters, buffers, hooks, names and the module itself stay
-what they are: for a checkpoint, an optimizer and DistributedDataParallel nothing happens.
+Acceleration changes a module's class and nothing else: parameters, buffers, hooks, names and the module itself stay the
+same objects, so a checkpoint, an optimizer or DistributedDataParallel sees no change.
 """
 
 
@@ -16,6 +16,12 @@ class Fast:
     plain = None
     parts = ()
     forms = {}
+    fast = None     # the class itself, which one derived from it later (a parametrization, FSDP) inherits and is not
+
+    def __init_subclass__(cls, **settings):
+        super().__init_subclass__(**settings)
+        if 'plain' in vars(cls):
+            cls.fast = cls
 
     def form(self, part, *known):
         """How ``part`` is computed: 'auto', 'torch' (torch's own operators), a form's name, or False (left alone).
@@ -28,21 +34,26 @@ class Fast:
         return form if form in ('auto', 'torch', False, *known) else 'auto'
 
 
+def is_swapped(module):
+    """Whether the class of ``module`` is a fast one, rather than one that someone derived from it since."""
+    return isinstance(module, Fast) and type(module).fast is type(module)
+
+
 def plain_type(module):
     """The class of ``module`` before acceleration."""
-    return type(module).plain if isinstance(module, Fast) else type(module)
+    return type(module).plain if is_swapped(module) else type(module)
 
 
 def run_plain(module, *args):
-    """What ``module`` computes before acceleration, so that a fast ``forward`` in its plain form does not call itself.
+    """What ``module`` computes before acceleration, so that a fast ``forward`` that falls back does not call itself.
 
-    A module that is not accelerated is called, hooks and all.
+    A module that is not accelerated is called, with its hooks.
     """
     return module.plain.forward(module, *args) if isinstance(module, Fast) else module(*args)
 
 
 def is_bare(module, *plain_types):
-    """Whether ``module`` is just of one of these classes, and its parameters may be used without calling it.
+    """Whether ``module`` is of exactly one of these classes, and its parameters may be used without calling it.
 
     They may not where a hook waits for the call (profilers, pruning, spectral norm), the class is another one
     (parametrizations, LoRA), or the module has a ``forward`` of its own (weights that Hugging Face keeps elsewhere).

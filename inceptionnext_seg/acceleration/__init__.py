@@ -12,12 +12,12 @@ import torch
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .._fast import Fast
+from .._fast import Fast, is_swapped
 from ..errors import SettingError
 from . import metanext
 from .swap import Swap
 
-# Part: what it makes faster, and the forms it can be told to take. All can be 'auto', 'torch' and False.
+# The forms of each part; every part also takes 'auto', 'torch' and False.
 PARTS = dict(
     token_mixer=('native', 'triton'),       # Inception depthwise convolutions
     blocks=('native', ),                    # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
@@ -35,9 +35,9 @@ class Acceleration(NamedTuple):
     """What :func:`accelerate` did; ``str()`` says it in a few lines.
 
     Attributes:
-        swapped (dict[str, str]): By name, the fast class that a module has now.
-        left (dict[str, str]): By name, why a module stays as it is.
-        channels_last (bool): Whether the parameters lie in channels_last now.
+        swapped (dict[str, str]): The fast class that each module has now, by name.
+        left (dict[str, str]): Why a module stays as it is, by name.
+        channels_last (bool): Whether the parameters are in channels_last now.
     """
     swapped: dict
     left: dict
@@ -56,11 +56,12 @@ class Acceleration(NamedTuple):
 
 def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convolutions='auto', loss='auto',
                prediction='auto', channels_last=True) -> Acceleration:
-    """Make the modules of ``model`` that have a fast form fast, in place. :func:`restore` takes it back.
+    """Swap modules of ``model`` for fast ones, in place, wherever a fast form is known. :func:`restore` undoes it.
 
     Outputs, losses and gradients stay the same but for rounding, in training and inference. Parameters, buffers,
     state-dict keys and hooks are untouched, so it can be called before or after the optimizer is built, weights are
-    loaded or DistributedDataParallel wraps the model. Calling it again changes the settings.
+    loaded or DistributedDataParallel wraps the model. Weights are drawn before it: the same seed fills a parameter in
+    channels_last in another order. Calling it again changes the settings.
 
     It knows this package's backbones, and with any backbone MMSegmentation's ``UPerHead``, ``FCNHead``, ``FPNHead``,
     ``PSPHead`` and ``EncoderDecoder``, Hugging Face's ``UperNetForSemanticSegmentation`` and
@@ -72,11 +73,11 @@ def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convoluti
         token_mixer, blocks, convolutions, loss, prediction: How each part is computed: 'auto' is the fastest form known
             for the input, 'torch' torch's operators, a form's name (``PARTS``) just this one for the part's main
             operator, where 'auto' would fall back to another, and False leaves the modules of this part alone.
-        channels_last: Lay parameters and images out in channels_last; not under DistributedDataParallel, whose buckets
-            have the parameters' layout already: there, call it before.
+        channels_last: Convert parameters and images to channels_last. Under DistributedDataParallel parameters keep
+            their layout, which its buckets have too: call ``accelerate`` before wrapping.
 
     Returns:
-        What was swapped, and what was not and why. Nothing is an error: what is not known stays as it is.
+        What was swapped, what was not, and why. Unknown modules are no error: they stay as they are.
 
     Raises:
         SettingError: A part has a value that it does not take.
@@ -84,8 +85,7 @@ def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convoluti
     forms = dict(token_mixer=token_mixer, blocks=blocks, convolutions=convolutions, loss=loss, prediction=prediction)
     forms = {part: check_form(part, form) for part, form in forms.items()}
     restore(model)
-    swapped, left = {}, {}
-    finders = finders_for(model)
+    swapped, (finders, left) = {}, finders_for(model)
     for name, module in list(model.named_modules()):
         for find in finders:
             for found in find(name, module, model):
@@ -104,7 +104,7 @@ def accelerate(model: nn.Module, *, token_mixer='auto', blocks='auto', convoluti
         if not known and next(child.parameters(), None) is not None:
             left[name] = f'no fast form of {type(child).__name__} is known'
     if channels_last:
-        if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        if is_distributed(model):
             left['layout'] = 'DistributedDataParallel laid its buckets out already; call accelerate before it'
             channels_last = False
         else:
@@ -119,17 +119,27 @@ def check_form(part, form):
         SettingError: It does not.
     """
     form = 'auto' if form is True else form
-    if form not in ('auto', 'torch', False, *PARTS[part]):
+    if form is not False and form not in ('auto', 'torch', *PARTS[part]):   # 0 is no form, though it equals False
         expected = ', '.join(map(repr, ('auto', 'torch', *PARTS[part], False)))
         raise SettingError(f'{part} of accelerate is {form!r}; expected: one of {expected}')
     return form
 
 
 def finders_for(model):
-    """The finder of this package's backbones, and of each library that has a module in ``model``."""
+    """The finder of this package's backbones, and of each library that has a module in ``model``.
+
+    Returns:
+        tuple: The finders; by library, why its finder cannot be had: a version of it without these decoders.
+    """
     libraries = {base.__module__.partition('.')[0] for module in model.modules() for base in type(module).__mro__}
-    return [metanext.find, *(importlib.import_module(path).find for library, path in FINDERS.items()
-                             if library in libraries and library in sys.modules)]
+    finders, left = [metanext.find], {}
+    for library, path in FINDERS.items():
+        if library in libraries and library in sys.modules:
+            try:
+                finders.append(importlib.import_module(path).find)
+            except ImportError as error:
+                left[library] = f'its decoders cannot be imported: {error}'
+    return finders, left
 
 
 def swap(module, fast, forms):
@@ -138,18 +148,31 @@ def swap(module, fast, forms):
 
 
 def restore(model: nn.Module) -> nn.Module:
-    """Take :func:`accelerate` back, in place; returns ``model``. A model that was not accelerated stays as it is."""
+    """Undo :func:`accelerate`, in place; returns ``model``. A model that was not accelerated stays as it is.
+
+    A module whose class was derived from the fast one since (by a parametrization, by FSDP), or whose ``forward`` was
+    wrapped, keeps its class and computes by torch's operators. Under DistributedDataParallel the layout stays.
+    """
+    wrapped = is_distributed(model)
     for module in model.modules():
-        if isinstance(module, Fast):
+        if is_swapped(module) and 'forward' not in vars(module):
             module.__class__ = type(module).plain
-            del module.forms
-    if model.__dict__.pop('_was_contiguous', False):
-        model.to(memory_format=torch.contiguous_format)
+            vars(module).pop('forms', None)
+        elif isinstance(module, Fast):
+            module.forms = dict(dict.fromkeys(module.parts, 'torch'), loss=False, prediction=False, channels_last=False)
+        if not wrapped and vars(module).pop('_was_contiguous', False):
+            module.to(memory_format=torch.contiguous_format)
     return model
+
+
+def is_distributed(model):
+    return any(isinstance(module, DistributedDataParallel) for module in model.modules())
 
 
 def lay_out_in_channels_last(model):
     """Parameters and buffers, in place; an optimizer and a loaded state dict keep working."""
     if all(p.is_contiguous() for p in model.parameters()):
         model._was_contiguous = True
-    model.to(memory_format=torch.channels_last)
+    with torch.inference_mode(False):   # a parameter that is made in inference mode could never be trained
+        # Not model.to: it raises where a parameter has five dimensions, as those of a Conv3d.
+        model._apply(lambda t: t.to(memory_format=torch.channels_last) if t.dim() == 4 else t)

@@ -1,19 +1,20 @@
-"""Convolution of resized and concatenated maps, norm and activation: what every decode head here is made of."""
+"""Convolution of resized and concatenated maps, norm and activation: the building block of every decode head here."""
 import torch
 import torch.nn as nn
 
 from .._fast import is_bare
 from ..ops.batch_norm_act import batch_norm_act
+from ..ops.bilinear import resize
 from ..ops.patch_conv import patch_conv2d
-from ..ops.resize_concat_conv import resize, resize_concat_conv2d
+from ..ops.resize_concat_conv import resize_concat_conv2d
 
 
 def conv_norm_act(fast, conv, norm, act, features, size=None, align_corners=False):
     """``act(norm(conv(cat([resize(x, size) for x in features], 1))))``, by the form of ``fast``'s convolutions.
 
     Args:
-        fast (Fast): The module that asks.
-        conv (nn.Module): Any; plain 3×3 and 1×1 convolutions are what is faster here.
+        fast (Fast): The module whose form is used.
+        conv (nn.Module): Any; plain 3×3 and 1×1 convolutions have fast forms.
         norm (nn.Module | None), act (nn.Module | None): None leaves it out.
         features (list[Tensor]): Maps (B, Ci, Hi, Wi).
         size (tuple[int, int] | None): (H, W) of the output; by default that of the first map.
@@ -46,6 +47,12 @@ def is_plain_conv(conv, kernel, padding):
     return (is_bare(conv, nn.Conv2d) and conv.kernel_size == (kernel, ) * 2 and conv.stride == (1, 1)
             and conv.padding == (padding, ) * 2 and conv.dilation == (1, 1) and conv.groups == 1
             and conv.padding_mode == 'zeros')
+
+
+def drops_channels(dropout):
+    """Whether ``dropout`` does nothing, or drops whole channels and no more."""
+    return dropout is None or is_bare(dropout, nn.Dropout2d) or not (
+        dropout.training or dropout._forward_hooks or dropout._forward_pre_hooks)
 
 
 def channel_dropout(dropout, x, dtype):

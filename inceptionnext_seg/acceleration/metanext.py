@@ -1,15 +1,17 @@
-"""Fast classes of this package's own backbones: token mixer, block, and what stands between the blocks."""
+"""Fast classes of this package's own backbones: token mixer, block, stem, downsampling and output norms."""
 import torch.nn as nn
 from timm.layers import DropPath
 
 from .._fast import Fast, is_bare, plain_type
 from ..models.folded import Folded
+from ..models.layers import ACTIVATIONS
 from ..models.metanext import ConvMlp, MetaNeXt, MetaNeXtBlock
 from ..models.token_mixers import InceptionDWConv2d
-from ..ops.batch_norm_act import batch_norm_act
+from ..ops.batch_norm_act import batch_norm_act, is_batch_norm
 from ..ops.inception_dwconv import inception_dwconv2d
 from ..ops.norm_mlp import norm_mlp
 from ..ops.patch_conv import patch_conv2d
+from .conv_norm_act import is_plain_conv
 from .swap import Left, Swap
 
 
@@ -19,10 +21,17 @@ class FastInceptionDWConv2d(Fast, InceptionDWConv2d):
 
     def forward(self, x):
         hw, w, h = self.dwconv_hw, self.dwconv_w, self.dwconv_h
-        if not all(is_bare(conv, nn.Conv2d) for conv in (hw, w, h)):
+        if not all(is_depthwise_of_same_size(conv) for conv in (hw, w, h)):
             return super().forward(x)
         form = self.form('token_mixer', 'native', 'triton')
         return inception_dwconv2d(x, hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias, impl=form)
+
+
+def is_depthwise_of_same_size(conv):
+    """Whether ``conv`` is as it was built: others set ``dilation``, ``padding`` or ``padding_mode`` afterwards."""
+    return (is_bare(conv, nn.Conv2d) and conv.bias is not None and conv.groups == conv.in_channels
+            and conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == 'zeros'
+            and conv.padding == (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2))
 
 
 class FastMetaNeXtBlock(Fast, MetaNeXtBlock):
@@ -31,11 +40,13 @@ class FastMetaNeXtBlock(Fast, MetaNeXtBlock):
 
     def forward(self, x):
         mlp, norm, drop_path = self.mlp, self.norm, self.drop_path
-        if not (is_bare(mlp, ConvMlp) and is_bare(mlp.fc1, nn.Conv2d) and is_bare(mlp.fc2, nn.Conv2d)
-                and is_bare(mlp.act, type(mlp.act)) and is_bare(drop_path, DropPath, nn.Identity, Folded)):
+        # Activations that are known to be elementwise: here the channels are not dimension 1.
+        if not (is_bare(mlp, ConvMlp) and is_plain_conv(mlp.fc1, kernel=1, padding=0)
+                and is_plain_conv(mlp.fc2, kernel=1, padding=0) and is_bare(mlp.act, *ACTIVATIONS.values())
+                and is_bare(drop_path, DropPath, nn.Identity, Folded)):
             return super().forward(x)
         y = self.token_mixer(x)
-        if not is_bare(norm, nn.BatchNorm2d):
+        if not (is_batch_norm(norm) and is_bare(norm, type(norm))):
             y, norm = norm(y), None
         return norm_mlp(
             x, y, norm, mlp.fc1, mlp.act, mlp.fc2, self.gamma, stochastic_depth(drop_path, x, mlp.fc1.weight.dtype),
@@ -52,7 +63,7 @@ def stochastic_depth(drop_path, x, dtype):
 
 
 class FastPatchConv2d(Fast, nn.Conv2d):
-    """A convolution whose stride is its kernel, as a product."""
+    """A convolution whose stride is its kernel, as one matrix product."""
     plain, parts = nn.Conv2d, ('blocks', )
 
     def forward(self, x):
@@ -60,7 +71,7 @@ class FastPatchConv2d(Fast, nn.Conv2d):
 
 
 class FastBatchNorm2d(Fast, nn.BatchNorm2d):
-    """Batch normalization in as few passes over the map as there can be."""
+    """Batch normalization in as few passes over the map as possible."""
     plain, parts = nn.BatchNorm2d, ('blocks', )
 
     def forward(self, x):
@@ -71,7 +82,7 @@ FAST = {fast.plain: fast for fast in (FastInceptionDWConv2d, FastMetaNeXtBlock)}
 
 
 def find(name, module, root):
-    """Token mixers and blocks wherever they stand; of a whole backbone also stem, downsampling and output norms."""
+    """Token mixers and blocks in any model; in a whole backbone also stem, downsampling and output norms."""
     if plain_type(module) in FAST:
         yield Swap(name, module, FAST[plain_type(module)])
     elif isinstance(module, InceptionDWConv2d | MetaNeXtBlock):

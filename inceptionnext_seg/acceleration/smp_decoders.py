@@ -8,7 +8,7 @@ from segmentation_models_pytorch.decoders.fpn.decoder import Conv3x3GNReLU, Merg
 from segmentation_models_pytorch.decoders.upernet import decoder as upernet
 
 from .._fast import Fast, is_bare, plain_type
-from ..ops.resize_concat_conv import resize
+from ..ops.bilinear import resize
 from .conv_norm_act import conv_norm_act, resized
 from .swap import Left, Swap
 
@@ -38,7 +38,7 @@ class FastUPerNetDecoder(Fast, UPerNetDecoder):
         return resize(state, lateral.shape[2:], align_corners=False) + lateral
 
     def forward(self, features):
-        # 1. norms of the maps from stride 4 on, in a list of our own: the caller's may go to a classifier, too
+        # 1. norms of the maps from stride 4 on, in a new list: the caller may pass its own to a classification head
         features = list(features[2:])
         for i, norm in enumerate(self.feature_norms):
             features[i] = norm(features[i])

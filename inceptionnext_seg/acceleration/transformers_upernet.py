@@ -1,6 +1,6 @@
 """Fast classes of Hugging Face's ``UperNetForSemanticSegmentation``: its two heads, whatever the backbone.
 
-The model itself stays as it is: its output has the logits at the image's size, so that the loss can be no cheaper.
+The model itself stays as it is: it returns logits at the image's size, so its loss cannot be made cheaper.
 """
 import torch.nn as nn
 from transformers.models.upernet.modeling_upernet import (
@@ -11,8 +11,8 @@ from transformers.models.upernet.modeling_upernet import (
 )
 
 from .._fast import Fast, is_bare, plain_type
+from ..ops.bilinear import resize
 from ..ops.patch_conv import patch_conv2d
-from ..ops.resize_concat_conv import resize
 from .conv_norm_act import conv_norm_act, is_plain_conv, resized
 from .swap import Left, Swap
 
@@ -60,7 +60,7 @@ class FastUperNetFCNHead(FastUperNetModule, UperNetFCNHead):
     plain = UperNetFCNHead
 
     def forward(self, encoder_hidden_states):
-        # All at the stride of the one map that is taken, 16 by default.
+        # All at the stride of the selected map, 16 by default.
         x = y = encoder_hidden_states[self.in_index]
         for conv in self.convs if is_bare(self.convs, nn.Sequential) else [self.convs]:
             y = self.convolve(conv, [y])

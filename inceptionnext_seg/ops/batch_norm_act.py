@@ -1,9 +1,9 @@
-"""Batch normalization with its ReLU in as few passes over memory as there can be, on a CPU.
+"""Batch normalization and ReLU in as few passes over memory as possible, on a CPU.
 
 ``y = relu(a ⊙ x + c)`` with ``a = γ / σ`` and ``c = β − a μ``. Training reads a map twice (moments; then scale, shift
 and ReLU at once), its backward reads map and gradient twice, and the ReLU's mask is never stored: ``y > 0`` follows
 from the map and the two numbers of its channel. Everything else (other devices, evaluation, SyncBatchNorm, other
-activations) is torch's own operators.
+activations) runs as torch's own operators.
 """
 import torch
 import torch.nn as nn
@@ -38,8 +38,12 @@ def move_statistics(norm, mean, variance, count):
     """As ``nn.BatchNorm2d`` does in training, from a batch's mean and biased variance over ``count`` pixels."""
     if not norm.track_running_stats:
         return
-    norm.num_batches_tracked.add_(1)
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    momentum = norm.momentum or 0.
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    if norm.running_mean is None:
+        return
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)
 
@@ -50,7 +54,7 @@ def kernel(name, dtype):
 
 def moments_cpu(x: torch.Tensor) -> TENSORS:
     """Mean and biased variance, float64 (C, ), of a map (B, C, H, W) in channels_last. They have no gradients."""
-    mean, variance = (torch.empty(x.shape[1], dtype=torch.float64) for _ in range(2))
+    mean, variance = (x.new_empty(x.shape[1], dtype=torch.float64) for _ in range(2))
     kernel('statistics', x.dtype)(x, mean, variance, x.numel() // x.shape[1], x.shape[1], native.threads())
     return [mean, variance]
 
@@ -79,7 +83,7 @@ def batch_norm_act_fake(x, weight, bias, eps, relu):
 
 
 def affine(weight, bias, mean, variance, eps, dtype):
-    """Scale and shift that the normalization is, of the compute type."""
+    """The normalization as a scale and a shift of each channel, in the compute dtype."""
     scale = weight.double() / (variance + eps).sqrt()
     return scale.to(dtype), (bias.double() - mean * scale).to(dtype)
 
@@ -93,7 +97,7 @@ def batch_norm_act_backward_cpu(grad: torch.Tensor, x: torch.Tensor, weight: tor
     grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
     count, channels, dtype = x.numel() // x.shape[1], x.shape[1], compute_dtype(x.dtype)
     scale, shift = affine(weight, bias, mean, variance, eps, dtype)
-    total, product = torch.empty(2, channels, dtype=torch.float64).unbind()
+    total, product = (torch.empty_like(mean) for _ in range(2))
     kernel('gradient_sums', x.dtype)(
         grad, x, scale, shift, mean.to(dtype), total, product, relu, count, channels, native.threads())
     inverse = 1 / (variance + eps).sqrt()
@@ -147,13 +151,19 @@ batch_norm_act_operator = register(
 def why_not_native(x, norm, activation):
     if norm is None:
         return 'there is no norm'
-    if plain_type(norm) is not nn.BatchNorm2d:
-        return f'the norm is a {plain_type(norm).__name__}, and the kernels are of BatchNorm2d'
+    if not is_batch_norm(norm):
+        return f'the norm is a {plain_type(norm).__name__}, and the kernels are of batch normalization'
     if not (norm.training and norm.affine):
         return 'the norm is in evaluation or has no scale and shift, and the kernels are of training with both'
     if x.numel() <= x.shape[1]:
         return f'the map {tuple(x.shape)} has no two values a channel'
     return why_no_kernel_dtype(x) or native.why_not('batch_norm')
+
+
+def is_batch_norm(norm):
+    """Whether ``norm`` computes as torch's own: mmengine's, in the place of a SyncBatchNorm, has another name alone."""
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    return isinstance(norm, batch_norm) and plain_type(norm).forward is batch_norm.forward
 
 
 FORMS = dict(
@@ -165,7 +175,7 @@ FORMS = dict(
 
 
 def batch_norm_act(norm, activation, x, impl='auto'):
-    """``activation(norm(x))`` for maps (B, C, H, W), the running statistics moved as ``norm`` moves them.
+    """``activation(norm(x))`` for maps (B, C, H, W); the running statistics are updated as ``norm`` updates them.
 
     Args:
         norm (nn.Module | None), activation (nn.Module | None): None leaves it out.

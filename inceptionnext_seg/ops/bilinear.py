@@ -19,11 +19,11 @@ def source_positions(size_in, size_out, align_corners, dtype):
     In the arithmetic of ``F.interpolate`` for a map of ``dtype``. Source: area_pixel_compute_source_index and
     compute_source_index_and_lambda in ATen/native/UpSample.h.
     """
-    output = torch.arange(size_out, dtype=dtype)
+    output = torch.arange(size_out, dtype=dtype, device='cpu')
     if align_corners:
-        source = output * (torch.tensor(size_in - 1, dtype=dtype) / max(size_out - 1, 1))
+        source = output * (output.new_tensor(size_in - 1) / max(size_out - 1, 1))
     else:
-        source = ((output + 0.5) * (torch.tensor(size_in, dtype=dtype) / size_out) - 0.5).clamp(min=0)
+        source = ((output + 0.5) * (output.new_tensor(size_in) / size_out) - 0.5).clamp(min=0)
     lower = source.floor().clamp(max=size_in - 1)
     return lower.long(), (source - lower).clamp(max=1)
 
@@ -43,18 +43,18 @@ class AxisMap(NamedTuple):
     def resizing(cls, size, out_size, align_corners, dtype):
         """Bilinear interpolation from ``size`` to ``out_size``: two taps.
 
-        The taps of an input of one are it and nothing, with the weights 1 and 0.
+        An input of size 1 has only one value to take: the second tap has weight 0.
         """
         if min(size, out_size) < 1:
             raise ValueError(f'sizes are {size} and {out_size}; expected at least 1')
         lower, fraction = source_positions(size, out_size, align_corners, dtype)
         start = lower.clamp(max=max(size - 2, 0))
-        upper = torch.where(lower > start, 1., fraction) if size > 1 else torch.zeros(out_size)
+        upper = torch.where(lower > start, 1., fraction) if size > 1 else torch.zeros_like(fraction)
         return cls(start, torch.stack([1 - upper, upper], 1).to(dtype))
 
     @classmethod
     def resizing_twice(cls, size, middle, before, after, flip, out_size, align_corners, dtype):
-        """From ``size`` to ``middle``, less ``before`` and ``after`` at its ends, flipped, to ``out_size`` or as is."""
+        """Resize from ``size`` to ``middle``, crop ``before`` and ``after`` at the ends, flip, resize again."""
         axis = cls.resizing(size, middle, align_corners, dtype).part(before, middle - after)
         index, weight = axis.index(size), axis.weight
         if flip:
@@ -64,17 +64,17 @@ class AxisMap(NamedTuple):
             outer = second.index(len(index))
             index = index[outer].flatten(1)
             weight = (second.weight[..., None] * weight[outer]).flatten(1)
-        # Most of these up to four taps are the same; those between the first and the last that counts are kept.
+        # Several of the up to four taps may be one input: keep the inputs from the first to the last with a weight.
         counts = weight != 0
         first = torch.where(counts, index, size).amin(1)
         taps = int((torch.where(counts, index, 0).amax(1) - first).max()) + 1
         start = first.clamp(max=size - taps)
         place = (index - start[:, None]).clamp(0, taps - 1)
-        return cls(start, torch.zeros(len(start), taps, dtype=dtype).scatter_add_(1, place, weight))
+        return cls(start, weight.new_zeros(len(start), taps).scatter_add_(1, place, weight))
 
     def index(self, size):
-        """Input of every tap (out, taps); a tap behind the end of the ``size`` inputs has no weight and is the last."""
-        return (self.start[:, None] + torch.arange(self.weight.shape[1])).clamp(max=size - 1)
+        """Input of every tap (out, taps); a tap past the last of ``size`` inputs has weight 0 and is clamped."""
+        return (self.start[:, None] + torch.arange(self.weight.shape[1], device='cpu')).clamp(max=size - 1)
 
     def part(self, begin, end):
         """The map to outputs ``begin`` to ``end`` alone."""
@@ -92,13 +92,13 @@ class AxisMap(NamedTuple):
 
     def transposed(self, size):
         """The transposed map, from a gradient of the output to one of the input; banded too, as ``start`` ascends."""
-        index, outputs = self.index(size), torch.arange(len(self.start))
+        index, outputs = self.index(size), torch.arange(len(self.start), device='cpu')
         counts = self.weight != 0
         taken, taking = index[counts], outputs[:, None].expand_as(index)[counts]
-        first = torch.full((size, ), len(outputs)).scatter_reduce_(0, taken, taking, 'amin')
-        last = torch.zeros(size, dtype=torch.long).scatter_reduce_(0, taken, taking, 'amax')
+        first = outputs.new_full((size, ), len(outputs)).scatter_reduce_(0, taken, taking, 'amin')
+        last = outputs.new_zeros(size).scatter_reduce_(0, taken, taking, 'amax')
         taps = int((last - first).max()) + 1
         start = first.clamp(max=len(outputs) - taps)
-        output = start[:, None] + torch.arange(taps)
-        takes = index[output] == torch.arange(size)[:, None, None]
+        output = start[:, None] + torch.arange(taps, device='cpu')
+        takes = index[output] == torch.arange(size, device='cpu')[:, None, None]
         return AxisMap(start, (self.weight[output] * takes).sum(-1))

@@ -1,10 +1,10 @@
 """Which form of an operator runs: the one place that chooses, for all of them.
 
-An operator has a form 'torch', its reference in stock operators, just as the plain module runs them, and faster forms
-that take some inputs. Whoever calls it names a form or says 'auto'.
+An operator has a form 'torch', its reference in stock operators, which takes every input, and faster forms that take
+some. The caller names a form or says 'auto'.
 
-What is measured in the place of the rules of thumb is to be looked up in :func:`choose`: a form is a function of the
-operator's arguments alone, and all that its time depends on is in them.
+A table of measured times could replace the rules of thumb: what a form's time depends on is all in the operator's
+arguments, which :func:`choose` has.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class FormError(UserError, ValueError):
 
 
 def always_can(*args):
-    """No reason why not."""
+    """Of a form that takes every input."""
 
 
 def always_worth(*args):
@@ -99,10 +99,10 @@ def is_transformed():
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
-# torch < 2.7 does not tell.
+# torch < 2.7 has no such function.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
 def runs_elsewhere():
-    """Whether the model is being exported or traced: then it needs operators that other machines have."""
+    """Whether the model is being exported or traced: the result has to run on machines without these operators."""
     return torch.jit.is_tracing() or is_exporting()

@@ -1,13 +1,13 @@
 """The second half of a MetaNeXt block, ``x + s · γ · fc2(GELU(fc1(norm(y))))``, on a CPU with little traffic to memory.
 
-The same function as the block's modules one after another, differently done:
+The function of the block's modules one after another, computed differently:
 
-- Of BatchNorm only the moments need a pass over the map of their own: it is then a scale and a shift of each channel,
-  ``z = a ⊙ y + c``. Backwards ``∂γ = Σ ∂z (y − μ) / σ``, ``∂β = Σ ∂z``, and ``∂y = a ∂z + slope ⊙ y + offset``, where
-  what ``y`` owes to having moved its own moments is the last two.
-- Stochastic depth is one factor ``s`` an image. Of an image that it drops, nothing but the moments is computed, forward
-  or backward.
-- Everything goes over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
+- Only the moments of BatchNorm need a pass over the map of their own: after it the norm is a scale and a shift of each
+  channel, ``z = a ⊙ y + c``. Backward, ``∂γ = Σ ∂z (y − μ) / σ``, ``∂β = Σ ∂z`` and ``∂y = a ∂z + slope ⊙ y + offset``;
+  the last two terms are the gradient through the moments.
+- Stochastic depth is one factor ``s`` for each image. For an image that it drops, only the moments are computed,
+  forward or backward.
+- All steps run over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
   Between the products, bias and GELU are one pass, their gradients another, layer scale and residual a third.
 
 Maps of bfloat16 are multiplied in float where the CPU has no bfloat16 tiles: there that is faster.
@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from .._fast import plain_type, run_plain
 from . import _native as native
 from . import dispatch
-from .batch_norm_act import kernel, moments, move_statistics
+from .batch_norm_act import is_batch_norm, kernel, moments, move_statistics
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
 from .patch_conv import rows_of_filters
 from .registration import TENSORS, gradients_again, register
 
-# Bytes of a block's hidden values: they shall stay in the second-level cache. And rows that a product needs at least,
-# so that reading the weights is little beside it.
+# Bytes of a block's hidden values, which stay in the second-level cache; and the least rows of a product, below which
+# reading the weights takes longer than multiplying.
 BLOCK_BYTES, LEAST_ROWS = 1 << 20, 512
-# Hidden values of the whole map below which torch's own operators, one after another, have less to do around the work.
+# Hidden values of the whole map below which torch's own operators are faster, since they have less overhead.
 LEAST_HIDDEN = 1 << 19
 
 
@@ -39,7 +39,7 @@ LEAST_HIDDEN = 1 << 19
 def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
     """The convolutions are matrix products over the pixels, which need no layout change in channels_last."""
     y = y if norm is None else run_plain(norm, y)
-    # Contiguous: torch multiplies what is not row by row of the image where the weight takes no gradient.
+    # Contiguous: where the weight needs no gradient, torch multiplies a strided map row by row of the image.
     y = y.permute(0, 2, 3, 1).contiguous()
     y = activation(F.linear(y, rows_of_filters(fc1.weight), fc1.bias))
     y = F.linear(y, rows_of_filters(fc2.weight), fc2.bias).permute(0, 3, 1, 2)
@@ -67,7 +67,7 @@ def norm_mlp_native(x, y, norm, fc1, activation, fc2, gamma, factors):
             mean, variance = mean.clone(), variance.clone()     # the backward needs these, whatever they become
     keep = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
-    with torch.autocast('cpu', enabled=False):  # its products are of the dtype it chooses
+    with torch.autocast('cpu', enabled=False):  # the operator chooses the dtype of its products
         return norm_mlp_operator(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
                                  fc2.weight, fc2.bias, gamma, keep)[0]
 
@@ -85,8 +85,8 @@ def norm_mlp_cpu(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None,
     dtype = compute_dtype(y.dtype)
     own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
     batch, pixels, hidden = x.shape[0], x.shape[2] * x.shape[3], fc1.shape[0]
-    out = torch.empty(x.shape, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
-    kept = torch.empty(batch * pixels, hidden, dtype=y.dtype) if keep else y.new_empty(0)
+    out = torch.empty_like(x, dtype=out_dtype(x, gamma), memory_format=torch.channels_last)
+    kept = y.new_empty((batch * pixels, hidden) if keep else 0)
     factors = [1.] * batch if factors is None else factors.tolist()
     for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
         target.copy_(source)
@@ -96,7 +96,7 @@ def norm_mlp_cpu(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None,
     scale = last = None
     for factor, begin, end in blocks(factors, pixels, hidden):
         scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
-        z, a = own.normalize(y[begin:end]), torch.empty(end - begin, hidden, dtype=dtype)
+        z, a = own.normalize(y[begin:end]), y.new_empty(end - begin, hidden, dtype=dtype)
         h = kept[begin:end] if keep and kept.dtype == dtype else None
         h = torch.mm(z, own.fc1.t(), out=h)
         if keep and kept.dtype != dtype:
@@ -114,7 +114,7 @@ def norm_mlp_fake(x, y, factors, norm_weight, norm_bias, mean, variance, eps, ba
 
 
 def norm_mlp_flops(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, *args, **kwargs):
-    """Of all images: which of them stochastic depth drops is not known from shapes."""
+    """For all images: shapes do not tell which of them stochastic depth drops."""
     batch, channels, height, width = x
     return 4 * batch * height * width * channels * fc1[0]
 
@@ -127,8 +127,8 @@ class Parameters:
     """The block's parameters in the dtype that its products are computed in; the norm as a scale and a shift."""
 
     def __init__(self, dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma):
-        self.fc1, self.bias1 = fc1.flatten(1).to(dtype), bias1.to(dtype)
-        self.fc2, self.bias2 = fc2.flatten(1).to(dtype), bias2.to(dtype)
+        self.fc1, self.bias1 = fc1.flatten(1).to(dtype), bias1.to(dtype).contiguous()
+        self.fc2, self.bias2 = fc2.flatten(1).to(dtype), bias2.to(dtype).contiguous()
         self.gamma = torch.ones_like(self.bias2) if gamma is None else gamma.to(dtype)
         self.scale = None
         if mean is not None:
@@ -241,7 +241,7 @@ class Sums:
 def norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments):
     """From the gradient to the norm's output that to its input, in place, and to its weight and bias, in two passes."""
     count, channels, dtype = y.numel() // y.shape[1], y.shape[1], own.scale.dtype
-    total, product = (torch.empty(channels, dtype=torch.float64) for _ in range(2))
+    total, product = (torch.empty_like(own.inverse) for _ in range(2))
     kernel('gradient_sums', y.dtype)(
         grad_y, y, own.scale, own.shift, mean.to(dtype), total, product, 0, count, channels, native.threads())
     product *= own.inverse
@@ -306,7 +306,7 @@ norm_mlp_operator = register(
     flops=norm_mlp_flops)
 
 
-# What the kernels cannot take, and are worth
+# What the kernels cannot take, and when they are worth it
 
 
 def why_not_native(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
@@ -328,7 +328,7 @@ def why_not_native(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
 
 def is_foldable(norm):
     """Whether a norm is a scale and a shift of each channel, from the batch or from running statistics."""
-    return plain_type(norm) is nn.BatchNorm2d and (norm.training or norm.track_running_stats)
+    return is_batch_norm(norm) and (norm.training or norm.running_mean is not None)
 
 
 def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
@@ -350,14 +350,14 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='a
 
     Args:
         x (Tensor), y (Tensor): (B, C, H, W), the block's input and its token mixer's output.
-        norm (nn.Module | None): Of a ``BatchNorm2d`` the running statistics move as in its own forward; any other norm
-            is called first.
+        norm (nn.Module | None): The running statistics of a batch norm are updated as in its own forward; any other
+            norm is called first.
         fc1 (nn.Conv2d), fc2 (nn.Conv2d): 1×1 convolutions, of which weight and bias are taken.
         activation (nn.Module): Elementwise.
         gamma (Tensor | None): (C, ), layer scale.
         factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
-        impl (str): 'native' is blocks of pixels and C++ between the products, on a CPU, for the exact GELU; 'torch' one
-            operator after another; 'auto' the first where it can and the map is large. See :mod:`.dispatch`.
+        impl (str): 'native' runs blocks of pixels with C++ between the products, on a CPU, for the exact GELU; 'torch'
+            one operator after another; 'auto' is 'native' where it can run and the map is large. See :mod:`.dispatch`.
 
     Returns:
         Tensor: (B, C, H, W), channels_last where it is 'native'.

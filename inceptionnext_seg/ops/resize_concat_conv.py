@@ -55,14 +55,14 @@ class AxisTaps(NamedTuple):
 @functools.lru_cache(maxsize=128)
 def axis_table(size_in, size_out, align_corners, dtype):
     lower, fraction = source_positions(size_in, size_out, align_corners, torch.float64)
-    shifted = torch.arange(size_out)[:, None] + torch.arange(3) - 1
+    shifted = torch.arange(size_out, device='cpu')[:, None] + torch.arange(3, device='cpu') - 1
     inside = (shifted >= 0) & (shifted < size_out)
     shifted = shifted.clamp(0, size_out - 1)
     index = torch.stack((lower[shifted], (lower[shifted] + 1).clamp(max=size_in - 1)), -1)
     weight = torch.stack((1 - fraction[shifted], fraction[shifted]), -1) * inside[..., None]
     flat, taken = index.flatten(), weight.flatten() != 0
     order = torch.argsort(flat[taken], stable=True)
-    first = torch.zeros(size_in + 1, dtype=torch.int32)
+    first = torch.zeros(size_in + 1, dtype=torch.int32, device='cpu')
     first[1:] = torch.bincount(flat[taken], minlength=size_in).cumsum(0)
     return AxisTaps(index.int().contiguous(), weight.to(dtype).contiguous(), first,
                     taken.nonzero().flatten()[order].int().contiguous())
@@ -71,10 +71,10 @@ def axis_table(size_in, size_out, align_corners, dtype):
 @functools.lru_cache(maxsize=128)
 def axis_matrix(size_in, size_out, align_corners, dtype, device):
     """(3, out, in): row ``o`` of tap ``t`` is the interpolated position ``o + t - 1``, zero in the padding."""
-    # What is made in inference mode cannot be used in training, and this is kept.
+    # A tensor made in inference mode cannot be used in training, and this one is cached.
     with torch.inference_mode(False):
         table = axis_table(size_in, size_out, align_corners, torch.float64)
-        matrix = torch.zeros(size_out, 3, size_in, dtype=torch.float64)
+        matrix = torch.zeros(size_out, 3, size_in, dtype=torch.float64, device='cpu')
         matrix.scatter_add_(2, table.index.long(), table.weight)
         return matrix.transpose(0, 1).to(device, dtype)
 
@@ -121,7 +121,7 @@ def resize_concat_conv2d_factorized(features, weight, bias, size, align_corners)
 
 
 def resize_concat_conv2d_native(features, weight, bias, size, align_corners):
-    with torch.autocast('cpu', enabled=False):      # its products are of the dtype it chooses
+    with torch.autocast('cpu', enabled=False):      # the operator chooses the dtype of its products
         return resize_concat_conv2d_operator(list(features), weight, bias, *size, align_corners)
 
 
@@ -228,7 +228,7 @@ def pixels(x, image, dtype):
 
 
 def channels_last_empty(shape, dtype):
-    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=dtype, device='cpu', memory_format=torch.channels_last)
 
 
 # Gradient
@@ -249,7 +249,7 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
         grad_taps = torch.zeros_like(taps) if needs_weight else None
         grad_x = channels_last_empty(level.feature.shape, level.feature.dtype)
         h, w = level.feature.shape[2:]
-        z = torch.empty(h * w, taps.shape[0], dtype=dtype)
+        z = taps.new_empty(h * w, taps.shape[0])
         for image in range(batch):
             interpolate_taps(
                 grad[image], z, *level.sizes(out_channels), level.down.index,
@@ -269,7 +269,7 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
             if needs_weight:
                 unpack_taps(grad_taps, grad_weight[:, begin:end])
         else:
-            # Of one output channel the first stride may be anything, and torch then refuses its own weight gradient.
+            # With one output channel the first stride is arbitrary, and torch may reject its own weight gradient.
             layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
             part = part.to(dtype).clone(memory_format=layout)
             grad_x, grad_part, _ = torch.ops.aten.convolution_backward(
@@ -338,7 +338,7 @@ resize_concat_conv2d_operator = register(
     backward=resize_concat_conv2d_gradient, setup_context=save_for_gradient, flops=resize_concat_conv2d_flops)
 
 
-# What the forms cannot take, and are worth
+# What the forms cannot take, and when they are worth it
 
 
 def why_not_native(features, *args):
@@ -374,9 +374,8 @@ def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=F
     """``conv2d(cat([resize(x, size) for x in features], 1), weight, bias, padding=1)``, bilinear, for a 3×3 weight.
 
     Args:
-        features (Sequence[Tensor]): Maps (B, Ci, Hi, Wi), in the order of the weight's input channels. One of them
-            is fine: then this is a 3×3 convolution of a resized map, or of a map. One without channels gets no
-            gradient.
+        features (Sequence[Tensor]): Maps (B, Ci, Hi, Wi), in the order of the weight's input channels. One is
+            enough: a 3×3 convolution of a map, resized or not. A map without channels gets no gradient.
         weight (Tensor): (O, ΣCi, 3, 3).
         bias (Tensor | None): (O, ).
         size (tuple[int, int] | None): (H, W) of the output; by default that of the first map.

@@ -99,7 +99,7 @@ def sum_of_losses(compute, logits, labels, class_weight, ignore_index, label_smo
 def native_sums(nhwc, labels, y_axis, x_axis, weight, hard, even, ignore_index, gradient):
     """Sums and the number of labels out of range; adds to ``gradient``. Everything is contiguous, on the CPU."""
     labels = labels.to(torch.int64).contiguous()
-    result = torch.empty(5, dtype=torch.float64)
+    result = nhwc.new_empty(5, dtype=torch.float64)
     native.function('upsampled_loss', f'upsampled_loss_{NAMES[nhwc.dtype]}')(
         nhwc, labels, *nhwc.shape, *labels.shape[1:], *y_axis, *x_axis, weight, hard, even, ignore_index,
         native.threads(), gradient, result)
@@ -208,7 +208,7 @@ class SumOfLosses(Function):
 def upsampled_argmax_native(logits, *steps):
     nhwc = to_nhwc(logits)
     y_axis, x_axis = axis_maps(nhwc, *steps)
-    result = torch.empty(len(nhwc), len(y_axis.start), len(x_axis.start), dtype=torch.int64)
+    result = nhwc.new_empty(len(nhwc), len(y_axis.start), len(x_axis.start), dtype=torch.int64)
     native.function('upsampled_loss', f'upsampled_argmax_{NAMES[nhwc.dtype]}')(
         nhwc, *nhwc.shape, *result.shape[1:], y_axis.weight.shape[1], x_axis.weight.shape[1], *y_axis, *x_axis,
         native.threads(), result)
@@ -256,10 +256,10 @@ ARGMAX_FORMS = dict(
 @torch.compiler.disable
 def upsampled_cross_entropy(logits, labels, class_weight=None, ignore_index=255, label_smoothing=0.,
                             align_corners=False, impl='auto'):
-    """``F.cross_entropy(F.interpolate(logits, (H, W), mode='bilinear'), labels, reduction='sum')``, and what else a
-    loss and an accuracy are made of.
+    """``F.cross_entropy(F.interpolate(logits, (H, W), mode='bilinear'), labels, reduction='sum')``, and the
+    counts that a loss and an accuracy need.
 
-    The gradient is computed together with the loss, only when it is needed. Half precision logits are interpolated in
+    The gradient is computed together with the loss, and only when needed. Half precision logits are interpolated in
     float32, where ``F.interpolate`` rounds its result.
 
     Args:

@@ -34,8 +34,8 @@ class Tiles:
         return [(first, min(self.rows, self.tile_rows - first)) for first in range(0, self.tile_rows, self.rows)]
 
     def buffer(self, channels, dtype):
-        # One line of the cache more than a multiple of its size: 36 planes at once must not meet in the same set.
-        return torch.empty(TAPS, self.rows * self.tiles_x * channels + 16, dtype=dtype)
+        # A cache line of padding: 36 planes at multiples of the cache's size would all map to the same set.
+        return torch.empty(TAPS, self.rows * self.tiles_x * channels + 16, dtype=dtype, device='cpu')
 
     def plane(self, buffer, rows, channels):
         """The chunk's (36, tiles, channels) in the buffer."""
@@ -85,7 +85,7 @@ def convolve(x, taps, added=None, out_dtype=None):
     inputs, outputs = tiles.buffer(channels, dtype), tiles.buffer(out_channels, dtype)
     y = added
     if added is None or added.dtype != (out_dtype or x.dtype):
-        y = torch.empty(batch, out_channels, height, width, dtype=out_dtype or x.dtype,
+        y = torch.empty(batch, out_channels, height, width, dtype=out_dtype or x.dtype, device='cpu',
                         memory_format=torch.channels_last)
     for chunk in tiles.chunks():
         tiles.transform('input_tiles', x, inputs, channels, chunk)
@@ -101,8 +101,8 @@ def gradients(grad, x, taps, needs_weight=True):
     tiles = Tiles(batch, height, width, max(channels, out_channels))
     output_grads, inputs = tiles.buffer(out_channels, dtype), tiles.buffer(channels, dtype)
     filters = transform_filters(taps)
-    grad_x = torch.empty(x.shape, dtype=dtype, memory_format=torch.channels_last)
-    grad_filters = torch.zeros(TAPS, out_channels, channels, dtype=dtype) if needs_weight else None
+    grad_x = torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
+    grad_filters = filters.new_zeros(TAPS, out_channels, channels) if needs_weight else None
     for chunk in tiles.chunks():
         tiles.transform('output_gradient', grad, output_grads, out_channels, chunk)
         products = tiles.plane(output_grads, chunk[1], out_channels)

@@ -1,13 +1,15 @@
 """Fast classes of MMSegmentation's decode heads: the same parameters, the same checkpoints, the same function."""
+import torch.nn as nn
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FCNHead, FPNHead, PSPHead, UPerHead
+from mmseg.models.decode_heads.psp_head import PPM
 from mmseg.models.utils import Upsample
 
 from .._fast import Fast, is_bare
-from ..acceleration.conv_norm_act import channel_dropout, conv_norm_act, is_plain_conv, resized
+from ..acceleration.conv_norm_act import channel_dropout, conv_norm_act, drops_channels, is_plain_conv, resized
+from ..ops.bilinear import resize
 from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
-from ..ops.resize_concat_conv import resize
 from .loss import losses_from_sums, takes_sums
 
 
@@ -26,7 +28,8 @@ class FastHead(Fast):
 
     def cls_seg(self, feat):
         """As mmseg's, with the dropout of whole channels in the weights rather than in a copy of the map."""
-        if self.form('convolutions') is False or not is_plain_conv(self.conv_seg, kernel=1, padding=0):
+        if self.form('convolutions') is False or not (
+                is_plain_conv(self.conv_seg, kernel=1, padding=0) and drops_channels(self.dropout)):
             return super().cls_seg(feat)
         factors = channel_dropout(self.dropout, feat, compute_dtype(feat.dtype))
         return patch_conv2d(feat, self.conv_seg, factors, impl=self.form('convolutions'))
@@ -53,11 +56,18 @@ def is_conv_norm_act(module):
             and not module.with_spectral_norm and not module.with_explicit_padding)
 
 
+def is_doubling(module):
+    """Whether a module is the bilinear upsampling by 2 of ``FPNHead``."""
+    return is_bare(module, Upsample) and (module.size, module.scale_factor, module.mode) == (None, 2., 'bilinear')
+
+
 class PyramidPooling:
     """Pyramid pooling of ``UPerHead`` and ``PSPHead``: the pooled maps are not resized before the bottleneck."""
 
     def pool(self, x):
-        return self.convolve(self.bottleneck, [x, *(pool(x) for pool in self.psp_modules)])
+        pooling = self.psp_modules
+        return self.convolve(self.bottleneck, [x, *([pool(x) for pool in pooling] if is_bare(pooling, PPM)
+                                                    else pooling(x))])
 
 
 class FastUPerHead(PyramidPooling, FastHead, UPerHead):
@@ -99,9 +109,8 @@ class FastFCNHead(FastHead, FCNHead):
     def _forward_feature(self, inputs):
         x = self._transform_inputs(inputs)
         y = x
-        if self.num_convs:
-            for conv in self.convs:
-                y = self.convolve(conv, [y])
+        for conv in self.convs if is_bare(self.convs, nn.Sequential) else [self.convs]:
+            y = self.convolve(conv, [y])
         return self.convolve(self.conv_cat, [x, y]) if self.concat_input else y
 
 
@@ -111,11 +120,14 @@ class FastFPNHead(FastHead, FPNHead):
 
     def scale(self, head, x):
         size = x.shape[2:]  # what x has once the upsampling so far is done
-        for module in head:
-            if isinstance(module, Upsample):
+        for module in head if is_bare(head, nn.Sequential) else [head]:
+            if is_doubling(module):
                 size = [2 * n for n in size]
-            else:
+            elif is_conv_norm_act(module):
                 x = self.convolve(module, [x], size)
+            else:
+                x = module(resize(x, size, self.align_corners))
+                size = x.shape[2:]
         return x, size
 
     def forward(self, inputs):

@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from mmseg.models.losses import CrossEntropyLoss
 
+from .._fast import is_bare
 from ..ops.upsampled_cross_entropy import upsampled_cross_entropy
 
 EPS = torch.finfo(torch.float32).eps  # what mmseg adds to every number of pixels that it divides by
@@ -20,7 +21,7 @@ def losses_of(head):
 def takes_sums(head):
     """Whether all losses of a decode head are mmseg's softmax cross-entropy, over all pixels, reduced to a number."""
     return (head.sampler is None and head.ignore_index is not None and head.out_channels > 1
-            and all(type(loss) is CrossEntropyLoss and not loss.use_sigmoid and not loss.use_mask
+            and all(is_bare(loss, CrossEntropyLoss) and not loss.use_sigmoid and not loss.use_mask
                     and loss.reduction in ('mean', 'sum') for loss in losses_of(head)))
 
 
