@@ -15,6 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from inceptionnext_seg.models.checkpoint import read_file
+
 CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
 BASELINE = 'configs/upernet_convnext_a_camvid.py'
 CLASSES = 11
@@ -180,7 +182,7 @@ def test_tta_averages_the_probabilities_of_six_scales_and_their_mirror_images(te
     cfg.model.decode_head.channels = cfg.model.auxiliary_head.channels = 16
     init_default_scope('mmseg')
     model = mmseg.registry.MODELS.build(cfg.model).eval()
-    model.load_state_dict(torch.load(resumed.parent / 'iter_6.pth', weights_only=True)['state_dict'])
+    model.load_state_dict(read_file(resumed.parent / 'iter_6.pth')['state_dict'])
     image = cv2.imread(str(tiny_data / 'images/validation/0.jpg'))
     total = 0
     for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
@@ -248,6 +250,21 @@ def test_a_command_that_fails_ends_with_one_message_and_exit_code_2(run_command,
 def test_a_misspelled_option_is_one_message(call_tool, tmp_path):
     result = call_tool('train', CONFIG, '--work-dir', tmp_path, '--cfg-options', 'train_cgf.max_iters=2')
     assert_one_message(result, r"--cfg-options train_cgf\.max_iters: no part of a run reads 'train_cgf'")
+
+
+def test_a_seed_of_the_config_counts_and_one_of_the_command_line_comes_before_it(monkeypatch, call_tool):
+    seeds = []
+
+    def stop(cfg):
+        seeds.append(cfg.randomness.get('seed'))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('inceptionnext_seg.engine.launch.build_runner', stop)
+    monkeypatch.setattr('inceptionnext_seg.data.checks.check_folders', lambda *_: None)
+    option = ['--cfg-options', 'randomness.seed=3']
+    for arguments in ([], option, [*option, '--seed', '4']):
+        assert call_tool('train', CONFIG, *arguments).returncode == 130
+    assert seeds == [None, 3, 4]
 
 
 @pytest.mark.parametrize(('name', 'content', 'message'), [

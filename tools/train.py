@@ -35,7 +35,11 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     prepare(cfg, args)
-    cfg.randomness = dict(seed=args.seed, deterministic=args.deterministic)
+    cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
+    if args.seed is not None:
+        cfg.randomness['seed'] = args.seed
+    if args.deterministic:
+        cfg.randomness['deterministic'] = True
     if args.amp:
         enable_amp(cfg)
     if args.resume:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .._fast import Fast, is_swapped
 from ..errors import SettingError
 from . import metanext
+from .optimizers import watch_fused_optimizers
 from .swap import Swap
 
 # The forms of each part; every part also takes 'auto', 'torch' and False.
@@ -173,6 +174,7 @@ def lay_out_in_channels_last(model):
     """Parameters and buffers, in place; an optimizer and a loaded state dict keep working."""
     if all(p.is_contiguous() for p in model.parameters()):
         model._was_contiguous = True
+    watch_fused_optimizers()
     with torch.inference_mode(False):   # a parameter that is made in inference mode could never be trained
         # Not model.to: it raises where a parameter has five dimensions, as those of a Conv3d.
         model._apply(lambda t: t.to(memory_format=torch.channels_last) if t.dim() == 4 else t)

@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from torch.nn.parallel import DistributedDataParallel
 
 from ..acceleration import PARTS, accelerate, check_form
 from ..errors import SettingError
@@ -10,7 +11,7 @@ from ..errors import SettingError
 
 @HOOKS.register_module()
 class AccelerateHook(Hook):
-    """Calls :func:`inceptionnext_seg.accelerate` on the runner's model before a run, and logs what became of it.
+    """Calls :func:`inceptionnext_seg.accelerate` on the runner's model as a run begins, and logs what became of it.
 
     ``default_hooks = dict(accelerate=dict(type='AccelerateHook'))`` in a config; on the command line
     ``--cfg-options default_hooks.accelerate.enabled=False`` leaves the model as it is, and
@@ -21,7 +22,7 @@ class AccelerateHook(Hook):
         parts: The arguments of ``accelerate``.
     """
 
-    priority = 'VERY_HIGH'  # before whatever copies the model, such as EMAHook
+    priority = 'VERY_HIGH'
 
     def __init__(self, enabled=True, **parts):
         unknown = set(parts) - {*PARTS, 'channels_last'}
@@ -32,16 +33,28 @@ class AccelerateHook(Hook):
             check_form(part, parts.get(part, 'auto'))
         self.enabled = enabled
         self.parts = parts
+        self.done = not enabled
 
     def before_run(self, runner):
-        if not self.enabled:
+        self.done = not self.enabled
+
+    def before_train(self, runner):
+        """After the weights are initialized: random values fill a parameter in the order of its memory, and with it in
+        channels_last the same seed would give another model."""
+        if self.done:
             return
-        wrapped = is_model_wrapper(runner.model)
+        self.done = True
+        wrapped, parts = is_model_wrapper(runner.model), dict(self.parts)
+        # Its buckets have the layout of the parameters; other wrappers, and a compiled step, stay as they were built.
+        wrap_anew = isinstance(runner.model, DistributedDataParallel) and not runner.cfg.get('compile')
+        if wrapped and not wrap_anew:
+            parts['channels_last'] = False
         model = runner.model.module if wrapped else runner.model
-        print_log(str(accelerate(model, **self.parts)), 'current')
-        if wrapped and self.parts.get('channels_last', True):
-            # DistributedDataParallel laid its buckets out as the parameters were laid out before.
+        print_log(str(accelerate(model, **parts)), 'current')
+        if wrap_anew and parts.get('channels_last', True):
             runner.model = runner.wrap_model(runner.cfg.get('model_wrapper_cfg'), model)
+
+    before_val = before_test = before_train
 
 
 def configured_parts(cfg):

@@ -144,7 +144,7 @@ def check_options(cfg: Config, cfg_options: dict[str, Any]) -> None:
                 node = node[int(name)]
             elif isinstance(node, dict | Config) and name in node:
                 node = node[name]
-            elif node is None or takes_setting(node, name):
+            elif node is None or takes_setting(node, name) or (node is cfg and name in SETTINGS_OF_A_RUN):
                 break
             else:
                 known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'

@@ -109,11 +109,13 @@ def test_a_copy_of_an_accelerated_model_is_accelerated_and_can_be_restored(copie
     assert isinstance(model.stages[0].blocks[0], Fast)
 
 
-def test_an_optimizer_that_was_built_before_goes_on_with_its_state():
+@pytest.mark.parametrize('fused', [False, True], ids=['plain', 'fused'])
+def test_an_optimizer_that_was_built_before_goes_on_with_its_state(fused):
+    """A fused one pairs a parameter and its state in the order of memory, which acceleration changes."""
     curves = []
     for accelerated in (False, True):
         model = backbone(drop_path_rate=0.2).train()
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=fused)
         curve = []
         for i in range(6):
             if accelerated and i == 3:
@@ -126,6 +128,29 @@ def test_an_optimizer_that_was_built_before_goes_on_with_its_state():
             curve.append(loss.detach())
         curves.append(torch.stack(curve))
     torch.testing.assert_close(*curves, rtol=1e-8, atol=0)
+
+
+def test_a_fused_optimizer_goes_on_from_a_checkpoint_of_a_model_in_the_other_layout():
+    def steps(model, optimizer, first):
+        for i in range(first, first + 3):
+            loss = sum(y.square().mean() for y in model(draw(2, 3, 64, 64, seed=i)))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.detach()
+
+    plain = backbone().train()
+    optimizer = torch.optim.AdamW(plain.parameters(), 1e-2, fused=True)
+    steps(plain, optimizer, 0)
+    saved = copy.deepcopy(dict(model=plain.state_dict(), optimizer=optimizer.state_dict()))
+    expected = steps(plain, optimizer, 3)
+    fast = backbone().train()
+    accelerate(fast)
+    resumed = torch.optim.AdamW(fast.parameters(), 1e-2, fused=True)
+    steps(fast, resumed, 0)
+    fast.load_state_dict(saved['model'])
+    resumed.load_state_dict(saved['optimizer'])
+    torch.testing.assert_close(steps(fast, resumed, 3), expected, rtol=1e-8, atol=0)
 
 
 def test_a_checkpoint_of_either_form_loads_into_the_other():
