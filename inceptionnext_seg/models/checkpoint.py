@@ -78,7 +78,7 @@ def read_object(path):
         ours = next((e for e in (error, error.__context__) if isinstance(e, Refused)), None)
         asked = f' (it asks for {asked[1]})' if asked else f' ({ours})' if ours else ''
         raise UserError(f'checkpoint {path} holds more than weights{asked}, or is no checkpoint at all, and was not '
-                        'unpickled. Wanted: tensors, numbers and text, as torch.save writes them from a state dict. '
+                        'unpickled. Expected: tensors, numbers and text, as torch.save writes them from a state dict. '
                         'If you trust it, save its state dict again, alone.') from error
     # A damaged file fails in torch with whatever it came upon: IndexError, AttributeError, UnicodeDecodeError, ...
     except Exception as error:
@@ -146,7 +146,7 @@ def state_dict_of(checkpoint, source, prefix=None):
     if not isinstance(checkpoint, dict) or not all(
             isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in checkpoint.items()):
         found = sorted(map(str, checkpoint))[:5] if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise UserError(f'checkpoint {source} holds no state dict (found {found}); wanted: a dict of tensors, or one '
+        raise UserError(f'checkpoint {source} holds no state dict (found {found}); expected: a dict of tensors, or one '
                         "under 'state_dict' or 'model'.")
     state_dict = {key.removeprefix('module.'): value for key, value in checkpoint.items()}
     if prefix is None and any(key.startswith('backbone.') for key in state_dict):
