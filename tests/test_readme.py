@@ -109,7 +109,9 @@ def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
 def test_the_lines_of_python_build_the_model_and_segment_an_image(tmp_path, monkeypatch):
     block, = re.findall(r'```python\n(import inceptionnext_seg\n.*?)```', README, flags=re.DOTALL)
     pixels = np.random.default_rng(0).integers(0, 256, (96, 130, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / 'image.png')
+    path, = re.findall(r"image = '(.*?)'", block)
+    (tmp_path / path).parent.mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / path)
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     monkeypatch.chdir(tmp_path)
     names = {}

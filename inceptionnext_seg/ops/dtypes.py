@@ -3,6 +3,9 @@ import torch
 
 # Dtypes of maps that C++ kernels read and write, and their suffixes in the names of C symbols.
 SUFFIXES = {torch.float32: 'f32', torch.bfloat16: 'bf16', torch.float64: 'f64'}
+# As csrc/inception_dwconv.cpp numbers them, and as csrc/upsampled_loss.cpp, which has no bfloat16, names them.
+CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
+C_TYPES = {torch.float32: 'float', torch.float64: 'double'}
 
 
 def compute_dtype(dtype):

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 
 from . import _native as native
 from . import dispatch
-from .dtypes import autocast_dtype
+from .dtypes import CODES, autocast_dtype
 from .registration import TENSORS, gradients_again, register
 
-# As csrc/inception_dwconv.cpp numbers them.
-NATIVE_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -60,7 +58,8 @@ def inception_dwconv2d_cuda(x, weight_hw, bias_hw, weight_w, bias_w, weight_h, b
     if not x.numel():
         return torch.empty_like(x)
     with torch.cuda.device(x.device):
-        return inception_dwconv_triton.forward(x, (weight_hw, weight_w, weight_h), (bias_hw, bias_w, bias_h))
+        return inception_dwconv_triton.inception_dwconv2d_triton(
+            x, (weight_hw, weight_w, weight_h), (bias_hw, bias_w, bias_h))
 
 
 def inception_dwconv2d_fake(x, *parameters):
@@ -86,7 +85,7 @@ def dense(x):
 
 def kind(x):
     """The C++ kernel's arguments for dtype and layout."""
-    return NATIVE_DTYPES[x.dtype], layout(x) == torch.channels_last
+    return CODES[x.dtype], layout(x) == torch.channels_last
 
 
 def in_sum_dtype(x, *parameters):
@@ -124,7 +123,7 @@ def inception_dwconv2d_backward_cuda(grad_y, x, weight_hw, weight_w, weight_h, n
     grads = new_gradients(x, (weight_hw, weight_w, weight_h), need_x, need_parameters)
     if x.numel():
         with torch.cuda.device(x.device):
-            inception_dwconv_triton.backward(
+            inception_dwconv_triton.inception_dwconv2d_triton_backward(
                 grad_y, x, (weight_hw, weight_w, weight_h), grads[0] if need_x else None,
                 grads[1:] if need_parameters else None)
     return grads
@@ -188,7 +187,7 @@ inception_dwconv2d_operator = register(
 def why_not_native(x, weight_hw, *parameters):
     if x.device.type != 'cpu':
         return f'the input is on {x.device}, and the C++ kernel is for a CPU'
-    return why_not_dtype(x, weight_hw.dtype, NATIVE_DTYPES) or native.why_not('inception_dwconv')
+    return why_not_dtype(x, weight_hw.dtype, CODES) or native.why_not('inception_dwconv')
 
 
 def why_not_triton(x, weight_hw, *parameters):

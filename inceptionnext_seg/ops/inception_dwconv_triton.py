@@ -154,7 +154,7 @@ class Launch:
         self.grid = self.pixel_blocks, triton.cdiv(identity, block) + 3 * triton.cdiv(self.branch, block)
 
 
-def forward(x, weights, biases):
+def inception_dwconv2d_triton(x, weights, biases):
     """Output (B, C, H, W) in the layout of ``x``, which is dense; weights and biases: square, along width, height."""
     weights, biases = ([parameter.contiguous() for parameter in group] for group in (weights, biases))
     y, launch = torch.empty_like(x), Launch(x, weights)
@@ -163,7 +163,7 @@ def forward(x, weights, biases):
     return y
 
 
-def backward(grad_y, x, weights, grad_x=None, grad_parameters=None):
+def inception_dwconv2d_triton_backward(grad_y, x, weights, grad_x=None, grad_parameters=None):
     """Fill ``grad_x``, like ``x``, and ``grad_parameters``, of the three weights and the three biases; None is not
     needed."""
     weights, launch = [weight.contiguous() for weight in weights], Launch(x, weights)

@@ -20,12 +20,10 @@ from ..errors import UserError
 from . import _native as native
 from . import dispatch
 from .bilinear import AxisMap, resize
-from .dtypes import compute_dtype
+from .dtypes import C_TYPES, compute_dtype
 from .registration import gradients_again
 
 BLOCK_BYTES = 64 * 2**20  # of the blocked form's buffers; large enough that launching operators costs little
-# As csrc/upsampled_loss.cpp names its functions.
-NAMES = {torch.float32: 'float', torch.float64: 'double'}
 
 
 class UpsampledLoss(NamedTuple):
@@ -100,7 +98,7 @@ def native_sums(nhwc, labels, y_axis, x_axis, weight, hard, even, ignore_index, 
     """Sums and the number of labels out of range; adds to ``gradient``. Everything is contiguous, on the CPU."""
     labels = labels.to(torch.int64).contiguous()
     result = nhwc.new_empty(5, dtype=torch.float64)
-    native.function('upsampled_loss', f'upsampled_loss_{NAMES[nhwc.dtype]}')(
+    native.function('upsampled_loss', f'upsampled_loss_{C_TYPES[nhwc.dtype]}')(
         nhwc, labels, *nhwc.shape, *labels.shape[1:], *y_axis, *x_axis, weight, hard, even, ignore_index,
         native.threads(), gradient, result)
     loss, total, pixels, correct, invalid = result
@@ -209,7 +207,7 @@ def upsampled_argmax_native(logits, *steps):
     nhwc = to_nhwc(logits)
     y_axis, x_axis = axis_maps(nhwc, *steps)
     result = nhwc.new_empty(len(nhwc), len(y_axis.start), len(x_axis.start), dtype=torch.int64)
-    native.function('upsampled_loss', f'upsampled_argmax_{NAMES[nhwc.dtype]}')(
+    native.function('upsampled_loss', f'upsampled_argmax_{C_TYPES[nhwc.dtype]}')(
         nhwc, *nhwc.shape, *result.shape[1:], y_axis.weight.shape[1], x_axis.weight.shape[1], *y_axis, *x_axis,
         native.threads(), result)
     return result

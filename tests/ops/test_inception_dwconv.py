@@ -493,19 +493,19 @@ for shape, chosen in (((2, 7, 4, 9, 2, 3, 11), dtypes), ((1, 20, 5, 1, 5, 5, 7),
             x, grad = x.to(dtype), grad.to(dtype)
             weights, biases = parameters[::2], parameters[1::2]
             expected = run(definition, x.double(), [parameter.double() for parameter in parameters], grad.double())
-            y = inception_dwconv_triton.forward(x, weights, biases)
+            y = inception_dwconv_triton.inception_dwconv2d_triton(x, weights, biases)
             assert y.stride() == x.stride() and y.dtype == dtype
             for other in (grad, grad.contiguous(), grad.to(memory_format=torch.channels_last)):
                 grad_x = torch.empty_like(x)
                 grads = [torch.empty_like(parameter) for parameter in (*weights, *biases)]
-                inception_dwconv_triton.backward(other, x, weights, grad_x, grads)
+                inception_dwconv_triton.inception_dwconv2d_triton_backward(other, x, weights, grad_x, grads)
                 order = grads[0], grads[3], grads[1], grads[4], grads[2], grads[5]
                 assert_close([y, grad_x, *order], expected, tolerance)
             alone = torch.empty_like(x)
-            inception_dwconv_triton.backward(grad, x, weights, grad_x=alone)
+            inception_dwconv_triton.inception_dwconv2d_triton_backward(grad, x, weights, grad_x=alone)
             assert torch.equal(alone, grad_x)
             again = [torch.empty_like(grad) for grad in grads]
-            inception_dwconv_triton.backward(grad, x, weights, grad_parameters=again)
+            inception_dwconv_triton.inception_dwconv2d_triton_backward(grad, x, weights, grad_parameters=again)
             assert all(map(torch.equal, again, grads))
 '''
 
