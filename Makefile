@@ -13,7 +13,7 @@ train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
 
 test: lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
