@@ -6,8 +6,9 @@ from .models.fuse import fuse_for_inference
 from .models.metanext import ConvNeXt, InceptionNeXt, MetaNeXt
 from .models.replace_depthwise import replace_depthwise
 from .models.token_mixers import InceptionDWConv2d, PartialInceptionDWConv2d
+from .ops.measured import choices, measuring
 
 __all__ = [
     'ConvNeXt', 'InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt', 'PartialInceptionDWConv2d', '__version__',
-    'accelerate', 'fuse_for_inference', 'replace_depthwise', 'restore'
+    'accelerate', 'choices', 'fuse_for_inference', 'measuring', 'replace_depthwise', 'restore'
 ]

@@ -1,4 +1,5 @@
 """Acceleration by one line of a config, under any mm framework's own tools."""
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -6,7 +7,9 @@ from mmengine.registry import HOOKS
 from torch.nn.parallel import DistributedDataParallel
 
 from ..acceleration import PARTS, accelerate, check_form
-from ..errors import SettingError
+from ..errors import SettingError, UserError
+from ..ops import measured
+from .measuring import measure_first_batch
 
 
 @HOOKS.register_module()
@@ -17,26 +20,35 @@ class AccelerateHook(Hook):
     ``--cfg-options default_hooks.accelerate.enabled=False`` leaves the model as it is, and
     ``default_hooks.accelerate.loss=False`` leaves one part.
 
+    Before the first step of training, and of an evaluation in one process, it measures which form of each operator is
+    the fastest at the first batch's shapes (:mod:`inceptionnext_seg.ops.measured`), unless the cache has it from an
+    earlier run. What was chosen goes into checkpoints, and a resumed run takes it.
+
     Args:
         enabled (bool): False does nothing.
+        measure (bool): False leaves the choice of forms to rules of thumb.
         parts: The arguments of ``accelerate``.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, enabled=True, **parts):
+    def __init__(self, enabled=True, measure=True, **parts):
         unknown = set(parts) - {*PARTS, 'channels_last'}
         if unknown:
             raise SettingError(f'AccelerateHook has no setting {", ".join(map(repr, sorted(unknown)))}; expected: '
-                               f'enabled, channels_last, {", ".join(PARTS)}')
+                               f'enabled, measure, channels_last, {", ".join(PARTS)}')
         for part in PARTS:
             check_form(part, parts.get(part, 'auto'))
         self.enabled = enabled
+        self.measure = measure and enabled
         self.parts = parts
         self.done = not enabled
+        self.to_measure = {'loss', 'predict'}
 
     def before_run(self, runner):
         self.done = not self.enabled
+        self.to_measure = {'loss', 'predict'} if self.measure else set()
+        measured.TABLE.clear()      # another run of this process may have brought its own
 
     def before_train(self, runner):
         """After the weights are initialized: random values fill a parameter in the order of its memory, and with it in
@@ -56,6 +68,31 @@ class AccelerateHook(Hook):
 
     before_val = before_test = before_train
 
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if 'loss' in self.to_measure:
+            self.to_measure.remove('loss')
+            measure_first_batch(runner, data_batch, 'loss')
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        # Several processes have images of different sizes, and in the end not even as many.
+        if 'predict' in self.to_measure and get_world_size() == 1:
+            self.to_measure.remove('predict')
+            measure_first_batch(runner, data_batch, 'predict')
+
+    before_test_iter = before_val_iter
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['operator_choices'] = measured.exported()
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        forms = checkpoint.get('operator_choices')
+        if not runner._resume or not self.measure or forms is None:
+            return
+        if not (isinstance(forms, dict) and all(isinstance(x, str) for pair in forms.items() for x in pair)):
+            raise UserError(f"the checkpoint's operator_choices are {str(forms)[:100]!r}; expected the form of each "
+                            'operator, by text. Next: resume from another checkpoint.')
+        measured.pin(forms)
+
 
 def configured_parts(cfg):
     """The arguments of ``accelerate`` that a config's ``AccelerateHook`` has; None where the model is to stay as it is.
@@ -67,7 +104,7 @@ def configured_parts(cfg):
     settings = next((dict(hook) for hook in hooks if hook and hook.get('type') == 'AccelerateHook'), None)
     if settings is None or not settings.pop('enabled', True):
         return None
-    return {name: value for name, value in settings.items() if name not in ('type', 'priority')}
+    return {name: value for name, value in settings.items() if name not in ('type', 'priority', 'measure')}
 
 
 def accelerate_as_configured(model, cfg):

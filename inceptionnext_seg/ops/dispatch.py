@@ -3,8 +3,8 @@
 An operator has a form 'torch', its reference in stock operators, which takes every input, and faster forms that take
 some. The caller names a form or says 'auto'.
 
-A table of measured times could replace the rules of thumb: what a form's time depends on is all in the operator's
-arguments, which :func:`choose` has.
+On 'auto' the form is the fastest that was measured for such arguments on this machine (:mod:`.measured`), and that of a
+rule of thumb where nothing was.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 from ..errors import UserError
+from . import measured
 
 
 class FormError(UserError, ValueError):
@@ -34,7 +35,8 @@ class Form(NamedTuple):
     Attributes:
         run (Callable): The operator.
         why_not (Callable): Why it cannot run with these arguments, or None.
-        worth (Callable): Whether 'auto' takes it; asked only where it can run. A rule of thumb.
+        worth (Callable): Whether 'auto' takes it where nothing was measured; asked only where it can run. A rule of
+            thumb.
     """
     run: Callable
     why_not: Callable = always_can
@@ -72,6 +74,11 @@ def choose(operator, forms, impl, *args):
             raise FormError(f'{operator} cannot run in the form {impl!r}: {reason}. Forms: {listed(forms)}. Next: '
                             "'auto' takes the fastest form that can, 'torch' always can.")
         return impl
+    return measured.choose(operator, forms, by_rule(forms, args), args)
+
+
+def by_rule(forms, args):
+    """The first form that can run and is worth it by its rule of thumb."""
     for name, form in forms.items():
         if form.why_not(*args) is None and form.worth(*args):
             return name

@@ -1,0 +1,107 @@
+"""Measuring the operators of a runner's model before its first step, at the first batch's shapes.
+
+A copy of the model takes the first batch, forward, while :func:`inceptionnext_seg.measuring` is on. Model, optimizer,
+batch and random numbers stay as they are. Every process runs the copy, in case its modules wait for each other; the
+first alone measures, and then tells the others.
+"""
+import contextlib
+import copy
+import hashlib
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+
+from .._fast import plain_type
+from ..ops import measured
+
+
+def measure_first_batch(runner, data_batch, mode):
+    """Measure, unless this model was measured with such a batch before; a log line says what came of it.
+
+    Args:
+        runner (Runner): With its model accelerated.
+        data_batch (dict): From the data loader.
+        mode (str): 'loss' as a training step, 'predict' as an evaluation.
+    """
+    if not measured.is_enabled() or torch.are_deterministic_algorithms_enabled() or runner.cfg.get('compile'):
+        return
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    with keeping_random_states():
+        data = attempt(lambda: model.data_preprocessor(copy.deepcopy(data_batch), mode == 'loss'))
+        if data is None:
+            return
+        signature = signature_of(model, data, mode, runner.optim_wrapper)
+        known, = from_main_process(measured.is_known_pass(signature) if is_main_process() else None)
+        if not known:
+            with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
+                attempt(lambda: run_copy(runner, model, data, mode))
+            if is_main_process():
+                if not found.disturbed:
+                    measured.remember_pass(signature)
+                print_log(describe(found), 'current')
+    if get_world_size() > 1:
+        measured.load_state(*from_main_process(measured.state() if is_main_process() else None))
+
+
+def from_main_process(value):
+    values = [value]
+    broadcast_object_list(values)
+    return values
+
+
+def attempt(function):
+    """What it returns, or None, and a log line, where it fails.
+
+    Measuring is no reason to stop a run: what is wrong with model or batch, its first step says better.
+    """
+    try:
+        return function()
+    except Exception as error:
+        print_log(f'Operators are not measured: {type(error).__name__}: {error}', 'current')
+        return None
+
+
+def run_copy(runner, model, data, mode):
+    model = copy.deepcopy(model)
+    context = contextlib.nullcontext() if mode == 'predict' else runner.optim_wrapper.optim_context(model)
+    with context, torch.set_grad_enabled(mode == 'loss'):
+        model._run_forward(data, mode=mode)
+
+
+@contextlib.contextmanager
+def keeping_random_states():
+    """Random states of Python, NumPy and torch, on every device, are the same after it."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+def signature_of(model, data, mode, optim_wrapper):
+    """A text that tells models, batches and settings apart whose operators may take other arguments."""
+    modules = [(plain_type(module).__name__, module.extra_repr(), module.training, getattr(module, 'forms', None),
+                [(p.shape, p.dtype, p.requires_grad, p.is_contiguous()) for p in module._parameters.values()
+                 if p is not None]) for module in model.modules()]
+    inputs = data['inputs'] if isinstance(data, dict) else data[0]
+    shapes = [x.shape for x in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)]
+    settings = (mode, type(optim_wrapper).__name__, getattr(optim_wrapper, 'cast_dtype', None), torch.get_num_threads(),
+                str(next(model.parameters()).device))
+    return hashlib.sha256(repr((modules, shapes, settings)).encode()).hexdigest()
+
+
+def describe(found):
+    changed = [choice for choice in found.choices if choice.form != choice.rule]
+    named = '; '.join(f'{c.operator} {measured.first_map(c)}: {c.form} takes {1e3 * c.seconds[c.form]:.2g} ms, '
+                      f'{c.rule} {1e3 * c.seconds[c.rule]:.2g} ms' for c in changed)
+    text = (f'{len(found.choices)} operators measured in {sum(found.seconds):.1f} s; another form than by the rule of '
+            f'thumb runs in {len(changed)}{": " if changed else ""}{named}')
+    return text if not found.disturbed else (
+        f'{text}. {len(found.disturbed)} could not be measured, since the machine is busy: the rule of thumb chooses '
+        'there, and the next run measures again')

@@ -1,0 +1,371 @@
+"""The fastest form of each operator, measured on the machine that runs it.
+
+A rule of thumb found on one processor is wrong on the next. Inside :func:`measuring`, an operator on 'auto' that meets
+arguments of a kind it has not met before times the forms that can take them, torch's among them, forward and backward
+together where gradients are needed, and remembers the fastest. Everywhere else the remembered form runs, and the rule
+of thumb where there is none: so no time is ever measured in the middle of a step.
+
+A form has to win by 5 % to replace the rule of thumb. The table is kept in a file beside the C++ kernels, named by
+processor, versions and the sources of the operators; ``INCEPTIONNEXT_SEG_MEASURE=0`` turns measuring off.
+"""
+import contextlib
+import functools
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+
+from .._fast import plain_type
+from .._version import __version__
+from . import _native as native
+from .stopwatch import first_tensor, time_forms
+
+# By how much a form has to be faster than the rule of thumb's.
+MARGIN = 0.05
+# Above this number of bytes a cache file is none of ours: an entry has some 600 bytes, a network some 50 entries.
+LARGEST_FILE = 16 << 20
+
+
+class Choice(NamedTuple):
+    """What was measured for one operator and one kind of arguments.
+
+    Attributes:
+        operator (str): Its name.
+        arguments (str): What the times depend on: device, threads, autocast, shapes, dtypes, layouts, modules.
+        form (str): What runs.
+        rule (str): What the rule of thumb takes.
+        seconds (dict[str, float]): Of every form that was timed.
+    """
+    operator: str
+    arguments: str
+    form: str
+    rule: str
+    seconds: dict
+
+    @property
+    def gain(self):
+        """Time of stock's operators over that of the form that runs."""
+        return self.seconds['torch'] / self.seconds[self.form]
+
+
+class Choices(list):
+    """List of :class:`Choice`; ``str()`` is a table of them."""
+
+    def __str__(self):
+        if not self:
+            return 'No operator was measured: rules of thumb choose.'
+        rows = [('operator', 'first map', 'form', 'rule of thumb', 'ms', 'torch / form')]
+        rows += [(c.operator, first_map(c), c.form, c.rule, f'{1e3 * c.seconds[c.form]:.2f}', f'{c.gain:.2f}')
+                 for c in self]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                         for row in rows)
+
+
+def first_map(choice):
+    """Shape of the first tensor among a choice's arguments."""
+    shape = choice.arguments.partition('torch.Size([')[2].partition(']')[0]
+    return shape.replace(', ', '×')
+
+
+class Table:
+    """Choices by what they are for, of this process; those that a checkpoint brought come before those measured here.
+
+    Attributes:
+        measured (dict[str, Choice]): By operator and arguments.
+        pinned (dict[str, str]): Forms of a run that is resumed, by the same.
+        passes (set[str]): Models, with batches, that were measured as a whole (:func:`remember_pass`).
+        used (dict[str, str]): The form of each kind of arguments that was looked up and found since :meth:`clear`.
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self):
+        self.measured, self.pinned, self.passes, self.used = {}, {}, set(), {}
+        self.forget()
+        self.read = set()       # files
+
+    def forget(self):
+        """What was looked up: the table has changed."""
+        self.found = {}
+
+    @property
+    def is_empty(self):
+        return not (self.measured or self.pinned)
+
+    def lookup(self, operator, forms, arguments):
+        """The form for a tuple of :func:`describe`, or None."""
+        key = operator, arguments
+        if key not in self.found:
+            text = as_text(operator, arguments)
+            form = self.pinned.get(text)
+            if form is None and text in self.measured:
+                form = self.measured[text].form
+            self.found[key] = form if form in forms else None
+            if self.found[key] is not None:
+                self.used[text] = form
+        return self.found[key]
+
+    def add(self, choice):
+        self.measured[as_text(choice.operator, choice.arguments)] = choice
+        self.forget()
+
+
+TABLE = Table()
+
+
+class Pass(NamedTuple):
+    """A time of measuring: what was measured in it, the seconds that took, and the operators that could not be.
+
+    Every time of these was disturbed by other work on the machine, or a form failed.
+    """
+    choices: Choices
+    seconds: list
+    disturbed: list
+
+
+current = None      # the Pass, inside measuring()
+
+
+def as_text(operator, arguments):
+    return f'{operator} {arguments}'
+
+
+# What a time depends on
+
+
+descriptions = weakref.WeakKeyDictionary()
+
+
+def describe(x):
+    """Of an operator's argument, what its time depends on, as something that can be compared and printed."""
+    if isinstance(x, torch.Tensor):
+        layout = ('nchw' if x.is_contiguous() else
+                  'nhwc' if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else x.stride())
+        return x.shape, x.dtype, layout, x.requires_grad
+    if isinstance(x, nn.Module):
+        if x not in descriptions:
+            descriptions[x] = f'{plain_type(x).__name__}({x.extra_repr()})'
+        return descriptions[x], x.training, *(describe(p) for p in x._parameters.values() if p is not None)
+    if isinstance(x, list | tuple) and not isinstance(x, torch.Size):
+        return tuple(map(describe, x))
+    return x
+
+
+def describe_call(args):
+    """Of all arguments, with the state of torch that the time depends on."""
+    device = first_tensor(args).device
+    autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+    own = (torch.get_num_threads(), ) if device.type == 'cpu' else (
+        accelerator(device), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    return device.type, own, autocast, torch.is_grad_enabled(), *map(describe, args)
+
+
+@functools.cache
+def accelerator(device):
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else str(device)
+
+
+# Choosing
+
+
+def applies():
+    """Whether what was measured decides. It does not where the result may not depend on a clock, and where a graph is
+    compiled, whose operators are others."""
+    return not (torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled())
+
+
+def choose(operator, forms, rule, args):
+    """The form that runs.
+
+    Args:
+        operator (str), forms (dict[str, Form]): As of :func:`.dispatch.choose`.
+        rule (str): What the rule of thumb takes.
+    """
+    if not applies() or (current is None and TABLE.is_empty):
+        return rule
+    arguments = describe_call(args)
+    form = TABLE.lookup(operator, forms, arguments)
+    if form is None and current is not None:
+        form = measure(operator, forms, rule, args, arguments)
+    return form if form is not None and (form == rule or forms[form].why_not(*args) is None) else rule
+
+
+def measure(operator, forms, rule, args, arguments):
+    """Times the forms and remembers the fastest; None where nothing is to be chosen, or nothing could be measured."""
+    global current
+    names = [name for name, form in forms.items() if form.why_not(*args) is None]
+    first = first_tensor(args)
+    if len(names) < 2 or not first.numel():
+        return None
+    found, current, begin = current, None, time.perf_counter()    # operators inside a form are not timed inside it
+    try:
+        seconds = time_forms({name: forms[name] for name in names}, args, first.device)
+    finally:
+        current = found
+    found.seconds.append(time.perf_counter() - begin)
+    if any(seconds.get(name, math.inf) == math.inf for name in (rule, 'torch')):
+        found.disturbed.append(operator)
+        return None
+    best = min(seconds, key=seconds.get)
+    form = best if seconds[best] < (1 - MARGIN) * seconds[rule] else rule
+    choice = Choice(operator, str(arguments), form, rule, {n: s for n, s in seconds.items() if s < math.inf})
+    TABLE.add(choice)
+    found.choices.append(choice)
+    return TABLE.lookup(operator, forms, arguments)
+
+
+# Public
+
+
+def is_enabled():
+    return os.environ.get('INCEPTIONNEXT_SEG_MEASURE') != '0'
+
+
+@contextlib.contextmanager
+def measuring():
+    """Inside, operators on 'auto' measure what they have not met before, and the results go to the cache file.
+
+    Call a model once in it, with a batch of the shape that is to come, in training with gradients::
+
+        inceptionnext_seg.accelerate(model)
+        with inceptionnext_seg.measuring():
+            model(images)
+
+    Parameters and their gradients stay as they are. Batch norms in training see the batch once, as in any forward.
+    Under ``torch.use_deterministic_algorithms`` nothing is measured: the result may not depend on a clock.
+
+    Yields:
+        Pass: What was measured so far.
+    """
+    global current
+    before = current
+    if is_enabled():
+        read_cache()
+        current = Pass(Choices(), [], [])
+    try:
+        yield current if is_enabled() else Pass(Choices(), [], [])
+    finally:
+        found, current = current, before
+        if found is not None and found.choices:
+            write_cache()
+
+
+def choices() -> Choices:
+    """What was measured and runs in this process: operator, kind of arguments, form, and the seconds of each form."""
+    return Choices(TABLE.measured[text] for text in TABLE.used if text in TABLE.measured
+                   and TABLE.used[text] == TABLE.measured[text].form)
+
+
+# Passes over a whole model
+
+
+def is_known_pass(signature):
+    """Whether a model with this batch was measured before: reads the cache file."""
+    read_cache()
+    return signature in TABLE.passes
+
+
+def remember_pass(signature):
+    TABLE.passes.add(signature)
+    write_cache()
+
+
+# Exchange with other processes, and with checkpoints
+
+
+def exported():
+    """The forms in use, for a checkpoint: text to text."""
+    return dict(TABLE.used)
+
+
+def pin(forms):
+    """Take these forms (of :func:`exported`) from now on, wherever they can run."""
+    TABLE.pinned.update(forms)
+    TABLE.forget()
+
+
+def state():
+    """All that was measured, as :func:`load_state` takes it: plain lists and text."""
+    return dict(choices=[list(choice) for choice in TABLE.measured.values()], passes=sorted(TABLE.passes))
+
+
+def load_state(state):
+    """Add what another process measured.
+
+    Raises:
+        ValueError: It is not of :func:`state`.
+    """
+    try:
+        for operator, arguments, form, rule, seconds in state['choices']:
+            texts = (operator, arguments, form, rule, *seconds)
+            if not all(isinstance(x, str) for x in texts) or not {form, rule, 'torch'} <= set(seconds):
+                raise ValueError('an entry without form or times')
+            if not all(isinstance(x, float) and 0 < x < math.inf for x in seconds.values()):
+                raise ValueError('a time that is none')
+            TABLE.measured.setdefault(
+                as_text(operator, arguments), Choice(operator, arguments, form, rule, dict(seconds)))
+        TABLE.passes.update(text for text in state['passes'] if isinstance(text, str))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'no table of choices: {error!r}') from error
+    finally:
+        TABLE.forget()
+
+
+# The file
+
+
+@functools.cache
+def sources():
+    """SHA-256 of the operators' sources, on which times depend."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for path in sorted([*folder.glob('*.py'), *folder.glob('csrc/*')]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_file():
+    """Path of the file of this machine, these versions and these sources.
+
+    Raises:
+        OSError | RuntimeError: There is no folder that is this user's alone.
+    """
+    versions = torch.__version__, torch.version.cuda, torch.version.hip, __version__
+    key = hashlib.sha256('\n'.join([native.processor(), str(versions), sources()]).encode()).hexdigest()
+    return native.private_folder(native.cache_folder()) / f'choices-{key[:16]}.json'
+
+
+def read_cache():
+    """Add what earlier processes measured; a file that is missing, or not as it should be, is none."""
+    try:
+        path = cache_file()
+        if path in TABLE.read:
+            return
+        TABLE.read.add(path)
+        if path.is_file() and path.lstat().st_size <= LARGEST_FILE:
+            load_state(json.loads(native.own_bytes(path)))
+    except (OSError, RuntimeError, ValueError, RecursionError) as error:
+        print_log(f'Choices measured earlier are not used: {error}', 'current')
+
+
+def write_cache():
+    try:
+        path = cache_file()
+        TABLE.read.discard(path)
+        read_cache()            # what another process has measured meanwhile stays
+        with tempfile.NamedTemporaryFile('w', dir=path.parent, prefix=path.name, delete=False) as file:
+            json.dump(state(), file)
+        Path(file.name).replace(path)
+    except (OSError, RuntimeError) as error:
+        print_log(f'Choices are not kept for the next run: {error}', 'current')

@@ -1,0 +1,121 @@
+"""Timing the forms of an operator on a machine that may be doing other things, too.
+
+A thread that waits for a core counts for the form that it happens to run, and two threads that wait for each other take
+ten times as long on a busy machine as on a quiet one. Linux says how long each thread has waited (``schedstat``): times
+in which this process waited are not used.
+"""
+import copy
+import math
+import time
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+
+from ..provenance import synchronize
+
+# Undisturbed times of each form that are enough, tries, and seconds after which there is no further try.
+ENOUGH, TRIES, SECONDS = 4, 12, 0.25
+# A form that takes this many times as long as another when both are warm is not timed again.
+HOPELESS = 3
+# Waiting, as a share of the time, that disturbs it.
+DISTURBED = 0.1
+
+
+def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
+    """Seconds of each form, the least of a few undisturbed times, in turn.
+
+    Args:
+        forms (dict[str, Form]): Those that can run.
+        args (tuple): The operator's arguments; they stay as they are.
+        clock (Callable), waited (Callable): Seconds now, and those that threads have waited so far; for tests.
+
+    Returns:
+        dict[str, float]: Infinity where every time was disturbed. A form that fails, for want of memory, is left out.
+    """
+    waited = waited or seconds_waited
+    calls, times, fastest, begin = {}, {}, math.inf, clock()
+    for name, form in forms.items():
+        call = prepared(form, args)
+        try:
+            first = timed(call, device, clock, waited)      # compiles, allocates, plans
+            # Of what takes a tenth of a second, little is planning.
+            hopeless = math.inf > first > max(0.1, 2 * HOPELESS * fastest)
+            times[name] = [first] if hopeless else [timed(call, device, clock, waited)]
+        except RuntimeError as error:
+            print_log(f'The form {name!r} is not measured, since it fails: {error}', 'current')
+            continue
+        calls[name], fastest = call, min(fastest, times[name][0])
+    for attempt in range(TRIES):
+        late = attempt and clock() - begin > SECONDS
+        for name, call in calls.items():
+            undisturbed = sum(map(math.isfinite, times[name]))
+            hopeless = undisturbed and min(times[name]) > HOPELESS * fastest
+            if not hopeless and undisturbed < (1 if late else ENOUGH) and (not late or attempt < TRIES // 4):
+                times[name].append(timed(call, device, clock, waited))
+                fastest = min(fastest, times[name][-1])
+    return {name: min(seconds) for name, seconds in times.items()}
+
+
+def timed(call, device, clock, waited):
+    """Seconds that a call took, or infinity where threads of this process waited for a core meanwhile."""
+    synchronize(device)
+    waited_before, begin = waited(), clock()
+    call()
+    synchronize(device)
+    seconds = clock() - begin
+    return math.inf if waited() - waited_before > DISTURBED * seconds else seconds
+
+
+def seconds_waited():
+    """Seconds that the threads of this process were ready to run and did not, in all; 0 where no one knows."""
+    nanoseconds = 0
+    try:
+        for task in Path('/proc/self/task').iterdir():
+            nanoseconds += int((task / 'schedstat').read_text().split()[1])
+    except (OSError, ValueError, IndexError):   # not Linux, or a thread that has just ended
+        return nanoseconds / 1e9
+    return nanoseconds / 1e9
+
+
+def prepared(form, args):
+    """A function that runs ``form`` forward and, where gradients are needed, backward, and leaves nothing behind."""
+    args = [isolated(x) for x in args]
+    leaves = [x for x in leaves_of(args) if x.requires_grad] if torch.is_grad_enabled() else []
+    device = first_tensor(args).device.type
+
+    def call():
+        out = form.run(*args)
+        out = out if isinstance(out, torch.Tensor) else out[0]
+        if leaves and out.requires_grad:
+            with torch.autocast(device, enabled=False):      # as where a training step calls backward
+                torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True)
+
+    return call
+
+
+def first_tensor(args):
+    """The map that an operator's arguments begin with, or the first of its maps."""
+    return args[0] if isinstance(args[0], torch.Tensor) else args[0][0]
+
+
+def isolated(x):
+    """A tensor without its history, a module whose buffers are its own."""
+    if isinstance(x, torch.Tensor):
+        return x.detach().requires_grad_(x.requires_grad)
+    if isinstance(x, nn.Module):
+        return copy.deepcopy(x)
+    if isinstance(x, list | tuple) and not isinstance(x, torch.Size):
+        return type(x)(map(isolated, x))
+    return x
+
+
+def leaves_of(args):
+    for x in args:
+        if isinstance(x, torch.Tensor):
+            yield x
+        elif isinstance(x, nn.Module):
+            yield from x.parameters()
+        elif isinstance(x, list | tuple) and not isinstance(x, torch.Size):
+            yield from leaves_of(x)
