@@ -15,6 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from ..files import write_json
+from ..ops.measured import choices, first_map
 from ..provenance import environment, synchronize
 
 
@@ -122,9 +123,10 @@ class MetricsFileHook(Hook):
     """Writes ``metrics.json`` beside the log after each evaluation, and logs the run's summary as its last line.
 
     The file holds the config, the checkpoint, the command, versions, device, mIoU, mAcc, aAcc, IoU and Acc per class,
-    images/s, peak memory, seed, the evaluator's own ``metrics``, and, in training, those of every validation since the
-    run was started or resumed. All IoU and Acc are per cent. Beside it, ``per_image.npz`` holds the pixel counts of
-    each image, where the metric keeps them (``RecordingIoUMetric``).
+    images/s, peak memory, seed, the forms of operators that were measured (:mod:`..ops.measured`), the evaluator's own
+    ``metrics``, and, in training, those of every validation since the run was started or resumed. All IoU and Acc are
+    per cent. Beside it, ``per_image.npz`` holds the pixel counts of each image, where the metric keeps them
+    (``RecordingIoUMetric``).
     """
 
     priority = 'LOWEST'
@@ -158,6 +160,9 @@ class MetricsFileHook(Hook):
             **{f'{phase}_throughput': hub.get_info(f'throughput/{phase}') for phase in ('train', 'val', 'test')
                if f'throughput/{phase}' in hub.runtime_info},
             history=self.history,
+            operator_choices=[
+                dict(operator=c.operator, first_map=first_map(c), form=c.form, rule=c.rule, seconds=c.seconds)
+                for c in choices()],
             seconds=time.time() - self.started,
             processes=get_world_size(),
             environment=environment())

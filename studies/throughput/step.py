@@ -8,6 +8,7 @@ from mmseg.structures import SegDataSample
 
 from inceptionnext_seg.engine.allocator import giving_back
 from inceptionnext_seg.models.fuse import fuse_for_inference
+from inceptionnext_seg.ops.measured import measuring
 from inceptionnext_seg.segmentation.segmentor import FastEncoderDecoder
 
 from ..timing import DTYPES, MEMORY_FORMATS, InputPool
@@ -39,6 +40,7 @@ class Step:
     def __init__(self, cfg, setting, layout, images=None, deployed=False, gives_back=False):
         self.setting, self.layout = setting, layout
         self.allocator = giving_back if gives_back else contextlib.nullcontext
+        self.measure = measuring    # in the first step, which is a trial
         self.model = build(cfg, setting, layout)
         if deployed:
             fuse_for_inference(self.model, inplace=True)
@@ -78,7 +80,8 @@ class Step:
 
     def __call__(self):
         images, samples = next(self.batches)
-        with self.allocator():
+        measure, self.measure = self.measure, contextlib.nullcontext
+        with self.allocator(), measure():
             self.step(images, samples)
 
     def step(self, images, samples):

@@ -1,0 +1,156 @@
+"""Measuring before the first step of a run: what it leaves alone, what it tells other processes and checkpoints."""
+import copy
+import json
+import random
+import shutil
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+
+from inceptionnext_seg.engine.accelerate_hook import AccelerateHook
+from inceptionnext_seg.engine.measuring import measure_first_batch
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.models.checkpoint import read_file
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import measured
+from inceptionnext_seg.ops.batch_norm_act import batch_norm_act
+
+TWO = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
+
+
+class Model(BaseModel):
+    """A batch norm in this package's operator, dropout, and a count in Python."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.dropout, self.calls = nn.BatchNorm2d(3), nn.Dropout(), 0
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.calls += 1
+        return dict(loss=self.dropout(batch_norm_act(self.norm, None, torch.stack(inputs))).sum())
+
+
+@pytest.fixture
+def measuring_is_on(tmp_path, monkeypatch):
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_MEASURE', '1')
+    monkeypatch.setattr(native, 'cache_folder', lambda: tmp_path)
+    monkeypatch.setattr(measured, 'TABLE', measured.Table())
+    # torch is twice as fast, on every machine.
+    monkeypatch.setattr(measured, 'time_forms', mock.Mock(
+        side_effect=lambda forms, args, device: dict(dict.fromkeys(forms, 0.02), torch=0.01)))
+
+
+@pytest.fixture
+def runner():
+    model = Model()
+    optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.))
+    return SimpleNamespace(model=model, optim_wrapper=optim_wrapper, cfg=Config(), _resume=False)
+
+
+BATCH = dict(inputs=[torch.randn(3, 8, 8) for _ in range(2)], data_samples=[None, None])
+
+
+def random_numbers():
+    return random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+
+
+def seed():
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)  # noqa: NPY002
+
+
+def test_a_run_is_the_same_with_and_without_measuring_before_it(measuring_is_on, runner):
+    before, batch = copy.deepcopy(runner.model.state_dict()), copy.deepcopy(BATCH)
+    seed()
+    expected = random_numbers()
+    seed()
+    measure_first_batch(runner, BATCH, 'loss')
+    assert measured.time_forms.called == (native.why_not('batch_norm') is None)
+    assert random_numbers() == expected
+    assert all(value.equal(before[name]) for name, value in runner.model.state_dict().items())
+    assert runner.model.calls == 0 and all(p.grad is None for p in runner.model.parameters())
+    assert all(map(torch.equal, BATCH['inputs'], batch['inputs']))
+
+
+def test_the_second_run_does_not_even_run_the_model(measuring_is_on, runner):
+    measure_first_batch(runner, BATCH, 'loss')
+    measured.TABLE.clear()
+    with mock.patch.object(Model, 'forward') as forward:
+        measure_first_batch(runner, BATCH, 'loss')
+        assert not forward.called
+        measure_first_batch(runner, dict(BATCH, inputs=[torch.randn(3, 9, 8)] * 2), 'loss')
+        assert forward.called
+
+
+def test_deterministic_and_compiled_runs_are_not_measured(measuring_is_on, runner):
+    with mock.patch('torch.are_deterministic_algorithms_enabled', return_value=True):
+        measure_first_batch(runner, BATCH, 'loss')
+    runner.cfg = Config(dict(compile=True))
+    measure_first_batch(runner, BATCH, 'loss')
+    assert not measured.time_forms.called
+
+
+def test_a_model_that_cannot_be_copied_or_run_trains_unmeasured(measuring_is_on, runner):
+    with mock.patch.object(Model, 'forward', side_effect=KeyError('boom')):
+        measure_first_batch(runner, BATCH, 'loss')
+    with mock.patch.object(Model, '__deepcopy__', side_effect=TypeError, create=True):
+        measure_first_batch(runner, BATCH, 'loss')
+    assert not measured.time_forms.called
+
+
+def test_a_resumed_run_takes_the_forms_of_its_checkpoint_and_another_run_does_not(runner):
+    hook, forms = AccelerateHook(), {'batch_norm_act x': 'torch'}
+    hook.before_run(runner)
+    hook.after_load_checkpoint(runner, dict(operator_choices=forms))
+    assert not measured.TABLE.pinned
+    runner._resume = True
+    hook.after_load_checkpoint(runner, dict(operator_choices=forms))
+    assert forms == measured.TABLE.pinned
+    hook.before_run(runner)
+    assert not measured.TABLE.pinned
+    with pytest.raises(UserError, match='operator_choices'):
+        hook.after_load_checkpoint(runner, dict(operator_choices=['torch']))
+    AccelerateHook(measure=False).after_load_checkpoint(runner, dict(operator_choices=forms))
+    assert not measured.TABLE.pinned
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_forms_that_the_first_has_measured(run_command, root, tiny_options, tmp_path,
+                                                                  monkeypatch):
+    """As each writes them into a checkpoint: the first one's, with what is in use."""
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_MEASURE', '1')
+    # A table of its own, beside the libraries that are compiled already.
+    if native.why_not('batch_norm') is None:
+        compiled = native.private_folder(native.cache_folder())
+        shutil.copytree(compiled, tmp_path / 'cache' / compiled.name, ignore=shutil.ignore_patterns('choices*'))
+        (tmp_path / 'cache').chmod(0o700)
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_CACHE', str(tmp_path / 'cache'))
+    script = tmp_path / 'train.py'
+    script.write_text(f'''
+import os, sys, runpy, json
+from inceptionnext_seg.ops import measured
+if os.environ['RANK'] == '0':
+    measured.time_forms = lambda forms, args, device: dict(dict.fromkeys(forms, 0.02), torch=0.01)
+else:
+    measured.time_forms = None
+sys.path.insert(0, {str(root / "tools")!r})
+runpy.run_path({str(root / "tools/train.py")!r}, run_name='__main__')
+json.dump(measured.exported(), open({str(tmp_path)!r} + '/' + os.environ['RANK'] + '.json', 'w'))
+''')
+    done = run_command(script, root / 'configs/upernet_inceptionnext_a_camvid.py', '--launcher', 'pytorch',
+                       '--work-dir', tmp_path / 'run', '--cfg-options', *tiny_options, 'train_cfg.total_batch_size=4',
+                       'auto_scale_lr.base_batch_size=4', launcher=TWO)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = ((tmp_path / f'{rank}.json').read_text() for rank in range(2))
+    assert first == second and len(first) > 100
+    assert 'operators measured in' in done.stdout + done.stderr
+    saved = read_file(tmp_path / 'run/iter_4.pth')['operator_choices']
+    assert set(saved.values()) == {'torch'}
+    metrics, = (tmp_path / 'run').glob('*/metrics.json')
+    assert {choice['form'] for choice in json.loads(metrics.read_text())['operator_choices']} == {'torch'}

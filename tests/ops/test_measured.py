@@ -1,0 +1,195 @@
+"""'auto' takes what was measured. The clock of these tests is counted, so that none depends on the machine's time."""
+import json
+import math
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn as nn
+from helpers import draw
+
+import inceptionnext_seg
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import dispatch, measured, stopwatch
+from inceptionnext_seg.ops.batch_norm_act import batch_norm_act
+from inceptionnext_seg.ops.dispatch import Form
+
+
+class Clock:
+    """Seconds that forms spend by :meth:`takes`, and those that their threads wait for a core."""
+
+    def __init__(self):
+        self.now = self.waited = 0.
+
+    def takes(self, seconds, waiting=lambda: 0.):
+        def form(x):
+            self.now += seconds + waiting()
+            self.waited += waiting()
+            return x * 1
+        return Form(form)
+
+    def time(self, forms, args, device):
+        return stopwatch.time_forms(forms, args, device, clock=lambda: self.now, waited=lambda: self.waited)
+
+
+@pytest.fixture
+def clock(tmp_path, monkeypatch):
+    """Measuring is on, with a cache of its own, an empty table and this clock."""
+    clock = Clock()
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_MEASURE', '1')
+    monkeypatch.setattr(native, 'cache_folder', lambda: tmp_path)
+    monkeypatch.setattr(measured, 'TABLE', measured.Table())
+    monkeypatch.setattr(measured, 'time_forms', mock.Mock(wraps=clock.time))
+    return clock
+
+
+def chosen(forms, x):
+    return dispatch.choose('double', forms, 'auto', x)
+
+
+X = torch.ones(1, 2, 3, 4)
+
+
+def test_the_rule_of_thumb_decides_until_a_faster_form_was_measured(clock):
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    assert chosen(forms, X) == 'native'
+    with inceptionnext_seg.measuring():
+        assert chosen(forms, X) == 'torch'
+    assert chosen(forms, X) == 'torch'
+    assert chosen(forms, X[:, :1]) == 'native'      # of another shape
+
+
+def test_a_form_has_to_win_by_five_per_cent(clock):
+    for x, seconds, form in ((X, 0.0193, 'native'), (X.double(), 0.0185, 'torch')):
+        with inceptionnext_seg.measuring():
+            assert chosen(dict(native=clock.takes(0.02), torch=clock.takes(seconds)), x) == form
+
+
+def test_times_in_which_threads_waited_for_a_core_do_not_count(clock):
+    waiting = iter([0.5, 0.5, 0., 0.5] + 50 * [0.])
+    seconds = clock.time(dict(native=clock.takes(0.02, lambda: 0.), torch=clock.takes(0.01)), (X, ), X.device)
+    assert seconds == pytest.approx(dict(native=0.02, torch=0.01))
+    state = {}
+
+    def wait_for_a_while():
+        state['now'] = next(waiting) if not state.get('asked') else state['now']
+        state['asked'] = not state.get('asked')
+        return state['now']
+
+    seconds = clock.time(dict(native=clock.takes(0.02, wait_for_a_while), torch=clock.takes(0.01)), (X, ), X.device)
+    assert seconds == pytest.approx(dict(native=0.02, torch=0.01))
+
+
+def test_on_a_machine_that_is_always_busy_the_rule_of_thumb_stays_and_nothing_is_remembered(clock):
+    forms = dict(native=clock.takes(0.02, lambda: 0.02), torch=clock.takes(0.01, lambda: 0.01))
+    with inceptionnext_seg.measuring() as found:
+        assert chosen(forms, X) == 'native'
+    assert found.disturbed == ['double']
+    assert not inceptionnext_seg.choices() and measured.TABLE.is_empty
+
+
+def test_a_form_that_takes_many_times_as_long_runs_twice_alone(clock):
+    runs = []
+    slow = Form(lambda x: runs.append(1) or clock.takes(5.).run(x))
+    clock.time(dict(torch=clock.takes(0.02), native=slow), (X, ), X.device)
+    assert len(runs) == 1
+
+
+def test_a_form_that_fails_is_not_chosen(clock):
+    def fail(x):
+        raise RuntimeError('out of memory')
+    with inceptionnext_seg.measuring():
+        assert chosen(dict(native=clock.takes(0.02), triton=Form(fail), torch=clock.takes(0.03)), X) == 'native'
+
+
+def test_a_second_process_measures_nothing(clock):
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        chosen(forms, X)
+    measured.TABLE.clear()          # what another process begins with
+    assert chosen(forms, X) == 'native'
+    measured.time_forms.reset_mock()
+    with inceptionnext_seg.measuring() as found:
+        assert chosen(forms, X) == 'torch'
+    assert not measured.time_forms.called and not found.choices
+    (choice, ) = inceptionnext_seg.choices()
+    assert (choice.operator, choice.form, choice.rule) == ('double', 'torch', 'native')
+    assert choice.gain == 1 and choice.seconds == pytest.approx(dict(native=0.03, torch=0.02))
+    assert '1×2×3×4' in str(inceptionnext_seg.choices())
+
+
+@pytest.mark.parametrize('content', [
+    b'\xff\xfe', b'[' * 200_000, b'{}', b'{"choices": [["double", "x", "native"]], "passes": []}',
+    b'{"choices": [["double", "x", "native", "native", {"native": "1", "torch": 2}]], "passes": []}'])
+def test_a_file_that_is_no_table_is_no_table(clock, content):
+    path = measured.cache_file()
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with inceptionnext_seg.measuring():
+        assert chosen(dict(native=clock.takes(0.03), torch=clock.takes(0.02)), X) == 'torch'
+    assert json.loads(path.read_text())['choices'][0][2] == 'torch'
+
+
+def test_a_table_with_a_form_that_does_not_exist_or_cannot_run_leaves_the_rule(clock):
+    forms = dict(native=clock.takes(0.03), triton=Form(None, lambda x: 'no GPU'), torch=clock.takes(0.02))
+    key = measured.as_text('double', measured.describe_call((X, )))
+    for form in ('triton', 'cuda', 'os.system'):
+        measured.TABLE.clear()
+        measured.pin({key: form})
+        assert chosen(forms, X) == 'native'
+
+
+def test_what_a_checkpoint_brought_comes_before_what_is_measured_here(clock):
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        chosen(forms, X)
+    (key, form), = measured.exported().items()
+    measured.pin({key: 'native'})
+    assert (form, chosen(forms, X)) == ('torch', 'native')
+
+
+def test_deterministic_runs_and_compiled_graphs_follow_the_rule(clock):
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        assert chosen(forms, X) == 'torch'
+        torch.use_deterministic_algorithms(True)
+        try:
+            assert chosen(forms, X) == 'native'
+        finally:
+            torch.use_deterministic_algorithms(False)
+        with mock.patch('torch.compiler.is_compiling', return_value=True):
+            assert chosen(forms, X) == 'native'
+
+
+def test_what_a_time_depends_on_tells_calls_apart():
+    conv, norm = nn.Conv2d(2, 4, 1), nn.BatchNorm2d(2)
+    calls = [(X, conv, norm)]
+    calls += [(X.double(), conv, norm), (X.to(memory_format=torch.channels_last).contiguous().mT, conv, norm),
+              (X.clone().requires_grad_(), conv, norm), (X, nn.Conv2d(2, 4, 1, stride=2), norm),
+              (X, nn.Conv2d(2, 4, 1).requires_grad_(False), norm), (X, conv, nn.BatchNorm2d(2).eval()), ([X, X], conv)]
+    keys = [str(measured.describe_call(call)) for call in calls]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        keys.append(str(measured.describe_call(calls[0])))
+    with torch.no_grad():
+        keys.append(str(measured.describe_call(calls[0])))
+    assert len(set(keys)) == len(keys)
+    assert str(measured.describe_call((X + 1, nn.Conv2d(2, 4, 1), nn.BatchNorm2d(2)))) == keys[0]
+
+
+def test_measuring_leaves_parameters_gradients_statistics_and_random_numbers_alone(clock):
+    norm = nn.BatchNorm2d(24)
+    x = draw(2, 24, 9, 8, seed=1, dtype=torch.float32, layout=torch.channels_last).requires_grad_()
+    torch.manual_seed(0)
+    expected, state = torch.rand(3), {name: value.clone() for name, value in norm.state_dict().items()}
+    torch.manual_seed(0)
+    with mock.patch.object(measured, 'time_forms', lambda forms, args, device: (
+            stopwatch.time_forms(forms, args, device, waited=lambda: 0.))), inceptionnext_seg.measuring() as found:
+        plain = nn.BatchNorm2d(24)
+        batch_norm_act(norm, None, x)
+    assert len(found.choices) == (native.why_not('batch_norm') is None)
+    assert all(math.isfinite(s) for choice in found.choices for s in choice.seconds.values())
+    plain(x)        # once, however often it was timed
+    assert norm.num_batches_tracked == 1
+    torch.testing.assert_close(norm.running_mean, plain.running_mean)
+    assert norm.weight.grad is None and x.grad is None and state['weight'].equal(norm.weight)
+    assert torch.rand(3).equal(expected)
