@@ -10,7 +10,7 @@ The function of the block's modules one after another, computed differently:
 - All steps run over the pixels block by block, so that the hidden map, four times as wide, is read from the cache.
   Between the products, bias and GELU are one pass, their gradients another, layer scale and residual a third.
 
-Maps of bfloat16 are multiplied in float where the CPU has no bfloat16 tiles: there that is faster.
+Maps of bfloat16 are multiplied in float ('native') or in bfloat16 ('native_bf16'): which is faster depends on the CPU.
 """
 import itertools
 
@@ -53,7 +53,7 @@ def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
 # In C++
 
 
-def norm_mlp_native(x, y, norm, fc1, activation, fc2, gamma, factors):
+def norm_mlp_native(x, y, norm, fc1, activation, fc2, gamma, factors, bf16=False):
     mean = variance = weight = bias = None
     batch_moments, eps = False, 0.
     y = y.contiguous(memory_format=torch.channels_last)
@@ -69,7 +69,11 @@ def norm_mlp_native(x, y, norm, fc1, activation, fc2, gamma, factors):
         t is not None and t.requires_grad for t in (x, y, weight, bias, *fc1.parameters(), *fc2.parameters(), gamma))
     with torch.autocast('cpu', enabled=False):  # the operator chooses the dtype of its products
         return norm_mlp_operator(x, y, factors, weight, bias, mean, variance, eps, batch_moments, fc1.weight, fc1.bias,
-                                 fc2.weight, fc2.bias, gamma, keep)[0]
+                                 fc2.weight, fc2.bias, gamma, keep, bf16)[0]
+
+
+def norm_mlp_native_bf16(*args):
+    return norm_mlp_native(*args, bf16=True)
 
 
 def mlp_kernel(name, *dtypes):
@@ -79,8 +83,11 @@ def mlp_kernel(name, *dtypes):
 def norm_mlp_cpu(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None, norm_weight: torch.Tensor | None,
                  norm_bias: torch.Tensor | None, mean: torch.Tensor | None, variance: torch.Tensor | None, eps: float,
                  batch_moments: bool, fc1: torch.Tensor, bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
-                 gamma: torch.Tensor | None, keep: bool) -> TENSORS:
-    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``."""
+                 gamma: torch.Tensor | None, keep: bool, bf16: bool = False) -> TENSORS:
+    """The sum, and ``fc1(norm(y))`` without its bias (B · H · W, hidden) for the backward; empty unless ``keep``.
+
+    ``bf16``: products are of bfloat16, for maps of it.
+    """
     x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))
     dtype = compute_dtype(y.dtype)
     own = Parameters(dtype, norm_weight, norm_bias, mean, variance, eps, fc1, bias1, fc2, bias2, gamma)
@@ -90,25 +97,26 @@ def norm_mlp_cpu(x: torch.Tensor, y: torch.Tensor, factors: torch.Tensor | None,
     factors = [1.] * batch if factors is None else factors.tolist()
     for target, source in zip(dropped(factors, out), dropped(factors, x), strict=True):
         target.copy_(source)
-    gelu = mlp_kernel('gelu', y.dtype if keep else dtype)
+    gelu = mlp_kernel('gelu', y.dtype if keep or bf16 else dtype)
+    fc1, fc2 = own.product_weights(bf16)
     add = mlp_kernel('residual', x.dtype, out.dtype)
     x, y, out_rows = rows(x), rows(y), rows(out)
     scale = last = None
     for factor, begin, end in blocks(factors, pixels, hidden):
         scale, last = (scale, last) if factor == last else (own.gamma * factor, factor)
         z, a = own.normalize(y[begin:end]), y.new_empty(end - begin, hidden, dtype=dtype)
-        h = kept[begin:end] if keep and kept.dtype == dtype else None
-        h = torch.mm(z, own.fc1.t(), out=h)
-        if keep and kept.dtype != dtype:
+        h = kept[begin:end] if keep and kept.dtype == fc1.dtype else None
+        h = torch.mm(z.to(fc1.dtype), fc1.t(), out=h)
+        if keep and kept.dtype != fc1.dtype:
             h = kept[begin:end].copy_(h)
         gelu(h, own.bias1, a, end - begin, hidden, native.threads())
-        o = torch.mm(a, own.fc2.t())
+        o = multiply(a, fc2.t())
         add(x[begin:end], o, own.bias2, scale, out_rows[begin:end], *o.shape, native.threads())
     return [out, kept]
 
 
 def norm_mlp_fake(x, y, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1, bias1, fc2, bias2,
-                  gamma, keep):
+                  gamma, keep, bf16=False):
     out = torch.empty_like(x, dtype=out_dtype(x, gamma)).to(memory_format=torch.channels_last)
     return [out, y.new_empty((x.shape[0] * x.shape[2] * x.shape[3], fc1.shape[0]) if keep else 0)]
 
@@ -138,9 +146,21 @@ class Parameters:
             shift = shift if norm_bias is None else norm_bias.double() + shift
             self.scale, self.shift = scale.to(dtype), shift.to(dtype)
 
+    def product_weights(self, bf16):
+        """fc1 and fc2 in the dtype of the products."""
+        return [weight.bfloat16() if bf16 else weight for weight in (self.fc1, self.fc2)]
+
     def normalize(self, y):
         y = y.to(self.fc1.dtype)
         return y if self.scale is None else torch.addcmul(self.shift, y, self.scale)
+
+
+def multiply(a, b, out=None):
+    """``a @ b`` in the dtype of ``b``, as the dtype of ``a``."""
+    if a.dtype == b.dtype:
+        return torch.mm(a, b, out=out)
+    y = torch.mm(a.to(b.dtype), b)
+    return y.to(a.dtype) if out is None else out.copy_(y)
 
 
 def rows(x):
@@ -170,7 +190,7 @@ def norm_mlp_backward_cpu(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tenso
                           norm_weight: torch.Tensor | None, norm_bias: torch.Tensor | None, mean: torch.Tensor | None,
                           variance: torch.Tensor | None, eps: float, batch_moments: bool, fc1: torch.Tensor,
                           bias1: torch.Tensor, fc2: torch.Tensor, bias2: torch.Tensor,
-                          gamma: torch.Tensor | None) -> TENSORS:
+                          gamma: torch.Tensor | None, bf16: bool = False) -> TENSORS:
     """Gradients to y, norm weight and bias, fc1, its bias, fc2, its bias, gamma; empty where there is no such input."""
     grad, y = (t.contiguous(memory_format=torch.channels_last) for t in (grad, y))
     dtype = compute_dtype(y.dtype)
@@ -182,19 +202,20 @@ def norm_mlp_backward_cpu(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tenso
         target.zero_()
     sums = Sums(own)
     gelu_gradient = mlp_kernel('gelu_gradient', kept.dtype)
+    fc1_weight, fc2_weight = own.product_weights(bf16)
     grad_rows, y_rows, grad_y_rows = rows(grad), rows(y), rows(grad_y)
     for factor, begin, end in blocks(factors, pixels, hidden):
         g, y_block = grad_rows[begin:end].to(dtype), y_rows[begin:end].to(dtype)
-        grad_h = torch.mm(g * (own.gamma * factor), own.fc2)
+        grad_h = multiply(g * (own.gamma * factor), fc2_weight)
         a = torch.empty_like(grad_h)
         gelu_gradient(kept[begin:end], own.bias1, a, grad_h, end - begin, hidden, native.threads())
-        sums.fc2.addmm_(g.t(), a, alpha=factor)
+        add_product(sums.fc2, g.t(), a, factor, bf16)
         ones = g.new_ones(end - begin)
         sums.bias2.addmv_(g.t(), ones, alpha=factor)    # a product: torch's sum over rows is slower
-        sums.fc1.addmm_(grad_h.t(), own.normalize(y_block))
+        add_product(sums.fc1, grad_h.t(), own.normalize(y_block), 1., bf16)
         sums.bias1.addmv_(grad_h.t(), ones)
         grad_z = grad_y_rows[begin:end] if grad_y.dtype == dtype else None
-        grad_z = torch.mm(grad_h, own.fc1, out=grad_z)
+        grad_z = multiply(grad_h, fc1_weight, out=grad_z)
         if grad_y.dtype != dtype:
             grad_y_rows[begin:end] = grad_z
     grad_norm_weight = grad_norm_bias = None
@@ -211,7 +232,7 @@ def norm_mlp_backward_cpu(grad: torch.Tensor, y: torch.Tensor, kept: torch.Tenso
 
 
 def norm_mlp_backward_fake(grad, y, kept, factors, norm_weight, norm_bias, mean, variance, eps, batch_moments, fc1,
-                           bias1, fc2, bias2, gamma):
+                           bias1, fc2, bias2, gamma, bf16=False):
     return [torch.empty_like(y).to(memory_format=torch.channels_last), *(
         y.new_empty(0) if parameter is None else torch.empty_like(parameter)
         for parameter in (norm_weight, norm_bias, fc1, bias1, fc2, bias2, gamma))]
@@ -228,6 +249,14 @@ def laid_out_as(parameter, gradient):
     strides = [p if size == 1 else g for size, p, g in zip(
         gradient.shape, parameter.stride(), gradient.stride(), strict=True)]
     return gradient.as_strided(gradient.shape, strides)
+
+
+def add_product(target, a, b, alpha, bf16):
+    """``target += alpha · a @ b`` for a float target, whatever the product is computed in."""
+    if bf16:
+        target.add_(torch.mm(a.bfloat16(), b.bfloat16()), alpha=alpha)
+    else:
+        target.addmm_(a, b, alpha=alpha)
 
 
 class Sums:
@@ -259,7 +288,7 @@ def norm_gradient(grad_y, y, own, norm_weight, mean, batch_moments):
 def save_for_gradient(ctx, inputs, output):
     ctx.set_materialize_grads(False)    # only the first output has a gradient
     (_, y, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, fc1, bias1, fc2, bias2, gamma,
-     _) = inputs
+     _, ctx.bf16) = inputs
     ctx.x_dtype = inputs[0].dtype
     ctx.save_for_backward(y, output[1], factors, norm_weight, norm_bias, mean, variance, fc1, bias1, fc2, bias2, gamma)
 
@@ -267,15 +296,16 @@ def save_for_gradient(ctx, inputs, output):
 def norm_mlp_gradient(ctx, grads):
     grad = grads[0]
     if grad is None:
-        return (None, ) * 15
+        return (None, ) * 16
     if torch.is_grad_enabled():
         return differentiable_gradient(ctx, grad)
     y, kept, factors, norm_weight, norm_bias, mean, variance, *mlp = ctx.saved_tensors
     grad_y, *found = norm_mlp_backward_operator(
-        grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp)
+        grad, y, kept, factors, norm_weight, norm_bias, mean, variance, ctx.eps, ctx.batch_moments, *mlp,
+        ctx.bf16)
     parameters = (norm_weight, norm_bias, *mlp)
     found = [None if parameter is None else gradient for parameter, gradient in zip(parameters, found, strict=True)]
-    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
+    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None, None)
 
 
 def differentiable_gradient(ctx, grad):
@@ -296,7 +326,7 @@ def differentiable_gradient(ctx, grad):
     needs = ctx.needs_input_grad
     grad_y, *found = gradients_again(
         reference, [y, norm_weight, norm_bias, *mlp], [needs[1], *needs[3:5], *needs[9:14]], grad.to(dtype))
-    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None)
+    return (grad.to(ctx.x_dtype), grad_y, None, *found[:2], None, None, None, None, *found[2:], None, None)
 
 
 norm_mlp_backward_operator = register(
@@ -331,6 +361,17 @@ def is_foldable(norm):
     return is_batch_norm(norm) and (norm.training or norm.running_mean is not None)
 
 
+def why_not_native_bf16(x, y, *args):
+    if y.dtype != torch.bfloat16:
+        return f'the map is {y.dtype}, and products in bfloat16 are for maps of it'
+    return why_not_native(x, y, *args)
+
+
+def never_by_rule(*args):
+    """Whether it is faster depends on the CPU, and only measuring tells."""
+    return False
+
+
 def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
     if y.dtype == torch.bfloat16 and native.has_fast_bf16():
         return False
@@ -339,6 +380,7 @@ def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
 
 FORMS = dict(
     native=dispatch.Form(norm_mlp_native, why_not_native, native_is_worth),
+    native_bf16=dispatch.Form(norm_mlp_native_bf16, why_not_native_bf16, never_by_rule),
     torch=dispatch.Form(norm_mlp_torch))
 
 
@@ -356,8 +398,9 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='a
         activation (nn.Module): Elementwise.
         gamma (Tensor | None): (C, ), layer scale.
         factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
-        impl (str): 'native' runs blocks of pixels with C++ between the products, on a CPU, for the exact GELU; 'torch'
-            one operator after another; 'auto' is 'native' where it can run and the map is large. See :mod:`.dispatch`.
+        impl (str): 'native' runs blocks of pixels with C++ between the products, on a CPU, for the exact GELU, and
+            'native_bf16' the same with products in bfloat16; 'torch' one operator after another; 'auto' is the fastest
+            that was measured, and otherwise 'native' where it can run and the map is large. See :mod:`.dispatch`.
 
     Returns:
         Tensor: (B, C, H, W), channels_last where it is 'native'.

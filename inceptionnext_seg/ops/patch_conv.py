@@ -1,8 +1,8 @@
 """1×1 convolutions and convolutions of patches as one matrix product over NHWC memory, on a CPU.
 
 ``conv(x)[p] = W · patch(x, p) + b`` where the stride is the kernel: no two patches share a pixel, so that they are the
-rows of one matrix. Where the CPU has no bfloat16 tiles, products of bfloat16 maps run in float: there that is faster,
-and more exact. The backward still keeps the bfloat16 map.
+rows of one matrix. Products of bfloat16 maps run in bfloat16 ('product') or, more exactly, in float ('float_product'),
+which is faster where the CPU has no bfloat16 products; the backward still keeps the bfloat16 map.
 """
 import torch
 import torch.nn as nn
@@ -23,7 +23,11 @@ def patch_conv2d_torch(x, conv, channel_factors):
 # As a product
 
 
-def patch_conv2d_product(x, conv, channel_factors):
+def patch_conv2d_float_product(x, conv, channel_factors):
+    return patch_conv2d_product(x, conv, channel_factors, in_float=True)
+
+
+def patch_conv2d_product(x, conv, channel_factors, in_float=False):
     (ky, kx), device = conv.kernel_size, x.device.type
     batch, channels = x.shape[:2]
     height, width = x.shape[2] // ky, x.shape[3] // kx
@@ -31,7 +35,7 @@ def patch_conv2d_product(x, conv, channel_factors):
     dtype = autocast_dtype(x)
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         x = x.to(dtype)
-        if native.has_fast_bf16() or dtype != torch.bfloat16:
+        if not in_float:
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     pixels = x[:, :, :height * ky, :width * kx].permute(0, 2, 3, 1)
     if ky * kx > 1:
@@ -103,6 +107,17 @@ def why_not_product(x, conv, channel_factors=None):
     return None
 
 
+def why_not_float_product(x, conv, channel_factors=None):
+    # The weights are float where autocast makes the map bfloat16; those of a bfloat16 model are not.
+    if autocast_dtype(x) != torch.bfloat16 or conv.weight.dtype != torch.float32:
+        return f'the map is {autocast_dtype(x)} and the weight {conv.weight.dtype}, not bfloat16 and float32'
+    return why_not_product(x, conv, channel_factors)
+
+
+def float_product_is_worth(*args):
+    return not native.has_fast_bf16() and product_is_worth(*args)
+
+
 def product_is_worth(x, conv, channel_factors=None):
     """Not for a 1×1 convolution of an NCHW map, which would have to be copied first."""
     return conv.kernel_size != (1, 1) or is_channels_last(x)
@@ -114,6 +129,7 @@ def is_channels_last(x):
 
 
 FORMS = dict(
+    float_product=dispatch.Form(patch_conv2d_float_product, why_not_float_product, float_product_is_worth),
     product=dispatch.Form(patch_conv2d_product, why_not_product, product_is_worth),
     torch=dispatch.Form(patch_conv2d_torch))
 
@@ -129,8 +145,8 @@ def patch_conv2d(x, conv, channel_factors=None, impl='auto'):
     Args:
         conv (nn.Conv2d): Its hooks are called where the form is 'torch'.
         channel_factors (Tensor | None): (B, C), what each channel of each image is multiplied by before; 1×1 only.
-        impl (str): 'product' is one matrix product, on a CPU; 'torch' calls ``conv``; 'auto' is the faster one. See
-            :mod:`.dispatch`.
+        impl (str): 'product' is one matrix product, on a CPU, 'float_product' one in float of a bfloat16 map; 'torch'
+            calls ``conv``; 'auto' is the fastest one. See :mod:`.dispatch`.
 
     Raises:
         FormError: ``impl`` is no form, or one that cannot take this input.

@@ -120,13 +120,18 @@ def resize_concat_conv2d_factorized(features, weight, bias, size, align_corners)
 # Factorized, in C++
 
 
-def resize_concat_conv2d_native(features, weight, bias, size, align_corners):
+def resize_concat_conv2d_native(features, weight, bias, size, align_corners, bf16=False):
     with torch.autocast('cpu', enabled=False):      # the operator chooses the dtype of its products
-        return resize_concat_conv2d_operator(list(features), weight, bias, *size, align_corners)
+        return resize_concat_conv2d_operator(list(features), weight, bias, *size, align_corners, bf16)
+
+
+def resize_concat_conv2d_native_bf16(*args):
+    """Products in bfloat16; maps that are not resized are convolved as torch convolves them."""
+    return resize_concat_conv2d_native(*args, bf16=True)
 
 
 def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torch.Tensor | None, height: int,
-                             width: int, align_corners: bool) -> torch.Tensor:
+                             width: int, align_corners: bool, bf16: bool = False) -> torch.Tensor:
     size, batch, out_channels = (height, width), features[0].shape[0], weight.shape[0]
     out_dtype = features[0].dtype
     dtype = compute_dtype(out_dtype)
@@ -141,39 +146,43 @@ def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torc
         taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1).t()
         z, add = None, bool(i) or bias is not None
         for image in range(batch):
-            z = torch.mm(pixels(level.feature, image, dtype), taps, out=z)
+            if bf16:
+                z = torch.mm(pixels(level.feature, image, torch.bfloat16), taps.bfloat16()).float()
+            else:
+                z = torch.mm(pixels(level.feature, image, dtype), taps, out=z)
             interpolate_taps(
                 z, out[image], *level.sizes(out_channels), level.down.index, level.down.weight, level.across.index,
                 level.across.weight, add, native.threads())
     for x, begin, end in direct:
         part = weight[:, begin:end]
-        if uses_winograd(batch, end - begin, out_channels, size):
+        if not bf16 and uses_winograd(batch, end - begin, out_channels, size):
             x = x.contiguous(memory_format=torch.channels_last)
             taps = packed_taps(part, dtype)
             last = end == direct[-1][2]
             out = winograd.convolve(x, taps, added=out, out_dtype=out_dtype if last else dtype)
         else:
-            y = F.conv2d(x.to(dtype), part.to(dtype), padding=1)
-            out = y.contiguous(memory_format=torch.channels_last) if out is None else out.add_(y)
+            product = torch.bfloat16 if bf16 else dtype
+            y = F.conv2d(x.to(product), part.to(product), padding=1)
+            out = y.to(dtype).contiguous(memory_format=torch.channels_last) if out is None else out.add_(y)
     return out.to(out_dtype).contiguous(memory_format=torch.channels_last)
 
 
-def resize_concat_conv2d_fake(features, weight, bias, height, width, align_corners):
+def resize_concat_conv2d_fake(features, weight, bias, height, width, align_corners, bf16=False):
     shape = (features[0].shape[0], weight.shape[0], height, width)
     return features[0].new_empty(shape).to(memory_format=torch.channels_last)
 
 
-def resize_concat_conv2d_flops(features, weight, bias, height, width, align_corners, *args, **kwargs):
-    return 2 * executed_macs(features, weight[0], (height, width))
+def resize_concat_conv2d_flops(features, weight, bias, height, width, align_corners, bf16=False, *args, **kwargs):
+    return 2 * executed_macs(features, weight[0], (height, width), bf16)
 
 
-def executed_macs(feature_shapes, out_channels, size):
+def executed_macs(feature_shapes, out_channels, size, bf16=False):
     """MACs of the products as they run."""
     macs = 0
     for batch, channels, h, w in feature_shapes:
         if LEAST_RATIO * h * w <= size[0] * size[1]:
             macs += 9 * batch * h * w * channels * out_channels
-        elif uses_winograd(batch, channels, out_channels, size):
+        elif not bf16 and uses_winograd(batch, channels, out_channels, size):
             tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
             macs += winograd.TAPS * tiles * channels * out_channels
         else:
@@ -235,7 +244,7 @@ def channels_last_empty(shape, dtype):
 
 
 def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, weight: torch.Tensor, align_corners: bool,
-                                      needs_weight: bool) -> TENSORS:
+                                      needs_weight: bool, bf16: bool = False) -> TENSORS:
     """Gradients to the maps, then to the weight (empty where it needs none)."""
     size, batch, out_channels = tuple(grad.shape[2:]), grad.shape[0], weight.shape[0]
     dtype = compute_dtype(grad.dtype)
@@ -246,6 +255,7 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
     interpolate_taps = native.function('upsampled_taps', f'backward_{SUFFIXES[grad.dtype]}')
     for level in low:
         taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1)
+        taps16 = taps.bfloat16() if bf16 else None
         grad_taps = torch.zeros_like(taps) if needs_weight else None
         grad_x = channels_last_empty(level.feature.shape, level.feature.dtype)
         h, w = level.feature.shape[2:]
@@ -255,7 +265,14 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
                 grad[image], z, *level.sizes(out_channels), level.down.index,
                 level.down.weight, level.across.index, level.across.weight,
                 level.down.first, level.down.entries, native.threads())
-            grad_x[image].permute(1, 2, 0).flatten(0, 1).copy_(torch.mm(z, taps))
+            grad_pixels = grad_x[image].permute(1, 2, 0).flatten(0, 1)
+            if bf16:
+                z16 = z.bfloat16()
+                grad_pixels.copy_(torch.mm(z16, taps16))
+                if needs_weight:
+                    grad_taps += torch.mm(z16.t(), pixels(level.feature, image, torch.bfloat16))
+                continue
+            grad_pixels.copy_(torch.mm(z, taps))
             if needs_weight:
                 grad_taps.addmm_(z.t(), pixels(level.feature, image, dtype))
         grads[level.begin] = grad_x
@@ -263,7 +280,7 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
             unpack_taps(grad_taps.unflatten(0, (9, out_channels)), grad_weight[:, level.begin:level.end])
     for x, begin, end in direct:
         part = weight[:, begin:end]
-        if uses_winograd(batch, end - begin, out_channels, size):
+        if not bf16 and uses_winograd(batch, end - begin, out_channels, size):
             grad_x, grad_taps = winograd.gradients(
                 grad, x.contiguous(memory_format=torch.channels_last), packed_taps(part, dtype), needs_weight)
             if needs_weight:
@@ -271,9 +288,10 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
         else:
             # With one output channel the first stride is arbitrary, and torch may reject its own weight gradient.
             layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
-            part = part.to(dtype).clone(memory_format=layout)
+            product = torch.bfloat16 if bf16 else dtype
+            part = part.to(product).clone(memory_format=layout)
             grad_x, grad_part, _ = torch.ops.aten.convolution_backward(
-                grad.to(dtype), x.to(dtype), part, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+                grad.to(product), x.to(product), part, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
                 [True, needs_weight, False])
             if needs_weight:
                 grad_weight[:, begin:end] = grad_part
@@ -289,17 +307,18 @@ def resize_concat_conv2d_backward_cpu(grad: torch.Tensor, features: TENSORS, wei
     return [*ordered, grad_weight]
 
 
-def resize_concat_conv2d_backward_fake(grad, features, weight, align_corners, needs_weight):
+def resize_concat_conv2d_backward_fake(grad, features, weight, align_corners, needs_weight, bf16=False):
     grads = [torch.empty_like(x).to(memory_format=torch.channels_last) for x in features]
     return [*grads, torch.empty_like(weight) if needs_weight else weight.new_empty(0)]
 
 
-def resize_concat_conv2d_backward_flops(grad, features, weight, align_corners, needs_weight, *args, **kwargs):
-    return 2 * executed_macs(features, weight[0], tuple(grad[2:])) * (2 if needs_weight else 1)
+def resize_concat_conv2d_backward_flops(grad, features, weight, align_corners, needs_weight, bf16=False, *args,
+                                        **kwargs):
+    return 2 * executed_macs(features, weight[0], tuple(grad[2:]), bf16) * (2 if needs_weight else 1)
 
 
 def save_for_gradient(ctx, inputs, output):
-    features, weight, bias, _, _, ctx.align_corners = inputs
+    features, weight, bias, _, _, ctx.align_corners, ctx.bf16 = inputs
     ctx.has_bias = bias is not None
     ctx.save_for_backward(weight, *features)
 
@@ -309,9 +328,9 @@ def resize_concat_conv2d_gradient(ctx, grad):
     if torch.is_grad_enabled():
         return differentiable_gradient(ctx, grad)
     *grads, grad_weight = resize_concat_conv2d_backward_operator(
-        grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1])
+        grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1], ctx.bf16)
     grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
-    return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, None, None, None
+    return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, *[None] * 4
 
 
 def differentiable_gradient(ctx, grad):
@@ -327,7 +346,7 @@ def differentiable_gradient(ctx, grad):
     grad_weight, grad_bias, *grads = gradients_again(
         reference, [weight, bias, *features],
         [ctx.needs_input_grad[1], needs_bias, *(x.requires_grad for x in features)], grad)
-    return grads, grad_weight, grad_bias, None, None, None
+    return grads, grad_weight, grad_bias, *[None] * 4
 
 
 resize_concat_conv2d_backward_operator = register(
@@ -343,6 +362,17 @@ resize_concat_conv2d_operator = register(
 
 def why_not_native(features, *args):
     return why_no_kernel_dtype(features[0]) or native.why_not('winograd', 'upsampled_taps')
+
+
+def why_not_native_bf16(features, *args):
+    if features[0].dtype != torch.bfloat16:
+        return f'the maps are {features[0].dtype}, and products in bfloat16 are for maps of it'
+    return why_not_native(features, *args)
+
+
+def never_by_rule(*args):
+    """Whether it is faster depends on the CPU, and only measuring tells."""
+    return False
 
 
 def native_is_worth(features, weight, bias, size, align_corners):
@@ -363,6 +393,7 @@ def factorized_is_worth(*args):
 
 FORMS = dict(
     native=dispatch.Form(resize_concat_conv2d_native, why_not_native, native_is_worth),
+    native_bf16=dispatch.Form(resize_concat_conv2d_native_bf16, why_not_native_bf16, never_by_rule),
     factorized=dispatch.Form(resize_concat_conv2d_factorized, worth=factorized_is_worth),
     torch=dispatch.Form(resize_concat_conv2d_torch))
 
@@ -380,8 +411,8 @@ def resize_concat_conv2d(features, weight, bias=None, size=None, align_corners=F
         bias (Tensor | None): (O, ).
         size (tuple[int, int] | None): (H, W) of the output; by default that of the first map.
         impl (str): 'torch' resizes, concatenates and convolves; 'factorized' has the same sum in an order of fewer
-            multiplications, in torch's operators; 'native' in C++, on a CPU; 'auto' takes the fastest that can. See
-            :mod:`.dispatch`.
+            multiplications, in torch's operators; 'native' in C++, on a CPU, and 'native_bf16' likewise with products
+            in bfloat16; 'auto' takes the fastest that can. See :mod:`.dispatch`.
 
     Returns:
         Tensor: (B, O, H, W); channels_last unless 'torch' chooses otherwise.

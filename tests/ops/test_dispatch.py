@@ -1,6 +1,7 @@
 """The choice of a form, and every form of every operator against its reference in stock operators."""
 import copy
 import re
+from unittest import mock
 
 import pytest
 import torch
@@ -95,7 +96,9 @@ CASES = dict(
     patch_conv2d=(patch_case, patch_conv.FORMS), pointwise=(pointwise_case, patch_conv.FORMS),
     upsampled_cross_entropy=(loss_case, upsampled_cross_entropy.LOSS_FORMS),
     upsampled_argmax=(argmax_case, upsampled_cross_entropy.ARGMAX_FORMS))
-ON_CPU = [(name, form) for name, (_, forms) in CASES.items() for form in forms if form not in ('torch', 'triton')]
+FOR_BFLOAT16 = ('native_bf16', 'float_product')
+ON_CPU = [(name, form) for name, (_, forms) in CASES.items() for form in forms
+          if form not in ('torch', 'triton', *FOR_BFLOAT16)]
 
 
 @pytest.fixture(autouse=True)
@@ -128,12 +131,38 @@ def test_every_form_is_the_function_of_stock_operators(name, form, dtype, tolera
     assert_close(found, expected, tolerance)
 
 
+@pytest.mark.parametrize('name, form', [
+    (name, form) for name, (_, forms) in CASES.items() for form in forms if form in FOR_BFLOAT16])
+def test_forms_for_bfloat16_are_as_near_to_float64_as_stock_operators_under_autocast(name, form):
+    """Of the worst element of each tensor, over its largest: at most twice as far, or by a rounding to 8 bits."""
+    if form == 'native_bf16' and any(map(native.why_not, native.PROTOTYPES)):
+        pytest.skip('no C++ compiler')
+    case, _ = CASES[name]
+    expected, plain = run(case, 'torch', torch.float64), norm_mlp.norm_mlp
+
+    def of_bfloat16(x, y, *args, **settings):
+        """The second map is a token mixer's output."""
+        return plain(x, y.bfloat16(), *args, **settings)
+
+    def errors(impl):
+        operator, leaves = case(torch.float32)
+        for leaf in leaves:
+            leaf.requires_grad_()
+        with torch.autocast('cpu', dtype=torch.bfloat16), mock.patch.object(norm_mlp, 'norm_mlp', of_bfloat16):
+            y = operator(impl)
+        grads = torch.autograd.grad(y, leaves, draw(*y.shape, seed=9, dtype=y.dtype))
+        return [float((x.detach().double() - e).abs().max() / e.abs().max()) for x, e in zip([y, *grads], expected, strict=True)]
+
+    for own, stock in zip(errors(form), errors('torch'), strict=True):
+        assert own < max(2 * stock, 2 ** -7)
+
+
 @pytest.mark.parametrize('name', CASES)
 def test_on_this_machine_auto_takes_the_first_form(name, monkeypatch):
     if any(map(native.why_not, native.PROTOTYPES)):
         pytest.skip('no C++ compiler')
     case, forms = CASES[name]
-    first, chosen = next(iter(forms)), []
+    first, chosen = next(form for form in forms if form not in FOR_BFLOAT16), []
     for form in forms:
         monkeypatch.setitem(forms, form, forms[form]._replace(
             run=lambda *args, form=form, run=forms[form].run: chosen.append(form) or run(*args)))
