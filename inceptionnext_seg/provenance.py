@@ -3,6 +3,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,14 +65,27 @@ def relative_command(argv):
     return ' '.join(['python', *map(shorten, argv)])
 
 
+def commit(folder=Path(__file__).parent):
+    """The commit of the repository of ``folder``, '-dirty' where files differ from it; None outside of one."""
+    try:
+        # A folder of a repository that ignores it, as an environment in a user's own project, is of no commit.
+        ignored = subprocess.run(['git', 'check-ignore', '-q', '.'], cwd=folder, capture_output=True)
+        found = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=folder,
+                               capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return None if ignored.returncode == 0 else found.stdout.strip()
+
+
 def environment(device=None):
-    """What a result file says of its origin: command, date, versions, device, threads. No host name and no path.
+    """What a result file says of its origin: command, commit, date, versions, device, threads. No host name, no path.
 
     ``device`` is by default the GPU where there is one.
     """
     device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     described = dict(
-        command=relative_command(sys.argv), versions=versions(), device=device.type, device_name=device_name(device),
+        command=relative_command(sys.argv), commit=commit(), versions=versions(), device=device.type,
+        device_name=device_name(device),
         cpu=cpu_name(), cpu_cores=os.cpu_count(), cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         # Settings that change how allocators and thread pools behave.

@@ -9,7 +9,6 @@ import fnmatch
 import importlib
 import importlib.metadata
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +30,7 @@ from inceptionnext_seg import accelerate
 from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import markdown_table, read_object, without_html, write_json
-from inceptionnext_seg.provenance import environment
+from inceptionnext_seg.provenance import commit, environment
 
 from .timing import median_interval
 
@@ -216,16 +215,6 @@ def measure(name, setting, process, clock=time.perf_counter):
     return dict(model=name, process=process, seconds=seconds, agreement=agreement, swapped=report.swapped,
                 left=report.left, load_average=[started, environment('cpu')['load_average']], commit=commit(),
                 date=environment('cpu')['date'])
-
-
-def commit(folder=Path(__file__).parent):
-    """The commit of the repository of ``folder``, '-dirty' where files differ from it; None outside of one."""
-    try:
-        found = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=folder,
-                               capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def measure_all(names, setting, processes, out, progress=lambda: None):

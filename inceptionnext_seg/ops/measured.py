@@ -214,12 +214,12 @@ def measure(operator, forms, rule, args, arguments):
     finally:
         current = found
     found.seconds.append(time.perf_counter() - begin)
-    if any(seconds.get(name, math.inf) == math.inf for name in (rule, 'torch')):
+    if math.inf in seconds.values() or not {rule, 'torch'} <= set(seconds):
         found.disturbed.append(operator)
         return None
     best = min(seconds, key=seconds.get)
     form = best if seconds[best] < (1 - MARGIN) * seconds[rule] else rule
-    choice = Choice(operator, str(arguments), form, rule, {n: s for n, s in seconds.items() if s < math.inf})
+    choice = Choice(operator, str(arguments), form, rule, seconds)
     TABLE.add(choice)
     found.choices.append(choice)
     return TABLE.lookup(operator, forms, arguments)

@@ -1,0 +1,106 @@
+"""Every form of every operator at the shapes of whole networks, as `auto` measures them on this machine.
+
+python -m studies.operator_choices --out docs/results/MACHINE/operator_choices.json
+
+One training step and one prediction of each network in each dtype, on random images; the cache of earlier measurements
+is not read. Writes the JSON and a table beside it.
+"""
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from inceptionnext_seg.engine.accelerate_hook import configured_parts
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.ops import measured
+from inceptionnext_seg.provenance import environment
+
+from .throughput.candidates import candidate_config
+from .throughput.setting import Setting
+from .throughput.step import Step
+
+CONFIGS = [f'configs/upernet_inceptionnext_{size}_ade20k.py' for size in 'atsb']
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(prog='python -m studies.operator_choices', description=__doc__.split('\n\n')[0])
+    parser.add_argument('--configs', nargs='+', default=CONFIGS, metavar='CONFIG')
+    parser.add_argument('--size', type=int, default=512)
+    parser.add_argument('--batch-size', type=int, default=2)
+    parser.add_argument('--dtypes', nargs='+', default=['fp32', 'bf16'], choices=['fp32', 'bf16', 'fp16'])
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--most-load', type=float, default=0.7,
+                        help='load average above which nothing is measured (default: %(default)s)')
+    parser.add_argument('--out', required=True, metavar='FILE.json')
+    return parser.parse_args()
+
+
+def measure(config, setting):
+    """Rows of what one step has measured: dicts of operator, first map, form, rule of thumb, seconds of each form."""
+    cfg = candidate_config(config)
+    if configured_parts(cfg) is None:
+        raise UserError(f'{config} has no AccelerateHook; expected a config whose model is accelerated')
+    measured.TABLE.clear()
+    Step(cfg, setting, 'nhwc')()
+    return [dict(operator=c.operator, first_map=measured.first_map(c), arguments=c.arguments, form=c.form, rule=c.rule,
+                 seconds=c.seconds) for c in measured.choices()]
+
+
+def table(result):
+    rows = []
+    for run in result['runs']:
+        for row in run['choices']:
+            ratio = row['seconds']['torch'] / row['seconds'][row['form']]
+            times = ', '.join(f'{form} {1e3 * seconds:.3g}' for form, seconds in sorted(
+                row['seconds'].items(), key=lambda item: item[1]))
+            rows.append([run['network'], f'{run["mode"]}, {run["dtype"]}', row['operator'], row['first_map'],
+                         row['form'], row['rule'], times, f'{ratio:.2f}'])
+    return markdown_table(['network', 'step', 'operator', 'first map', 'form that runs', 'rule of thumb',
+                           'each form, ms', 'stock / form that runs'], rows)
+
+
+def report(result):
+    ratios = [row['seconds']['torch'] / row['seconds'][row['form']] for run in result['runs'] for row in run['choices']]
+    changed = sum(row['form'] != row['rule'] for run in result['runs'] for row in run['choices'])
+    e = result['environment']
+    return (f'# Every form of every operator, measured\n\n{len(ratios)} calls of {len(result["runs"])} steps. Stock '
+            f'over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. In {changed} another form runs '
+            f'than by the rule of thumb. A form has to win by {measured.MARGIN:.0%} to replace the rule\'s.\n\n'
+            f'`{e["command"]}`, commit {e["commit"]}, {e["cpu"]}, {e["threads"]} threads, torch '
+            f'{e["versions"]["torch"]}, load average {result["load_average"][0]} before and '
+            f'{result["load_average"][1]} after, {e["date"][:10]}.\n\n{table(result)}\n')
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    load = psutil.getloadavg()[0]
+    if load > args.most_load:
+        raise UserError(f'the load average is {load:.1f}, expected at most {args.most_load}: other programs run, and '
+                        'times would be theirs, too. Next: wait, or --most-load.')
+    os.environ.pop('INCEPTIONNEXT_SEG_MEASURE', None)
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'choices.json'
+        measured.cache_file = lambda: path      # not what an earlier run has measured
+        combinations = [(config, mode, dtype) for config in args.configs for mode in ('train', 'infer')
+                        for dtype in args.dtypes]
+        for config, mode, dtype in tqdm(combinations):
+            path.unlink(missing_ok=True)
+            setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device,
+                              batch_size=args.batch_size if mode == 'train' else 1)
+            runs.append(dict(network=Path(config).stem, mode=mode, dtype=dtype, size=args.size,
+                             batch_size=setting.batch_size, choices=measure(config, setting)))
+    result = dict(environment=environment(args.device), load_average=[round(load, 1), environment()['load_average']],
+                  runs=runs)
+    write_json(args.out, result)
+    write_text(Path(args.out).with_suffix('.md'), report(result))
+
+
+if __name__ == '__main__':
+    main()
