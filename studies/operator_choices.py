@@ -69,8 +69,8 @@ def report(result):
     changed = sum(row['form'] != row['rule'] for run in result['runs'] for row in run['choices'])
     e = result['environment']
     return (f'# Every form of every operator, measured\n\n{len(ratios)} calls of {len(result["runs"])} steps. Stock '
-            f'over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. In {changed} another form runs '
-            f'than by the rule of thumb. A form has to win by {measured.MARGIN:.0%} to replace the rule\'s.\n\n'
+            f'over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. In {changed} another form '
+            f'runs than by the rule of thumb, whose time it has to beat by {measured.MARGIN:.0%}.\n\n'
             f'`{e["command"]}`, commit {e["commit"]}, {e["cpu"]}, {e["threads"]} threads, torch '
             f'{e["versions"]["torch"]}, load average {result["load_average"][0]} before and '
             f'{result["load_average"][1]} after, {e["date"][:10]}.\n\n{table(result)}\n')
