@@ -37,9 +37,10 @@ SECTIONS = {
     'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'randomness': {'deterministic', 'diff_rank_seed', 'seed'},
-    # The segmentors read mode, crop_size and stride, the accelerated one keep_logits, PointHead the others.
+    # The segmentors read mode, crop_size and stride, the accelerated one keep_logits and windows_at_once, PointHead the
+    # others.
     'model.test_cfg': {'crop_size', 'keep_logits', 'mode', 'stride', 'scale_factor', 'subdivision_num_points',
-                       'subdivision_steps'},
+                       'subdivision_steps', 'windows_at_once'},
 }
 # Packages whose classes read no more than their sections and signatures say.
 KNOWN_PACKAGES = ('inceptionnext_seg', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg')

@@ -77,7 +77,9 @@ PROTOTYPES = {
     'upsampled_loss': {
         **each('upsampled_loss', 'float double', *[POINTER] * 2, *[INT] * 6, *[POINTER] * 7, *[INT] * 2,
                *[POINTER] * 2),
-        **each('upsampled_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, POINTER)}}
+        **each('upsampled_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, POINTER)},
+    'windowed_argmax': each(
+        'windowed_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, *[POINTER] * 2)}
 
 
 def cache_folder():

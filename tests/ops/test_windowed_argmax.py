@@ -1,0 +1,139 @@
+"""Class indices from windows' low-resolution logits, against interpolation, placing and averaging one after another."""
+import pytest
+import torch
+import torch.nn.functional as F
+
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import windowed_argmax as module
+from inceptionnext_seg.ops.dispatch import FormError
+from inceptionnext_seg.ops.windowed_argmax import Taps, windowed_argmax
+
+# rows and columns of windows: their first positions; size of a window, of its logits, upsampled size
+GRIDS = [
+    (([0], [0]), (9, 14), (3, 5), (9, 14)),
+    (([0, 6, 7], [0, 9]), (12, 13), (3, 4), (12, 13)),
+    (([0, 4, 8, 12], [0]), (12, 10), (4, 1), (12, 16)),     # three windows at a pixel, logits of one column, padding
+    (([0], [0, 5]), (8, 8), (8, 8), (8, 8))]
+STEPS = [dict(), dict(ori_shape=(31, 17)), dict(padding=(1, 2, 3, 1), ori_shape=(11, 40)), dict(flip='horizontal'),
+         dict(flip='vertical', padding=(0, 1, 2, 0), ori_shape=(7, 9))]
+
+
+@pytest.fixture(params=['native', 'blocked', 'torch'])
+def impl(request):
+    if request.param == 'native' and native.why_not('windowed_argmax'):
+        pytest.skip('no C++ compiler')
+    return request.param
+
+
+def draw(grid, classes=19, images=2, dtype=torch.float64):
+    """Logits of each window (rows, columns, B, C, h, w)."""
+    (tops, lefts), _, low, _ = grid
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(len(tops), len(lefts), images, classes, *low, dtype=dtype, generator=generator)
+
+
+def side_by_side(logits):
+    """(B, rows · h, columns · w, C)."""
+    return logits.permute(2, 0, 4, 1, 5, 3).flatten(3, 4).flatten(1, 2)
+
+
+def taps(grid, align_corners=False, padding=(0, 0, 0, 0), flip=None, ori_shape=None, dtype=torch.float64):
+    starts, window, low, upsampled = grid
+    left, right, top, bottom = padding
+    return [Taps.of_windows(starts[i], window[i], low[i], upsampled[i], align_corners, dtype).then(
+        before, after, flip == direction, ori_shape and ori_shape[i], align_corners)
+        for i, (before, after, direction) in enumerate([(top, bottom, 'vertical'), (left, right, 'horizontal')])]
+
+
+def stock(grid, logits, align_corners=False, padding=(0, 0, 0, 0), flip=None, ori_shape=None):
+    """Full logits (B, C, H, W) by mmseg's steps."""
+    (tops, lefts), (height, width), _, upsampled = grid
+    size = tops[-1] + height, lefts[-1] + width
+    total, count = logits.new_zeros(*logits.shape[2:4], *size), logits.new_zeros(size)
+    for i, y in enumerate(tops):
+        for j, x in enumerate(lefts):
+            window = F.interpolate(logits[i, j], upsampled, mode='bilinear', align_corners=align_corners)
+            total[:, :, y:y + height, x:x + width] += window[:, :, :height, :width]
+            count[y:y + height, x:x + width] += 1
+    left, right, top, bottom = padding
+    x = (total / count)[:, :, top:size[0] - bottom, left:size[1] - right]
+    if flip:
+        x = x.flip(3 if flip == 'horizontal' else 2)
+    return x if ori_shape is None else F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)
+
+
+@pytest.mark.logits_match
+@pytest.mark.parametrize('steps', STEPS)
+@pytest.mark.parametrize('grid', GRIDS)
+def test_class_indices_are_those_of_the_mean_of_the_windows(grid, steps, impl):
+    for align_corners in (False, True):
+        logits = draw(grid)
+        found = windowed_argmax(side_by_side(logits), *taps(grid, align_corners, **steps), impl=impl)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, stock(grid, logits, align_corners, **steps).argmax(1))
+
+
+def test_probabilities_of_several_versions_are_summed(impl):
+    """Of other windows, another resolution, and flipped."""
+    sums = torch.zeros(2, 31, 17, 19, dtype=torch.float64)
+    expected = 0
+    for grid, flip in zip(GRIDS, (None, 'horizontal', 'vertical', None), strict=True):
+        logits = 3 * draw(grid)
+        steps = dict(flip=flip, ori_shape=(31, 17))
+        found = windowed_argmax(side_by_side(logits), *taps(grid, **steps), sums, impl=impl)
+        expected = expected + stock(grid, logits, **steps).softmax(1)
+        torch.testing.assert_close(sums.permute(0, 3, 1, 2), expected, rtol=1e-12, atol=1e-12)
+        assert torch.equal(found, expected.argmax(1))
+
+
+def test_in_float32_few_pixels_differ_and_those_are_ties(impl):
+    grid, steps = GRIDS[1], dict(ori_shape=(64, 61))
+    logits = draw(grid, classes=150, dtype=torch.float32)
+    found = windowed_argmax(side_by_side(logits), *taps(grid, dtype=torch.float32, **steps), impl=impl)
+    full = stock(grid, logits.double(), **steps)
+    best = full.amax(1)
+    chosen = full.gather(1, found[:, None])[:, 0]
+    assert (best - chosen).max() < 1e-6
+    sums = torch.zeros(2, 64, 61, 150)
+    windowed_argmax(side_by_side(logits), *taps(grid, dtype=torch.float32, **steps), sums, impl=impl)
+    torch.testing.assert_close(sums.permute(0, 3, 1, 2).double(), full.softmax(1), rtol=1e-5, atol=1e-8)
+
+
+def test_of_equal_logits_the_first_class_is_the_prediction(impl):
+    grid = GRIDS[1]
+    logits = torch.zeros(3, 2, 1, 5, 3, 4)
+    logits[:, :, :, 2] = logits[:, :, :, 4] = 1
+    assert (windowed_argmax(side_by_side(logits), *taps(grid, dtype=torch.float32), impl=impl) == 2).all()
+
+
+@pytest.mark.parametrize('classes', [2, 16, 33])
+def test_rows_in_blocks_and_threads_change_nothing(classes, impl, monkeypatch):
+    logits = side_by_side(draw(GRIDS[1], classes=classes))
+    tables = taps(GRIDS[1], ori_shape=(20, 21))
+    expected = windowed_argmax(logits, *tables, impl=impl)
+    monkeypatch.setattr(module, 'BLOCK_BYTES', 3 * 2 * 8 * 2 * 21 * classes)
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(windowed_argmax(logits, *tables, impl=impl), expected)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_table_has_one_tap_for_each_input_and_as_few_as_it_can():
+    y_taps, x_taps = taps(GRIDS[0], ori_shape=(3, 5))
+    assert y_taps.index.shape[1] <= 3 and x_taps.index.shape[1] <= 3     # of four, for two steps of two
+    for table in taps(GRIDS[1], ori_shape=(40, 40)):
+        torch.testing.assert_close(table.weight.sum(1), torch.ones(40, dtype=torch.float64))
+        for index, weight in zip(*table, strict=True):
+            assert len(index[weight != 0].unique()) == (weight != 0).sum()
+
+
+def test_what_does_not_fit_is_told():
+    logits = side_by_side(draw(GRIDS[0]))
+    y_taps, x_taps = taps(GRIDS[0])
+    with pytest.raises(ValueError, match=r'y_taps .* 0 to 4.*3'):
+        windowed_argmax(logits, x_taps, y_taps)
+    with pytest.raises(ValueError, match=r'\(2, 9, 14, 7\).*\(2, 9, 14, 19\)'):
+        windowed_argmax(logits, y_taps, x_taps, torch.zeros(2, 9, 14, 7, dtype=torch.float64))
+    with pytest.raises(FormError, match=r'native.*float16'):
+        windowed_argmax(logits.half(), y_taps, x_taps, impl='native')
