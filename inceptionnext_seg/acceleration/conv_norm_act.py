@@ -3,6 +3,7 @@ import torch
 import torch.nn as nn
 
 from .._fast import is_bare
+from ..models.quantize import Int8Conv2d, Observed
 from ..ops.batch_norm_act import batch_norm_act
 from ..ops.bilinear import resize
 from ..ops.patch_conv import patch_conv2d
@@ -23,7 +24,9 @@ def conv_norm_act(fast, conv, norm, act, features, size=None, align_corners=Fals
         Tensor: (B, O, H, W).
     """
     size = tuple(features[0].shape[2:] if size is None else size)
-    if is_plain_conv(conv, kernel=3, padding=1):
+    if isinstance(conv, Int8Conv2d | Observed):
+        x = conv.resize_concat(features, size, align_corners)
+    elif is_plain_conv(conv, kernel=3, padding=1):
         x = resize_concat_conv2d(features, conv.weight, conv.bias, size, align_corners,
                                  fast.form('convolutions', 'native', 'factorized'))
     else:

@@ -79,7 +79,8 @@ PROTOTYPES = {
                *[POINTER] * 2),
         **each('upsampled_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, POINTER)},
     'windowed_argmax': each(
-        'windowed_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, *[POINTER] * 2)}
+        'windowed_argmax', 'float double', POINTER, *[INT] * 8, *[POINTER] * 4, INT, *[POINTER] * 2),
+    'quantize': each('quantize gelu_quantize', 'f32 bf16', *[POINTER] * 4, *[INT] * 3)}
 
 
 def cache_folder():

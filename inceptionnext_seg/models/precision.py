@@ -1,0 +1,119 @@
+"""A fused model in bfloat16 or with 8-bit products: ``fuse_for_inference(model, dtype=…)``."""
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+from torch.nn.modules.batchnorm import _NormBase
+
+from .._fast import Fast
+from ..errors import SettingError, UserError
+from ..ops import _native as native
+from ..ops import int8
+from .quantize import Int8, quantize
+
+DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'int8': torch.int8}
+BF16_INSTRUCTIONS = ('amx_bf16', 'avx512_bf16', 'bf16')     # the last is that of Arm
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+class Precision(NamedTuple):
+    """What became of a model's parts; ``str()`` says it in a few lines.
+
+    Attributes:
+        dtype (torch.dtype): In which everything runs that is not in 8 bits.
+        quantized (list[str]): Names of the modules that multiply 8-bit numbers.
+        kept (dict[str, str]): Why a part is not as was asked for, by name; '' is the whole model.
+    """
+    dtype: torch.dtype
+    quantized: list
+    kept: dict
+
+    def __str__(self):
+        name = str(self.dtype).removeprefix('torch.')
+        lines = [f'Precision: {f"{len(self.quantized)} modules in int8, the rest in " if self.quantized else ""}{name}']
+        reasons = {}
+        for part, reason in self.kept.items():
+            reasons.setdefault(reason, []).append(part or 'the model')
+        lines += [f'Kept in {name}: {", ".join(parts[:4])}{f" and {len(parts) - 4} more" if len(parts) > 4 else ""}: '
+                  f'{reason}' for reason, parts in reasons.items()]
+        return '\n'.join(lines)
+
+
+def check_dtype(dtype, calibration):
+    """``torch.bfloat16``, ``torch.int8``, or None for the model's own.
+
+    Raises:
+        SettingError: ``dtype`` is another, or does not fit ``calibration``.
+    """
+    dtype = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else None if dtype == torch.float32 else dtype
+    if dtype not in (None, torch.bfloat16, torch.int8):
+        raise SettingError(f"dtype of fuse_for_inference is {dtype!r}; expected: 'bf16', 'int8', or 'fp32'")
+    if (dtype == torch.int8) != (calibration is not None):
+        raise SettingError(
+            'dtype of fuse_for_inference is int8, and there are no calibration images' if calibration is None else
+            "there are calibration images, and dtype of fuse_for_inference is not 'int8'; expected: both or neither. "
+            "Next: fuse_for_inference(model, dtype='int8', calibration=images), with some 32 images that are like "
+            'those the model will see')
+    return dtype
+
+
+def lower_precision(model: nn.Module, dtype: torch.dtype, calibration: Iterable | None) -> Precision:
+    """Convert a fused model in place; where the device cannot do it, the model stays as it is, and a log line says so.
+
+    Images go into the model in float32 and its segmentation head returns float32; the features of a bare backbone
+    are in the model's dtype. Norms keep their parameters in float32.
+    """
+    own = next(model.parameters())
+    if own.is_cuda and dtype == torch.int8:
+        reason = 'the model is on a GPU, and 8-bit products are for CPUs'
+    elif own.dtype != torch.float32:
+        raise UserError(f'the model is in {own.dtype}; expected: float32, from which fuse_for_inference converts it')
+    elif dtype == torch.int8:
+        reason = int8.why_not()
+    else:
+        reason = None if own.is_cuda else why_not_bf16()
+    if reason is not None:
+        precision = Precision(own.dtype, [], {'': reason})
+    elif dtype == torch.int8:
+        # Beside 8-bit products, bfloat16 where the CPU has tiles for it: there it is the faster one everywhere.
+        rest = torch.bfloat16 if native.has_fast_bf16() else torch.float32
+        precision = Precision(rest, *quantize(model, calibration))
+    else:
+        precision = Precision(dtype, [], {})
+    if precision.dtype == torch.bfloat16:
+        to_bfloat16(model)
+    model.precision = precision
+    print_log(str(precision), 'current')
+    return precision
+
+
+def why_not_bf16():
+    """Why products in bfloat16 would be no faster on this CPU, or None."""
+    if not set(BF16_INSTRUCTIONS) & set(native.processor().split()):
+        return f'the CPU does not multiply bfloat16 (it has none of {", ".join(BF16_INSTRUCTIONS)})'
+    return None
+
+
+def to_bfloat16(model):
+    """All parameters but those of norms, and products in bfloat16 also where float is the rule."""
+    for module in model.modules():
+        if not isinstance(module, (*NORMS, Int8)):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(torch.bfloat16)
+        if isinstance(module, Fast) and not native.has_fast_bf16():
+            forms = dict(blocks='torch', convolutions='factorized')
+            module.forms = {**{part: form for part, form in forms.items() if part in module.parts}, **module.forms}
+        if isinstance(getattr(module, 'conv_seg', None), nn.Module):
+            module.conv_seg.register_forward_hook(to_float)
+    entry = next((part for name in ('backbone', 'encoder') if (part := getattr(model, name, None)) is not None), model)
+    entry.register_forward_pre_hook(cast_image)
+
+
+def cast_image(module, inputs):
+    return (inputs[0].to(torch.bfloat16), *inputs[1:])
+
+
+def to_float(module, inputs, output):
+    return output.float()
