@@ -2,7 +2,7 @@
 from . import _requirements as _requirements  # isort: skip  (first: an old torch is one clear message)
 from ._version import __version__
 from .acceleration import accelerate, restore
-from .models.fuse import fuse_for_inference
+from .acceleration.precision import fuse_for_inference
 from .models.metanext import ConvNeXt, InceptionNeXt, MetaNeXt
 from .models.replace_depthwise import replace_depthwise
 from .models.token_mixers import InceptionDWConv2d, PartialInceptionDWConv2d

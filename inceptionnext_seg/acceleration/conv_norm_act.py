@@ -3,11 +3,11 @@ import torch
 import torch.nn as nn
 
 from .._fast import is_bare
-from ..models.quantize import Int8Conv2d, Observed
 from ..ops.batch_norm_act import batch_norm_act
 from ..ops.bilinear import resize
 from ..ops.patch_conv import patch_conv2d
 from ..ops.resize_concat_conv import resize_concat_conv2d
+from .quantize import Int8Conv2d, Observed
 
 
 def conv_norm_act(fast, conv, norm, act, features, size=None, align_corners=False):

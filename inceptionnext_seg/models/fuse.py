@@ -11,7 +11,6 @@ The folding is computed in float64 and rounded once, to the type of the weights.
 """
 import copy
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 import torch
 import torch.nn as nn
@@ -22,7 +21,6 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from .._fast import plain_type
 from .folded import Folded, refuse_layer_scale
 from .metanext import MetaNeXt, MetaNeXtBlock, MetaNeXtStage
-from .precision import check_dtype, lower_precision
 
 NORM, LAYER_SCALE, DROPOUT = 'norm', 'layer scale', 'dropout'
 # What a subclass does in a forward of its own, an activation or a standardized weight, is not known here.
@@ -31,8 +29,7 @@ DROPOUT_FORWARDS = tuple(layer.forward for layer in (
     DropPath, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout))
 
 
-def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | torch.dtype | None = None,
-                       calibration: Iterable | None = None) -> nn.Module:
+def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
     """Fold every BatchNorm and layer scale of ``model`` into a convolution beside it, and remove its dropouts.
 
     The result computes the same as ``model.eval()`` but for rounding, in eval mode only: ``train()`` raises
@@ -49,28 +46,13 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | tor
     BatchNorm is one multiplication and addition in one pass over the map already. Norms other than BatchNorm, such as
     ConvNeXt's LayerNorm, depend on the image and cannot be folded at all.
 
-    ``dtype`` makes products faster and less exact, where the device can: 'bf16' runs everything but the norms' own
-    parameters in bfloat16 (CPUs with AMX or avx512_bf16, GPUs), 'int8' the MLPs of MetaNeXt blocks and the 1×1 and 3×3
-    convolutions of heads in 8 bits (CPUs with VNNI or AMX), with ranges of activations from ``calibration``, and the
-    rest in bfloat16 where the CPU has AMX, otherwise in float32. Accelerate the model first. What a CPU cannot do, or
-    an unknown part, stays as it is: ``model.precision``, which is logged, says what became of each part.
-
     Args:
         model (nn.Module): A MetaNeXt backbone, or a segmentor with any backbone, on any device, in any layout and type.
         inplace (bool): Change and return ``model`` itself, not a deep copy.
-        dtype (str | torch.dtype | None): 'bf16', 'int8', or the torch dtype; None or 'fp32' leaves the model's own.
-        calibration (Iterable | None): For 'int8', some 32 images that are like those the model will see: (H, W, 3)
-            arrays of 8 bits, as mmcv reads a file, or float tensors (3, H, W) or (B, 3, H, W), normalized.
 
     Returns:
-        nn.Module: The fused model, in eval mode; its ``precision`` is a :class:`~.precision.Precision` where there was
-        a ``dtype``.
-
-    Raises:
-        SettingError: ``dtype`` is unknown, or 'int8' and there are no calibration images.
-        UserError: A calibration image has another shape, or ``dtype`` is given for a model that is not in float32.
+        nn.Module: The fused model, in eval mode.
     """
-    dtype = check_dtype(dtype, calibration)
     if not inplace:
         model = copy.deepcopy(model)
     for module in list(model.modules()):
@@ -87,10 +69,7 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | tor
             if type(child).forward in DROPOUT_FORWARDS:
                 setattr(module, name, Folded(DROPOUT))
     print_log(describe(model), 'current')
-    model.requires_grad_(False).eval()
-    if dtype is not None:
-        lower_precision(model, dtype, calibration)
-    return model
+    return model.requires_grad_(False).eval()
 
 
 def fuse_stem(stem):

@@ -9,19 +9,32 @@ import torch.nn as nn
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-from test_metanext import randomize
 
 from inceptionnext_seg import ConvNeXt, accelerate, fuse_for_inference
+from inceptionnext_seg.acceleration import precision, quantize
+from inceptionnext_seg.acceleration.quantize import Int8Conv2d, Int8Mlp
 from inceptionnext_seg.errors import SettingError, UserError
-from inceptionnext_seg.models import precision, quantize
 from inceptionnext_seg.models.metanext import ConvMlp
-from inceptionnext_seg.models.quantize import Int8Conv2d, Int8Mlp
 from inceptionnext_seg.ops import int8
 
 needs_int8 = pytest.mark.skipif(bool(int8.why_not()), reason=str(int8.why_not()))
 needs_bf16 = pytest.mark.skipif(bool(precision.why_not_bf16()), reason=str(precision.why_not_bf16()))
 DIMS = (16, 24, 32, 48)
 ROUGHLY = 0.45  # of a model of random weights, whose error grows from layer to layer; what holds a layer is tighter
+
+
+def randomize(model):
+    """Every layer moves the output."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if value.ndim > 1:
+                value.normal_(std=value[0].numel()**-0.5, generator=generator)
+            elif name.endswith(('gamma', 'weight', 'running_var')):
+                value.uniform_(0.5, 1.5, generator=generator)
+            elif value.is_floating_point():
+                value.normal_(std=0.2, generator=generator)
+    return model
 
 
 def segmentor(accelerated=True, act='GELU'):

@@ -1,4 +1,5 @@
-"""A fused model in bfloat16 or with 8-bit products: ``fuse_for_inference(model, dtype=…)``."""
+"""The deploy form of a model, in its own dtype, in bfloat16 or with 8-bit products: ``fuse_for_inference``."""
+import copy
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._fast import Fast
 from ..errors import SettingError, UserError
+from ..models import fuse
 from ..ops import _native as native
 from ..ops import int8
 from .quantize import Int8, quantize
@@ -39,6 +41,42 @@ class Precision(NamedTuple):
         lines += [f'Kept in {name}: {", ".join(parts[:4])}{f" and {len(parts) - 4} more" if len(parts) > 4 else ""}: '
                   f'{reason}' for reason, parts in reasons.items()]
         return '\n'.join(lines)
+
+
+def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | torch.dtype | None = None,
+                       calibration: Iterable | None = None) -> nn.Module:
+    """The deploy form of ``model``: norms and layer scales folded (:func:`~..models.fuse.fuse_for_inference`), and
+    products of fewer bits where ``dtype`` asks for them.
+
+    ``dtype`` makes products faster and less exact, where the device can: 'bf16' runs everything but the norms' own
+    parameters in bfloat16 (CPUs with AMX or avx512_bf16, GPUs), 'int8' the MLPs of MetaNeXt blocks and the 1×1 and 3×3
+    convolutions of heads in 8 bits (CPUs with VNNI or AMX), with ranges of activations from ``calibration``, and the
+    rest in bfloat16 where the CPU has AMX, otherwise in float32. Accelerate the model first. What a CPU cannot do, and
+    a part without an 8-bit form, stays as it is: ``model.precision``, which is logged, says what became of each part.
+
+    Args:
+        model (nn.Module): A MetaNeXt backbone, or a segmentor with any backbone, on any device, in any layout; without
+            ``dtype`` of any type, otherwise in float32.
+        inplace (bool): Change and return ``model`` itself, not a deep copy.
+        dtype (str | torch.dtype | None): 'bf16', 'int8', or the torch dtype; None or 'fp32' leaves the model's own.
+        calibration (Iterable | None): For 'int8', some 32 images that are like those the model will see: (H, W, 3)
+            arrays of 8 bits, as mmcv reads a file, or float tensors (3, H, W) or (B, 3, H, W), normalized.
+
+    Returns:
+        nn.Module: The fused model, in eval mode, which cannot be trained; its ``precision`` is a :class:`Precision`
+        where there was a ``dtype``.
+
+    Raises:
+        SettingError: ``dtype`` is unknown, or 'int8' and there are no calibration images.
+        UserError: A calibration image has another shape, or ``dtype`` is given for a model that is not in float32.
+    """
+    dtype = check_dtype(dtype, calibration)
+    if not inplace:
+        model = copy.deepcopy(model)
+    model = fuse.fuse_for_inference(model, inplace=True)
+    if dtype is not None:
+        lower_precision(model, dtype, calibration)
+    return model
 
 
 def check_dtype(dtype, calibration):

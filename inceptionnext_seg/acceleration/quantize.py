@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from .._fast import plain_type
 from ..errors import UserError
+from ..models.metanext import ConvMlp
 from ..ops import _native as native
 from ..ops import int8
 from ..ops.bilinear import resize
 from ..ops.resize_concat_conv import axis_table, is_direct, resize_concat_conv2d
-from .metanext import ConvMlp
 
 CALIBRATION_IMAGES = 32     # with fewer a log line says so
 LEAST_CHANNELS = 16         # of inputs and outputs; below, the pass that quantizes costs more than the product saves
