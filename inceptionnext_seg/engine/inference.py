@@ -1,7 +1,10 @@
 """Segmenting images that have no annotation: files of class indices, and overlays with a legend.
 
-Every image goes through the config's own test pipeline and mmseg's ``inference_model``, so that a prediction here is
-the one that ``tools/test.py`` evaluates, at the image's own size.
+Every image goes through the config's own test pipeline and the model's ``test_step``, so that a prediction here is
+the one that ``tools/test.py`` evaluates, at the image's own size. An image that has more than
+:data:`~..segmentation.large.LARGE_IMAGE` pixels (2048×2048) after the pipeline is predicted by sliding windows, in
+memory that does not grow with it but for the image and its classes: those of the config's ``test_cfg`` where its mode
+is 'slide', otherwise of 512×512 pixels, 341 apart.
 
 The class indices in the files are those of ``tools/test.py --out``: 0 is the first class, except for data sets with
 ``reduce_zero_label`` (ADE20K), whose own files keep 0 for unlabelled pixels: there 1 is the first class, and 0 never
@@ -18,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
-from mmseg.apis import inference_model, init_model
+from mmseg.apis import init_model
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -28,6 +32,7 @@ from ..data.mini import CLASSES_USED
 from ..errors import UserError
 from ..files import write_json
 from ..models.checkpoint import load_model
+from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
@@ -43,7 +48,9 @@ class Labels(NamedTuple):
     def numbers(self, prediction: np.ndarray) -> np.ndarray:
         """Class indices (H, W) as files hold them, from ``first_number``, in the smallest integer type that fits."""
         last = self.first_number + len(self.classes) - 1
-        return (prediction + self.first_number).astype(np.uint8 if last <= 255 else np.uint16)
+        numbers = prediction.astype(np.uint8 if last <= 255 else np.uint16)
+        numbers += self.first_number    # in place: of a large image another copy would be as large again
+        return numbers
 
     def as_json(self) -> list[dict[str, Any]]:
         """The content of ``classes.json``."""
@@ -149,7 +156,8 @@ class Segmentor:
         accelerate_as_configured(self.model, cfg)
         self.model.to(device)
         self.loader = TRANSFORMS.build(pipeline[0])
-        self.model.cfg = Config(dict(test_pipeline=pipeline))  # where inference_model looks for it
+        self.pipeline = Compose([dict(pipeline[0], type='LoadImageFromNDArray'), *pipeline[1:]])
+        self.model.cfg = Config(dict(test_pipeline=pipeline))  # where mmseg's inference_model looks for it
 
     def load(self, path: str | Path) -> np.ndarray:
         """An image file as the config loads it: (H, W, 3), BGR, 8 bits, upright by its EXIF orientation, no alpha.
@@ -166,14 +174,31 @@ class Segmentor:
         except Exception as error:
             raise OSError(str(error) or type(error).__name__) from error
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Class indices (H, W), int64, from an image (H, W, 3) as ``load`` returns it.
+    def predict(self, image: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Class indices (H, W), int64, from an image (H, W, 3) of any size, as ``load`` returns it.
+
+        Args:
+            progress: Whether to show a progress bar for an image that is predicted by windows.
 
         Raises:
             ValueError: After the pipeline it is smaller than the backbone's stride of 32.
+            UserError: It is too large for one pass, and the model has a head of one channel.
         """
-        sample = inference_model(self.model, image)
-        return sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(np.int64)
+        return self.classes_of(image, progress).astype(np.int64, copy=False)
+
+    def classes_of(self, image: np.ndarray, progress: bool = False) -> np.ndarray:
+        """As :meth:`predict`, of a large image in a smaller type."""
+        data = self.pipeline(dict(img=image))
+        inputs, sample = data['inputs'], data['data_samples']
+        size = tuple(inputs.shape[1:])
+        if size[0] * size[1] > LARGE_IMAGE:
+            windows = windows_of(self.model, size)
+            with tqdm(total=len(windows.tops) * len(windows.lefts), desc=f'{size[0]}×{size[1]}', unit='window',
+                      leave=False, disable=not progress) as bar:
+                return predict_large(self.model, inputs, tuple(sample.ori_shape), bar.update).cpu().numpy()
+        with torch.no_grad():
+            result, = self.model.test_step(dict(inputs=[inputs], data_samples=[sample]))
+        return result.pred_sem_seg.data.squeeze(0).cpu().numpy()
 
 
 def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
@@ -287,13 +312,16 @@ def draw_overlay(image: np.ndarray, prediction: np.ndarray, labels: Labels, opac
     Returns:
         PIL.Image.Image: RGB; the blend unscaled in the upper left corner, the legend to the right of it.
     """
-    blend = (1 - opacity) * image[..., ::-1] + opacity * labels.palette[prediction]
     height, width = prediction.shape
+    blend = np.empty((height, width, 3), np.uint8)
+    for begin in range(0, height, 256):     # of a large image the numbers between would take gigabytes
+        rows = slice(begin, begin + 256)
+        blend[rows] = ((1 - opacity) * image[rows, :, ::-1] + opacity * labels.palette[prediction[rows]]).round()
     # Legible at full size in a small picture, and in a large one that is scaled to a screen.
     font_size = max(14, round((height * width)**0.5 / 48))
     legend = draw_legend(shares(prediction, len(labels.classes)), labels, height, font_size)
     picture = Image.new('RGB', (width + legend.width, legend.height), 'white')
-    picture.paste(Image.fromarray(blend.round().astype(np.uint8)), (0, 0))
+    picture.paste(Image.fromarray(blend), (0, 0))
     picture.paste(legend, (width, 0))
     return picture
 
@@ -352,7 +380,7 @@ def predict_files(segmentor: Segmentor, images: dict[Path, Path], out: str | Pat
     for path, name in tqdm(images.items(), desc='predicting', unit='image', disable=not progress):
         try:
             image = segmentor.load(path)
-            prediction = segmentor.predict(image)
+            prediction = segmentor.classes_of(image, progress)
         except OSError as error:
             failures[path] = f'cannot be read: {error}'
             continue

@@ -16,6 +16,7 @@ from PIL import Image
 from inceptionnext_seg.engine import inference as prediction
 from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_images, find_labels, shares
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.segmentation import large
 
 REPOSITORY = Path(__file__).parents[2]
 CAMVID = REPOSITORY / 'configs/upernet_inceptionnext_a_camvid.py'
@@ -185,6 +186,26 @@ def test_shares_are_sorted_and_leave_out_classes_that_were_not_found():
 def test_percentages_never_call_a_class_that_was_found_absent():
     assert [prediction.percentage(share) for share in (1, 0.1234, 0.0006, 1e-6)] == [
         '100.0 %', '12.3 %', '0.1 %', '< 0.1 %']
+
+
+def test_an_image_above_the_documented_size_is_predicted_by_windows_in_python_and_by_the_tool(
+        camvid, camvid_weights, tmp_path, monkeypatch):
+    image = scene(200, 150)
+    assert (camvid.predict(image) == camvid.classes_of(image)).all()
+    monkeypatch.setattr(prediction, 'LARGE_IMAGE', 150 * 200 - 1)
+    monkeypatch.setattr(large, 'CROP_SIZE', (96, 96))
+    monkeypatch.setattr(large, 'STRIDE', (64, 64))
+    found = camvid.predict(image[..., ::-1])
+    assert found.dtype == np.int64 and found.shape == (150, 200) and camvid.classes_of(image).dtype == np.uint8
+    slides = Segmentor(Config.fromfile(CAMVID), camvid_weights)
+    slides.model.test_cfg.update(mode='slide', crop_size=(96, 96), stride=(64, 64))
+    data = slides.pipeline(dict(img=image[..., ::-1]))
+    with torch.no_grad():
+        expected = slides.model.test_step(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))
+    assert (found == expected[0].pred_sem_seg.data[0].numpy()).mean() > 0.999
+    Image.fromarray(image).save(tmp_path / 'scene.png')
+    assert predict(CAMVID, camvid_weights, tmp_path / 'scene.png', '--out', tmp_path / 'out') == 0
+    assert (class_numbers(tmp_path / 'out/class_numbers/scene.png') == found).all()
 
 
 def test_an_overlay_blends_the_image_with_the_colours_and_shows_those_of_the_classes_found_in_the_legend():

@@ -9,8 +9,9 @@ from mmseg.structures import SegDataSample
 from test_segmentor import IMAGES, METAS, assert_same_predictions, fast_and_stock, predict_both, segmentor
 
 from inceptionnext_seg import accelerate, restore
-from inceptionnext_seg.errors import SettingError
+from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.ops.windowed_argmax import windowed_argmax
+from inceptionnext_seg.segmentation import large
 from inceptionnext_seg.segmentation import windows as windows_module
 from inceptionnext_seg.segmentation.segmentor import FastSegTTAModel
 from inceptionnext_seg.segmentation.windows import Windows, predict_windows
@@ -130,3 +131,39 @@ def test_memory_is_that_of_the_rows_of_windows_which_output_rows_need(monkeypatc
 def test_windows_that_cannot_be_are_told(crop_size, stride, told):
     with pytest.raises(SettingError, match=told):
         Windows.sliding((100, 100), crop_size, stride)
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+@pytest.mark.parametrize('head', ['FCNHead', 'ReversedClassesHead'])
+def test_a_large_image_is_predicted_as_by_the_sliding_windows_of_mmseg(mode, head, monkeypatch):
+    """Window by window from the image as it is stored: 8 bits, BGR, windows that the preprocessor pads."""
+    slide = dict(crop_size=(40, 56), stride=(24, 31))
+    monkeypatch.setattr(large, 'CROP_SIZE', slide['crop_size'])
+    monkeypatch.setattr(large, 'STRIDE', slide['stride'])
+    model = segmentor('fast', head=head, test_cfg=dict(mode=mode, **(slide if mode == 'slide' else {}))).eval()
+    stock = segmentor('stock', head=head, test_cfg=dict(mode='slide', **slide)).eval()
+    # mmseg pads the image and not the windows: without padding both are the same.
+    stock.data_preprocessor.test_cfg = model.data_preprocessor.test_cfg = None
+    image = torch.randint(0, 256, (3, 150, 131), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sample = SegDataSample(metainfo=dict(img_shape=(150, 131), ori_shape=(170, 121)))
+    with torch.no_grad():
+        wanted = stock.test_step(dict(inputs=[image], data_samples=[sample]))[0].pred_sem_seg.data[0]
+    done = []
+    found = large.predict_large(model, image, (170, 121), done.append)
+    assert found.dtype == torch.uint8 and found.shape == (170, 121)
+    assert (found == wanted).float().mean() > 0.999 and len(found.unique()) > 1
+    assert sum(done) == 6 * 4
+
+
+def test_windows_that_the_preprocessor_pads_are_cropped_again():
+    model = segmentor('fast', test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(64, 64))).eval()
+    image = torch.randint(0, 256, (3, 40, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert model.data_preprocessor.test_cfg['size_divisor'] == 32
+    assert large.predict_large(model, image, (40, 200)).shape == (40, 200)
+
+
+def test_a_head_of_one_channel_has_no_large_images():
+    model = segmentor('fast', num_classes=2, out_channels=1, threshold=0.5,
+                      loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    with pytest.raises(UserError, match='one channel'):
+        large.predict_large(model, torch.zeros(3, 64, 64, dtype=torch.uint8), (64, 64))
