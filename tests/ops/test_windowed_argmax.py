@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from inceptionnext_seg import measuring
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import windowed_argmax as module
 from inceptionnext_seg.ops.dispatch import FormError
@@ -84,6 +85,14 @@ def test_probabilities_of_several_versions_are_summed(impl):
         expected = expected + stock(grid, logits, **steps).softmax(1)
         torch.testing.assert_close(sums.permute(0, 3, 1, 2), expected, rtol=1e-12, atol=1e-12)
         assert torch.equal(found, expected.argmax(1))
+
+
+def test_sums_are_added_to_once_while_forms_are_timed():
+    logits, tables = side_by_side(draw(GRIDS[0])), taps(GRIDS[0])
+    sums = torch.zeros(2, 9, 14, 19, dtype=torch.float64)
+    with measuring():
+        windowed_argmax(logits, *tables, sums)
+    torch.testing.assert_close(sums.sum(-1), torch.ones(2, 9, 14, dtype=torch.float64))
 
 
 def test_in_float32_few_pixels_differ_and_those_are_ties(impl):
