@@ -6,8 +6,8 @@ For each image DIR gets
   overlays/NAME.png       the image under its classes' colours, with a legend: colour, name, share of the image
 and, once, classes.json: index, name and colour of every class. A folder is walked with its subfolders. An image that
 has more than 2048×2048 pixels after the config's test pipeline is predicted by sliding windows, those of the config or
-of 512×512 pixels, 341 apart: memory grows with its width, and not with its logits (8000×8000: below 4 GiB). Exit code:
-0 every image was segmented, 1 some could not be read (they are listed, the others are written), 2 nothing could be done.
+of 512×512 pixels, 341 apart: memory grows with its width, and not with its logits. Exit code: 0 every image was
+segmented, 1 some could not be read (they are listed, the others are written), 2 nothing could be done.
 """
 import argparse
 import sys
