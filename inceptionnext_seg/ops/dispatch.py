@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 
 from ..errors import UserError
 from . import measured
+from ._triton import LaunchError
 
 
 class FormError(UserError, ValueError):
@@ -44,8 +45,15 @@ class Form(NamedTuple):
 
 
 def run(operator, forms, impl, *args):
-    """The operator in the form that :func:`choose` chooses."""
-    return forms[choose(operator, forms, impl, *args)].run(*args)
+    """The operator in the form that :func:`choose` chooses; on 'auto', in the next where Triton fails there."""
+    name = choose(operator, forms, impl, *args)
+    if name != 'triton' or impl != 'auto':
+        return forms[name].run(*args)
+    try:
+        return forms[name].run(*args)
+    except LaunchError:
+        # Triton is off on this device now, so that another form is chosen.
+        return run(operator, forms, impl, *args)
 
 
 def choose(operator, forms, impl, *args):

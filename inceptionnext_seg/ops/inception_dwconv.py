@@ -5,13 +5,11 @@ convolutions depthwise. In stock operators most of the time goes to moving chann
 reads every element once and writes it once: a C++ kernel on a CPU (``csrc/inception_dwconv.cpp``) and a Triton
 kernel on CUDA (:mod:`inceptionnext_seg.ops.inception_dwconv_triton`).
 """
-import importlib.util
-
 import torch
 import torch.nn.functional as F
 
 from . import _native as native
-from . import dispatch
+from . import _triton, dispatch
 from .dtypes import CODES, autocast_dtype
 from .registration import TENSORS, gradients_again, register
 
@@ -193,7 +191,7 @@ def why_not_native(x, weight_hw, *parameters):
 def why_not_triton(x, weight_hw, *parameters):
     if x.device.type != 'cuda':
         return f'the input is on {x.device}, and the Triton kernel is for CUDA'
-    return why_not_dtype(x, weight_hw.dtype, TRITON_DTYPES) or why_no_triton()
+    return why_not_dtype(x, weight_hw.dtype, TRITON_DTYPES) or _triton.why_not(x.device)
 
 
 def why_not_dtype(x, weight_dtype, dtypes):
@@ -205,11 +203,6 @@ def why_not_dtype(x, weight_dtype, dtypes):
     if weight_dtype != dtype and not kept:
         return f'the weights are {weight_dtype} and the input is computed in {dtype}, which must be one dtype'
     return None
-
-
-@torch.compiler.assume_constant_result
-def why_no_triton():
-    return None if importlib.util.find_spec('triton') else 'the package triton is not installed'
 
 
 def has_elements(x, *parameters):
