@@ -21,7 +21,7 @@ from .swap import Swap
 # The forms of each part; every part also takes 'auto', 'torch' and False.
 PARTS = dict(
     token_mixer=('native', 'triton'),       # Inception depthwise convolutions
-    blocks=('native', ),                    # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
+    blocks=('native', 'triton'),            # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
     convolutions=('native', 'factorized'),  # of heads: resize, concatenate, convolve, normalize, activate
     loss=('native', 'blocked'),             # cross-entropy without materializing full-resolution logits
     prediction=('native', 'blocked'),       # argmax likewise

@@ -50,7 +50,7 @@ class FastMetaNeXtBlock(Fast, MetaNeXtBlock):
             y, norm = norm(y), None
         return norm_mlp(
             x, y, norm, mlp.fc1, mlp.act, mlp.fc2, self.gamma, stochastic_depth(drop_path, x, mlp.fc1.weight.dtype),
-            impl=self.form('blocks', 'native'))
+            impl=self.form('blocks', 'native', 'triton'))
 
 
 def stochastic_depth(drop_path, x, dtype):

@@ -25,6 +25,8 @@ from .batch_norm_act import is_batch_norm, kernel, moments, move_statistics
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
 from .patch_conv import rows_of_filters
 from .registration import TENSORS, gradients_again, register
+from .residual import residual, scale_of
+from .residual import why_not_triton as why_no_residual
 
 # Bytes of a block's hidden values, which stay in the second-level cache; and the least rows of a product, below which
 # reading the weights takes longer than multiplying.
@@ -37,17 +39,30 @@ LEAST_HIDDEN = 1 << 19
 
 
 def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
+    y = mlp(y, norm, fc1, activation, fc2)
+    if x.device.type != 'cpu':
+        return residual(x, y, gamma, factors, impl='torch')
+    if gamma is None:
+        return x + (y if factors is None else y * factors.to(y.dtype).reshape(-1, 1, 1, 1))
+    # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
+    return torch.addcmul(x, scale_of(gamma, factors), y)
+
+
+def mlp(y, norm, fc1, activation, fc2):
     """The convolutions are matrix products over the pixels, which need no layout change in channels_last."""
     y = y if norm is None else run_plain(norm, y)
     # Contiguous: where the weight needs no gradient, torch multiplies a strided map row by row of the image.
     y = y.permute(0, 2, 3, 1).contiguous()
     y = activation(F.linear(y, rows_of_filters(fc1.weight), fc1.bias))
-    y = F.linear(y, rows_of_filters(fc2.weight), fc2.bias).permute(0, 3, 1, 2)
-    if gamma is None:
-        return x + (y if factors is None else y * factors.to(y.dtype).reshape(-1, 1, 1, 1))
-    # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
-    scale = gamma.reshape(1, -1, 1, 1)
-    return torch.addcmul(x, scale if factors is None else scale * factors.reshape(-1, 1, 1, 1), y)
+    return F.linear(y, rows_of_filters(fc2.weight), fc2.bias).permute(0, 3, 1, 2)
+
+
+# On CUDA
+
+
+def norm_mlp_triton(x, y, norm, fc1, activation, fc2, gamma, factors):
+    """Torch's operators, and one kernel for the rest; where that fails, torch's too, for norms must not run twice."""
+    return residual(x, mlp(y, norm, fc1, activation, fc2), gamma, factors)
 
 
 # In C++
@@ -356,6 +371,10 @@ def why_not_native(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
     return native.why_not('batch_norm', 'mlp')
 
 
+def why_not_triton(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    return why_no_residual(x, y, gamma, factors)
+
+
 def is_foldable(norm):
     """Whether a norm is a scale and a shift of each channel, from the batch or from running statistics."""
     return is_batch_norm(norm) and (norm.training or norm.running_mean is not None)
@@ -381,6 +400,7 @@ def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
 FORMS = dict(
     native=dispatch.Form(norm_mlp_native, why_not_native, native_is_worth),
     native_bf16=dispatch.Form(norm_mlp_native_bf16, why_not_native_bf16, never_by_rule),
+    triton=dispatch.Form(norm_mlp_triton, why_not_triton),
     torch=dispatch.Form(norm_mlp_torch))
 
 
@@ -399,11 +419,14 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='a
         gamma (Tensor | None): (C, ), layer scale.
         factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
         impl (str): 'native' runs blocks of pixels with C++ between the products, on a CPU, for the exact GELU, and
-            'native_bf16' the same with products in bfloat16; 'torch' one operator after another; 'auto' is the fastest
-            that was measured, and otherwise 'native' where it can run and the map is large. See :mod:`.dispatch`.
+            'native_bf16' the same with products in bfloat16; 'triton' one operator after another, of which the last is
+            :func:`.residual.residual`'s kernel, on CUDA; 'torch' torch's operators alone; 'auto' is the fastest that
+            was measured, and otherwise 'native' where it can run and the map is large, on CUDA 'triton'. See
+            :mod:`.dispatch`.
 
     Returns:
-        Tensor: (B, C, H, W), channels_last where it is 'native'.
+        Tensor: (B, C, H, W), channels_last where it is 'native'. On a CPU its dtype is what ``x`` and ``gamma`` promote
+        to, as with stock operators; elsewhere it is that of ``x``.
 
     Raises:
         FormError: ``impl`` is no form, or one that cannot take this input.
