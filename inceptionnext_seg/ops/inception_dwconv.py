@@ -55,9 +55,8 @@ def inception_dwconv2d_cuda(x, weight_hw, bias_hw, weight_w, bias_w, weight_h, b
     x = dense(x)
     if not x.numel():
         return torch.empty_like(x)
-    with torch.cuda.device(x.device):
-        return inception_dwconv_triton.inception_dwconv2d_triton(
-            x, (weight_hw, weight_w, weight_h), (bias_hw, bias_w, bias_h))
+    return inception_dwconv_triton.inception_dwconv2d_triton(
+        x, (weight_hw, weight_w, weight_h), (bias_hw, bias_w, bias_h))
 
 
 def inception_dwconv2d_fake(x, *parameters):
@@ -120,10 +119,9 @@ def inception_dwconv2d_backward_cuda(grad_y, x, weight_hw, weight_w, weight_h, n
     x = dense(x)
     grads = new_gradients(x, (weight_hw, weight_w, weight_h), need_x, need_parameters)
     if x.numel():
-        with torch.cuda.device(x.device):
-            inception_dwconv_triton.inception_dwconv2d_triton_backward(
-                grad_y, x, (weight_hw, weight_w, weight_h), grads[0] if need_x else None,
-                grads[1:] if need_parameters else None)
+        inception_dwconv_triton.inception_dwconv2d_triton_backward(
+            grad_y, x, (weight_hw, weight_w, weight_h), grads[0] if need_x else None,
+            grads[1:] if need_parameters else None)
     return grads
 
 

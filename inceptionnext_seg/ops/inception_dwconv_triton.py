@@ -1,179 +1,322 @@
-"""Triton kernels of :mod:`inceptionnext_seg.ops.inception_dwconv`, for CUDA: one launch forward and one backward.
+"""Triton kernels of :mod:`inceptionnext_seg.ops.inception_dwconv`, for CUDA: one launch forward, three backward.
 
-A program takes some pixels and some channels of one branch, or of the identity. What neighbouring programs read twice
-comes from the cache. Weight gradients are summed in a program for its pixels, and over the programs by torch.
+A thread computes a patch of 8 neighbouring output pixels for a few channels: 8 × 1 along a band k×1, 1 × 8 along a band
+1×k, 4 × 2 for the square. It reads each input pixel that the patch needs once and adds it to all outputs that it
+reaches, so that a band of 11 takes 18 loads for 8 outputs instead of 88; weights stay in registers. Numbers of channels
+are constants of the kernels, from which the compiler knows how pixels are aligned: in channels_last one load takes 8
+bytes of channels. Channel groups are the fastest part of the grid: programs that run together read whole pixels.
+
+Backward, the gradient of the input is the same kernel with the taps in reverse. Those of the parameters are sums over
+all pixels, in a fixed order: each program of a second kernel sums over its patches, a third one over the programs.
 """
 import torch
 import triton
 import triton.language as tl
 
-# Elements of a program; pixels times channels.
-BLOCK = 1024
+from ._triton import launch
+from ._triton_sums import column_sums
+
+# Output pixels of a patch, and bytes of neighbouring channels that a thread takes.
+PATCH, BYTES = 8, 8
+# Elements that a program copies: those of whole pixels, in channels_last.
+COPY = 4096
+# Programs, of four warps and of one, that keep any GPU busy. Where there would be more, each takes several patches a
+# thread, at most MOST: fewer loads of weights, fewer partial sums.
+PROGRAMS, SMALL_PROGRAMS, MOST = 1024, 2048, 16
+# A GPU runs 16 warps a multiprocessor at least. Bands of more than 11 would not fit; ROCm has no such option.
+REGISTERS, FITS = 128, 11
 
 
 @triton.jit
-def pixel_position(pixels, num_pixels, height, width):
-    """Image, row and column of pixels numbered through the whole batch, and which of them exist."""
-    return (pixels // (height * width)).to(tl.int64), pixels // width % height, pixels % width, pixels < num_pixels
+def patches(image, block, step, steps, height, width, sideways, C: tl.constexpr, LAST: tl.constexpr, P: tl.constexpr,
+            A: tl.constexpr, B: tl.constexpr):
+    """P patches of A × B pixels, or B × A where ``sideways``, numbered along the rows of an image.
 
-
-@triton.jit
-def forward_branch(x, y, weight, bias, pixels, num_pixels, channels, branch, first, height, width,
-                   x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w, KH: tl.constexpr, KW: tl.constexpr):
-    image, row, column, exists = pixel_position(pixels, num_pixels, height, width)
-    inside = channels < branch
-    x += (image * x_n)[:, None] + ((first + channels) * x_c)[None, :]
-    total = tl.load(bias + channels, inside, 0.).to(tl.float32)[None, :] + tl.zeros(
-        (pixels.shape[0], channels.shape[0]), tl.float32)
-    for tap in range(KH * KW):
-        h, w = row + tap // KW - KH // 2, column + tap % KW - KW // 2
-        mask = (exists & (h >= 0) & (h < height) & (w >= 0) & (w < width))[:, None] & inside[None, :]
-        value = tl.load(x + (h * x_h + w * x_w)[:, None], mask, 0.).to(tl.float32)
-        total += value * tl.load(weight + channels * (KH * KW) + tap, inside, 0.).to(tl.float32)[None, :]
-    y += (image * y_n + row * y_h + column * y_w)[:, None] + ((first + channels) * y_c)[None, :]
-    tl.store(y, total.to(y.dtype.element_ty), exists[:, None] & inside[None, :])
-
-
-@triton.jit
-def backward_branch(grad_y, x, grad_x, weight, sums, pixels, num_pixels, channels, branch, first, height, width,
-                    g_n, g_c, g_h, g_w, x_n, x_c, x_h, x_w, d_n, d_c, d_h, d_w,
-                    KH: tl.constexpr, KW: tl.constexpr, NEED_X: tl.constexpr, NEED_PARAMETERS: tl.constexpr):
-    image, row, column, exists = pixel_position(pixels, num_pixels, height, width)
-    inside = channels < branch
-    here = exists[:, None] & inside[None, :]
-    grad_y += (image * g_n)[:, None] + ((first + channels) * g_c)[None, :]
-    x += (image * x_n)[:, None] + ((first + channels) * x_c)[None, :]
-    center = tl.load(x + (row * x_h + column * x_w)[:, None], here, 0.).to(tl.float32)
-    total = tl.zeros((pixels.shape[0], channels.shape[0]), tl.float32)
-    for tap in range(KH * KW):
-        # The output pixel that this tap carries an input pixel to.
-        h, w = row - tap // KW + KH // 2, column - tap % KW + KW // 2
-        mask = (exists & (h >= 0) & (h < height) & (w >= 0) & (w < width))[:, None] & inside[None, :]
-        value = tl.load(grad_y + (h * g_h + w * g_w)[:, None], mask, 0.).to(tl.float32)
-        if NEED_X:
-            total += value * tl.load(weight + channels * (KH * KW) + tap, inside, 0.).to(tl.float32)[None, :]
-        if NEED_PARAMETERS:
-            # Where no output pixel is, an infinite input must not count as 0 · ∞.
-            product = tl.where(mask, value * center, 0.)
-            tl.store(sums + channels * (KH * KW) + tap, tl.sum(product, 0), inside)
-    if NEED_X:
-        grad_x += (image * d_n + row * d_h + column * d_w)[:, None] + ((first + channels) * d_c)[None, :]
-        tl.store(grad_x, total.to(grad_x.dtype.element_ty), here)
-    if NEED_PARAMETERS:
-        value = tl.load(grad_y + (row * g_h + column * g_w)[:, None], here, 0.).to(tl.float32)
-        tl.store(sums + branch * KH * KW + channels, tl.sum(value, 0), inside)
-
-
-@triton.jit
-def copy_identity(x, y, pixels, num_pixels, channels, identity, height, width,
-                  x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w):
-    image, row, column, exists = pixel_position(pixels, num_pixels, height, width)
-    mask = exists[:, None] & (channels < identity)[None, :]
-    x += (image * x_n + row * x_h + column * x_w)[:, None] + (channels * x_c)[None, :]
-    y += (image * y_n + row * y_h + column * y_w)[:, None] + (channels * y_c)[None, :]
-    tl.store(y, tl.load(x, mask), mask)
-
-
-@triton.jit
-def forward_kernel(x, y, weight_hw, weight_w, weight_h, bias_hw, bias_w, bias_h, num_pixels, identity, branch,
-                   height, width, x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w,
-                   K_HW: tl.constexpr, K_W: tl.constexpr, K_H: tl.constexpr,
-                   PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    # Blocks of channels: those of the identity, then those of each branch.
-    of_identity, of_branch = tl.cdiv(identity, CHANNELS), tl.cdiv(branch, CHANNELS)
-    block = tl.program_id(1)
-    if block < of_identity:
-        copy_identity(x, y, pixels, num_pixels, block * CHANNELS + tl.arange(0, CHANNELS), identity, height, width,
-                      x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w)
-    else:
-        kind = (block - of_identity) // of_branch
-        channels = (block - of_identity) % of_branch * CHANNELS + tl.arange(0, CHANNELS)
-        first = identity + kind * branch
-        if kind == 0:
-            forward_branch(x, y, weight_hw, bias_hw, pixels, num_pixels, channels, branch, first, height, width,
-                           x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w, K_HW, K_HW)
-        elif kind == 1:
-            forward_branch(x, y, weight_w, bias_w, pixels, num_pixels, channels, branch, first, height, width,
-                           x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w, 1, K_W)
-        else:
-            forward_branch(x, y, weight_h, bias_h, pixels, num_pixels, channels, branch, first, height, width,
-                           x_n, x_c, x_h, x_w, y_n, y_c, y_h, y_w, K_H, 1)
-
-
-@triton.jit
-def backward_kernel(grad_y, x, grad_x, weight_hw, weight_w, weight_h, sums, num_pixels, identity, branch,
-                    height, width, g_n, g_c, g_h, g_w, x_n, x_c, x_h, x_w, d_n, d_c, d_h, d_w,
-                    K_HW: tl.constexpr, K_W: tl.constexpr, K_H: tl.constexpr, NEED_X: tl.constexpr,
-                    NEED_PARAMETERS: tl.constexpr, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
-    pixels = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
-    of_identity, of_branch = tl.cdiv(identity, CHANNELS), tl.cdiv(branch, CHANNELS)
-    block = tl.program_id(1)
-    if block < of_identity:
-        if NEED_X:
-            copy_identity(grad_y, grad_x, pixels, num_pixels, block * CHANNELS + tl.arange(0, CHANNELS), identity,
-                          height, width, g_n, g_c, g_h, g_w, d_n, d_c, d_h, d_w)
-    else:
-        kind = (block - of_identity) // of_branch
-        channels = (block - of_identity) % of_branch * CHANNELS + tl.arange(0, CHANNELS)
-        first = identity + kind * branch
-        # A row of sums a block of pixels: weights and bias of the square, of the band 1×k, of the band k×1.
-        sums += tl.program_id(0).to(tl.int64) * branch * (K_HW * K_HW + K_W + K_H + 3)
-        if kind == 0:
-            backward_branch(grad_y, x, grad_x, weight_hw, sums, pixels, num_pixels, channels, branch, first,
-                            height, width, g_n, g_c, g_h, g_w, x_n, x_c, x_h, x_w, d_n, d_c, d_h, d_w,
-                            K_HW, K_HW, NEED_X, NEED_PARAMETERS)
-        elif kind == 1:
-            backward_branch(grad_y, x, grad_x, weight_w, sums + branch * (K_HW * K_HW + 1), pixels, num_pixels,
-                            channels, branch, first, height, width, g_n, g_c, g_h, g_w, x_n, x_c, x_h, x_w,
-                            d_n, d_c, d_h, d_w, 1, K_W, NEED_X, NEED_PARAMETERS)
-        else:
-            backward_branch(grad_y, x, grad_x, weight_h, sums + branch * (K_HW * K_HW + K_W + 2), pixels, num_pixels,
-                            channels, branch, first, height, width, g_n, g_c, g_h, g_w, x_n, x_c, x_h, x_w,
-                            d_n, d_c, d_h, d_w, K_H, 1, NEED_X, NEED_PARAMETERS)
-
-
-class Launch:
-    """Sizes of one call: the kernels' own arguments and the grid.
-
-    A block is wide along what lies together in memory: channels where the input is channels_last, pixels otherwise.
+    Returns:
+        Place of the first pixel of each along the axes of A and B, lengths of the axes, offsets of channel 0 of the
+        first pixels, strides of the axes and of channels.
     """
+    index = (block * steps + step) * P + tl.arange(0, P)
+    a_row = tl.where(sideways, tl.cdiv(width, A), tl.cdiv(width, B))
+    row, column = index // a_row * tl.where(sideways, B, A), index % a_row * tl.where(sideways, A, B)
+    area = height.to(tl.int64) * width
+    pixel = (row * width + column).to(tl.int64)
+    if LAST:
+        to_row, to_column, to_channel = width.to(tl.int64) * C, C, 1
+        offset = image * area * C + pixel * C
+    else:
+        to_row, to_column, to_channel = width.to(tl.int64), 1, area
+        offset = image * area * C + pixel
+    return (tl.where(sideways, column, row), tl.where(sideways, row, column), tl.where(sideways, width, height),
+            tl.where(sideways, height, width), offset, tl.where(sideways, to_column, to_row),
+            tl.where(sideways, to_row, to_column), to_channel)
+
+
+@triton.jit
+def inside(place, length, BEFORE: tl.constexpr, COUNT: tl.constexpr):
+    """Of COUNT pixels along an axis, the first BEFORE pixels before ``place``, which are in the image: each (P, 1)."""
+    found = ()
+    for i in tl.static_range(COUNT):
+        # As unsigned numbers, negative ones are large.
+        found += (((place + (i - BEFORE)).to(tl.uint32) < length.to(tl.uint32))[:, None], )
+    return found
+
+
+@triton.jit
+def convolve(x, y, weight, bias, image, block, steps, group, height, width, backward, sideways, first, C: tl.constexpr,
+             BRANCH: tl.constexpr, KA: tl.constexpr, KB: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+             LAST: tl.constexpr, P: tl.constexpr, CB: tl.constexpr):
+    channels = group * CB + tl.arange(0, CB)
+    mask = channels < BRANCH
+    taps = ()
+    for tap in tl.static_range(KA * KB):
+        own = channels * (KA * KB) + tl.where(backward != 0, KA * KB - 1 - tap, tap)
+        taps += (tl.load(weight + own, mask, 0.).to(tl.float32)[None, :] + tl.zeros((P, CB), tl.float32), )
+    start = tl.load(bias + channels, mask & (backward == 0), 0.).to(tl.float32)[None, :] + tl.zeros((P, CB), tl.float32)
+    for step in range(steps):
+        a, b, a_length, b_length, offset, to_a, to_b, to_channel = patches(
+            image, block, step, steps, height, width, sideways, C, LAST, P, A, B)
+        offset = offset[:, None] + (first + channels)[None, :] * to_channel
+        source, target = x + offset, y + offset
+        in_a = inside(a, a_length, KA // 2, A + KA - 1)
+        in_b = inside(b, b_length, KB // 2, B + KB - 1)
+        masks = ()
+        for j in tl.static_range(B + KB - 1):
+            masks += (in_b[j] & mask[None, :], )
+        values = ()
+        for i in tl.static_range(A + KA - 1):
+            for j in tl.static_range(B + KB - 1):
+                at = source + ((i - KA // 2) * to_a + (j - KB // 2) * to_b)
+                values += (tl.load(at, in_a[i] & masks[j], 0.).to(tl.float32), )
+            if i >= KA - 1:     # all that a line of outputs needs is there
+                for j in tl.static_range(B):
+                    total = start
+                    for tap in tl.static_range(KA * KB):
+                        total += taps[tap] * values[(i - KA + 1 + tap // KB) * (B + KB - 1) + j + tap % KB]
+                    tl.store(target + ((i - KA + 1) * to_a + j * to_b), total.to(y.dtype.element_ty),
+                             in_a[i - KA // 2] & masks[j + KB // 2])
+
+
+@triton.jit
+def copy_identity(x, y, image, part, height, width, C: tl.constexpr, IDENTITY: tl.constexpr, LAST: tl.constexpr,
+                  COPY: tl.constexpr):
+    area = height.to(tl.int64) * width
+    index = tl.arange(0, COPY)
+    if LAST:
+        SIZE: tl.constexpr = max(IDENTITY, 1)
+        PIXELS: tl.constexpr = COPY // SIZE
+        first = part.to(tl.int64) * PIXELS
+        mask = (index < PIXELS * SIZE) & (index // SIZE < area - first)
+        at = (image * area + first) * C + index // SIZE * C + index % SIZE
+    else:
+        first = part.to(tl.int64) * COPY
+        mask = index < area * IDENTITY - first
+        at = image * area * C + first + index
+    tl.store(y + at, tl.load(x + at, mask), mask)
+
+
+@triton.jit(do_not_specialize=['blocks', 'steps', 'copies', 'height', 'width', 'backward'])
+def convolution_kernel(x, y, weight_hw, weight_w, weight_h, bias_hw, bias_w, bias_h, blocks, steps, copies, height,
+                       width, backward, C: tl.constexpr, BRANCH: tl.constexpr, K_HW: tl.constexpr, K_W: tl.constexpr,
+                       K_H: tl.constexpr, LAST: tl.constexpr, PATCH: tl.constexpr, P: tl.constexpr, CB: tl.constexpr,
+                       COPY: tl.constexpr):
+    IDENTITY: tl.constexpr = C - 3 * BRANCH
+    GROUPS: tl.constexpr = (BRANCH + CB - 1) // CB
+    groups = copies + 3 * GROUPS
+    block = tl.program_id(0) // groups
+    group = tl.program_id(0) % groups - copies
+    image = (block // blocks).to(tl.int64)
+    block = block % blocks
+    if group < 0:
+        copy_identity(x, y, image, block * copies + (group + copies), height, width, C, IDENTITY, LAST, COPY)
+    elif group < GROUPS:
+        convolve(x, y, weight_hw, bias_hw, image, block, steps, group, height, width, backward, False, IDENTITY,
+                 C, BRANCH, K_HW, K_HW, PATCH // 2, 2, LAST, P, CB)
+    elif K_W == K_H:    # the same code, which takes half as long to compile
+        sideways = group < 2 * GROUPS
+        if sideways:
+            weight, bias = weight_w, bias_w
+        else:
+            weight, bias = weight_h, bias_h
+        branch = group // GROUPS
+        convolve(x, y, weight, bias, image, block, steps, group - branch * GROUPS, height, width, backward, sideways,
+                 IDENTITY + branch * BRANCH, C, BRANCH, K_H, 1, PATCH, 1, LAST, P, CB)
+    elif group < 2 * GROUPS:
+        convolve(x, y, weight_w, bias_w, image, block, steps, group - GROUPS, height, width, backward, True,
+                 IDENTITY + BRANCH, C, BRANCH, K_W, 1, PATCH, 1, LAST, P, CB)
+    else:
+        convolve(x, y, weight_h, bias_h, image, block, steps, group - 2 * GROUPS, height, width, backward, False,
+                 IDENTITY + 2 * BRANCH, C, BRANCH, K_H, 1, PATCH, 1, LAST, P, CB)
+
+
+@triton.jit
+def sum_products(grad, x, partial, image, block, steps, group, height, width, sideways, first, C: tl.constexpr,
+                 BRANCH: tl.constexpr, KA: tl.constexpr, KB: tl.constexpr, A: tl.constexpr, B: tl.constexpr,
+                 LAST: tl.constexpr, P: tl.constexpr, CB: tl.constexpr):
+    """To a row of ``partial``: gradients of the taps and, last, of the bias, each of all channels of the branch."""
+    channels = group * CB + tl.arange(0, CB)
+    mask = channels < BRANCH
+    sums = ()
+    for _ in tl.static_range(KA * KB + 1):
+        sums += (tl.zeros((P, CB), tl.float32), )
+    for step in range(steps):
+        a, b, a_length, b_length, offset, to_a, to_b, to_channel = patches(
+            image, block, step, steps, height, width, sideways, C, LAST, P, A, B)
+        offset = offset[:, None] + (first + channels)[None, :] * to_channel
+        source, of_grad = x + offset, grad + offset
+        in_a = inside(a, a_length, KA // 2, A + KA - 1)
+        in_b = inside(b, b_length, KB // 2, B + KB - 1)
+        masks = ()
+        for j in tl.static_range(B + KB - 1):
+            masks += (in_b[j] & mask[None, :], )
+        grads = ()
+        total = sums[KA * KB]
+        for i in tl.static_range(A):
+            for j in tl.static_range(B):
+                value = tl.load(of_grad + (i * to_a + j * to_b), in_a[i + KA // 2] & masks[j + KB // 2], 0.)
+                value = value.to(tl.float32)
+                grads += (value, )
+                total += value
+        for i in tl.static_range(A + KA - 1):
+            for j in tl.static_range(B + KB - 1):
+                at = source + ((i - KA // 2) * to_a + (j - KB // 2) * to_b)
+                value = tl.load(at, in_a[i] & masks[j], 0.).to(tl.float32)
+                added = ()
+                for tap in tl.static_range(KA * KB):
+                    if (i >= tap // KB and i < tap // KB + A) and (j >= tap % KB and j < tap % KB + B):
+                        added += (sums[tap] + value * grads[(i - tap // KB) * B + j - tap % KB], )
+                    else:
+                        added += (sums[tap], )
+                sums = added + (total, )
+    # As they lie in registers: a store of channels alone would move them through shared memory.
+    first = (tl.arange(0, P) == 0)[:, None] & mask[None, :]
+    target = partial + channels[None, :] + tl.zeros((P, CB), tl.int32)
+    for tap in tl.static_range(KA * KB + 1):
+        total = tl.sum(sums[tap], 0)[None, :] + tl.zeros((P, CB), tl.float32)
+        tl.store(target + tap * BRANCH, total, first)
+
+
+@triton.jit(do_not_specialize=['blocks', 'steps', 'height', 'width'])
+def products_kernel(grad, x, partial, blocks, steps, height, width, C: tl.constexpr, BRANCH: tl.constexpr,
+                    K_HW: tl.constexpr, K_W: tl.constexpr, K_H: tl.constexpr, LAST: tl.constexpr, PATCH: tl.constexpr,
+                    P: tl.constexpr, CB: tl.constexpr):
+    IDENTITY: tl.constexpr = C - 3 * BRANCH
+    GROUPS: tl.constexpr = (BRANCH + CB - 1) // CB
+    TAPS: tl.constexpr = K_HW * K_HW + K_W + K_H
+    block = tl.program_id(0) // (3 * GROUPS)
+    group = tl.program_id(0) % (3 * GROUPS)
+    image = (block // blocks).to(tl.int64)
+    partial += block.to(tl.int64) * ((TAPS + 3) * BRANCH)
+    block = block % blocks
+    if group < GROUPS:
+        sum_products(grad, x, partial, image, block, steps, group, height, width, False, IDENTITY, C, BRANCH,
+                     K_HW, K_HW, PATCH // 2, 2, LAST, P, CB)
+        return
+    partial += (K_HW * K_HW + 1) * BRANCH
+    branch = group // GROUPS
+    if K_W == K_H:
+        sum_products(grad, x, partial + (branch - 1) * ((K_W + 1) * BRANCH), image, block, steps,
+                     group - branch * GROUPS, height, width, branch == 1, IDENTITY + branch * BRANCH, C, BRANCH,
+                     K_H, 1, PATCH, 1, LAST, P, CB)
+    elif branch == 1:
+        sum_products(grad, x, partial, image, block, steps, group - GROUPS, height, width, True, IDENTITY + BRANCH, C,
+                     BRANCH, K_W, 1, PATCH, 1, LAST, P, CB)
+    else:
+        sum_products(grad, x, partial + (K_W + 1) * BRANCH, image, block, steps, group - 2 * GROUPS, height, width,
+                     False, IDENTITY + 2 * BRANCH, C, BRANCH, K_H, 1, PATCH, 1, LAST, P, CB)
+
+
+@triton.jit
+def store_gradients(weight, bias, total, column, BRANCH: tl.constexpr, TAPS: tl.constexpr):
+    """Of the columns of one branch, which ``column`` counts from its first."""
+    tap, channel = column // BRANCH, column % BRANCH
+    tl.store(weight + channel * TAPS + tap, total.to(weight.dtype.element_ty), (column >= 0) & (tap < TAPS))
+    tl.store(bias + channel, total.to(bias.dtype.element_ty), tap == TAPS)
+
+
+@triton.jit(do_not_specialize=['rows'])
+def sum_kernel(partial, weight_hw, weight_w, weight_h, bias_hw, bias_w, bias_h, rows, BRANCH: tl.constexpr,
+               K_HW: tl.constexpr, K_W: tl.constexpr, K_H: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of the columns of ``partial``, to the gradients in the layout and dtype of their parameters."""
+    ALL: tl.constexpr = (K_HW * K_HW + K_W + K_H + 3) * BRANCH
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = column_sums(partial, rows, column, ALL, ROWS, COLUMNS)
+    store_gradients(weight_hw, bias_hw, total, column, BRANCH, K_HW * K_HW)
+    store_gradients(weight_w, bias_w, total, column - (K_HW * K_HW + 1) * BRANCH, BRANCH, K_W)
+    store_gradients(weight_h, bias_h, total, column - (K_HW * K_HW + K_W + 2) * BRANCH, BRANCH, K_H)
+
+
+class Sizes:
+    """Of the launches for one input, which is dense: constants of the kernels, and how programs share the work."""
 
     def __init__(self, x, weights):
-        batch, channels, height, width = x.shape
+        self.batch, channels, self.height, self.width = x.shape
         weight_hw, weight_w, weight_h = weights
         self.branch = len(weight_hw)
-        identity, num_pixels = channels - 3 * self.branch, batch * height * width
-        channels_last = x.stride(1) == 1
-        block = min(64, triton.next_power_of_2(self.branch)) if channels_last else 1
-        pixels = min(BLOCK // block, triton.next_power_of_2(num_pixels)) if channels_last else 256
-        self.arguments = num_pixels, identity, self.branch, height, width
-        self.constants = dict(K_HW=weight_hw.shape[2], K_W=weight_w.shape[3], K_H=weight_h.shape[2],
-                              PIXELS=pixels, CHANNELS=block)
-        self.pixel_blocks = triton.cdiv(num_pixels, pixels)
-        self.grid = self.pixel_blocks, triton.cdiv(identity, block) + 3 * triton.cdiv(self.branch, block)
+        self.identity = channels - 3 * self.branch
+        self.last = x.is_contiguous(memory_format=torch.channels_last)
+        self.kernels = dict(K_HW=weight_hw.shape[2], K_W=weight_w.shape[3], K_H=weight_h.shape[2])
+        self.taps = sum(weight[0].numel() for weight in weights)
+        # Channels of a program, which divide the branch or hold all of it; of NCHW maps pixels lie together instead.
+        divisor = self.branch & -self.branch
+        self.group = min(divisor if divisor >= 16 else triton.next_power_of_2(self.branch), 64) if self.last else 1
+        self.groups = triton.cdiv(self.branch, self.group)
+        self.patches = max(
+            triton.cdiv(self.height, rows) * triton.cdiv(self.width, columns)
+            for rows, columns in ((PATCH // 2, 2), (1, PATCH), (PATCH, 1)))
+        self.a_thread = max(BYTES // x.element_size(), 1)
+        self.constants = dict(C=channels, BRANCH=self.branch, **self.kernels, LAST=self.last, PATCH=PATCH,
+                              CB=self.group)
+        if not torch.version.hip and max(self.kernels['K_W'], self.kernels['K_H'], weight_hw[0].numel()) <= FITS:
+            self.constants['maxnreg'] = REGISTERS
+
+    def share(self, warps, programs):
+        """Patches that are side by side in a program, blocks of them an image, and patches that a thread takes."""
+        side_by_side = max(32 * warps * self.a_thread // self.group, 1)
+        blocks = triton.cdiv(self.patches, side_by_side)
+        # At least so many pixels that writing and reading their sums is a small part of reading them.
+        least = triton.cdiv(self.a_thread, side_by_side)
+        steps = min(max(self.batch * blocks * 3 * self.groups // programs, least), MOST, blocks)
+        return side_by_side, triton.cdiv(blocks, steps), steps
+
+
+def convolve_all(sizes, x, y, weights, biases, backward):
+    side_by_side, blocks, steps = sizes.share(4, PROGRAMS)
+    copy, pixels = max(COPY, triton.next_power_of_2(sizes.identity)), sizes.height * sizes.width
+    parts = triton.cdiv(pixels, copy // max(sizes.identity, 1)) if sizes.last else triton.cdiv(
+        pixels * sizes.identity, copy)
+    copies = triton.cdiv(parts, blocks) if sizes.identity else 0
+    launch(convolution_kernel, (sizes.batch * blocks * (copies + 3 * sizes.groups), ), x, y, *weights, *biases,
+           blocks, steps, copies, sizes.height, sizes.width, int(backward), **sizes.constants, P=side_by_side,
+           COPY=copy, num_warps=4)
+
+
+def sum_gradients(sizes, grad_y, x, grads):
+    side_by_side, blocks, steps = sizes.share(1, SMALL_PROGRAMS)
+    rows, columns = sizes.batch * blocks, (sizes.taps + 3) * sizes.branch
+    partial = x.new_empty((rows, columns), dtype=torch.float32)
+    launch(products_kernel, (rows * 3 * sizes.groups, ), grad_y, x, partial, blocks, steps, sizes.height, sizes.width,
+           **sizes.constants, P=side_by_side, num_warps=1)
+    launch(sum_kernel, (triton.cdiv(columns, 8), ), partial, *grads, rows, BRANCH=sizes.branch, **sizes.kernels,
+           ROWS=128, COLUMNS=8, num_warps=4)
 
 
 def inception_dwconv2d_triton(x, weights, biases):
     """Output (B, C, H, W) in the layout of ``x``, which is dense; weights and biases: square, along width, height."""
     weights, biases = ([parameter.contiguous() for parameter in group] for group in (weights, biases))
-    y, launch = torch.empty_like(x), Launch(x, weights)
-    forward_kernel[launch.grid](
-        x, y, *weights, *biases, *launch.arguments, *x.stride(), *y.stride(), **launch.constants)
+    y = torch.empty_like(x)
+    convolve_all(Sizes(x, weights), x, y, weights, biases, backward=False)
     return y
 
 
 def inception_dwconv2d_triton_backward(grad_y, x, weights, grad_x=None, grad_parameters=None):
-    """Fill ``grad_x``, like ``x``, and ``grad_parameters``, of the three weights and the three biases; None is not
-    needed."""
-    weights, launch = [weight.contiguous() for weight in weights], Launch(x, weights)
-    lengths = [launch.branch * size for weight in weights for size in (weight[0].numel(), 1)]
-    sums = x.new_empty((launch.pixel_blocks, sum(lengths)) if grad_parameters else 1, dtype=torch.float32)
-    target = x if grad_x is None else grad_x
-    backward_kernel[launch.grid](
-        grad_y, x, target, *weights, sums, *launch.arguments, *grad_y.stride(), *x.stride(), *target.stride(),
-        NEED_X=grad_x is not None, NEED_PARAMETERS=grad_parameters is not None, **launch.constants)
+    """Fill ``grad_x``, like ``x``, and ``grad_parameters``, of the three weights and the three biases, dense; None is
+    not needed. ``x`` is dense."""
+    weights = [weight.contiguous() for weight in weights]
+    sizes = Sizes(x, weights)
+    grad_y = grad_y.contiguous(memory_format=torch.channels_last if sizes.last else torch.contiguous_format)
+    if grad_x is not None:
+        # It reads no biases.
+        convolve_all(sizes, grad_y, grad_x, weights, weights, backward=True)
     if grad_parameters:
-        parts = sums.sum(0).split(lengths)
-        for grad, part in zip(grad_parameters, (*parts[::2], *parts[1::2]), strict=True):
-            grad.copy_(part.view_as(grad))
+        sum_gradients(sizes, grad_y, x, grad_parameters)

@@ -1,14 +1,12 @@
 """The token mixer in one pass against its definition in torch's operators, and timm's module."""
 import copy
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from block_checks import LAYOUTS, definition, inputs, run
 from helpers import assert_close, draw
 from timm.models.inception_next import InceptionDWConv2d as TimmInceptionDWConv2d
 from torch.utils.checkpoint import checkpoint
@@ -19,7 +17,6 @@ from inceptionnext_seg.ops import inception_dwconv
 from inceptionnext_seg.ops.dispatch import FormError
 from inceptionnext_seg.ops.inception_dwconv import inception_dwconv2d
 
-LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 # Batch, channels, height, width, channels of a branch, square kernel, band kernel. Channels that fill vectors and ones
 # that do not; no identity at all; fewer channels than a vector; one row, one column, one pixel; tiles cut at odd
 # places; kernels larger than the image, and of one pixel.
@@ -40,37 +37,6 @@ def kernel():
 def no_kernel(monkeypatch):
     """A machine without a compiler."""
     monkeypatch.setattr(native, 'load', lambda name: native.Library({}, 'no C++ compiler'))
-
-
-def definition(x, weight_hw, bias_hw, weight_w, bias_w, weight_h, bias_h):
-    """Split, three convolutions, concatenate."""
-    branch, square, band_w, band_h = len(weight_hw), weight_hw.shape[3], weight_w.shape[3], weight_h.shape[2]
-    identity = x[:, :-3 * branch]
-    parts = x[:, -3 * branch:-2 * branch], x[:, -2 * branch:-branch], x[:, -branch:]
-    return torch.cat([
-        identity,
-        F.conv2d(parts[0], weight_hw, bias_hw, padding=(square // 2, square // 2), groups=branch),
-        F.conv2d(parts[1], weight_w, bias_w, padding=(0, band_w // 2), groups=branch),
-        F.conv2d(parts[2], weight_h, bias_h, padding=(band_h // 2, 0), groups=branch)], dim=1)
-
-
-def inputs(shape, layout='nhwc', dtype=torch.float32, seed=0):
-    """Input, parameters and the gradient of the output."""
-    batch, channels, height, width, branch, square, band = shape
-    seeds = iter(range(100 * seed, 100 * seed + 8))
-    x, grad = (draw(batch, channels, height, width, seed=next(seeds), dtype=dtype, layout=LAYOUTS[layout])
-               for _ in range(2))
-    parameters = [draw(*size, seed=next(seeds), dtype=dtype) for size in (
-        (branch, 1, square, square), (branch, ), (branch, 1, 1, band), (branch, ), (branch, 1, band, 1), (branch, ))]
-    return x, parameters, grad
-
-
-def run(function, x, parameters, grad):
-    """Output, and the gradients of the input and of the six parameters."""
-    x, *parameters = (tensor.detach().clone().requires_grad_() for tensor in (x, *parameters))
-    y = function(x, *parameters)
-    y.backward(grad)
-    return [y.detach(), x.grad, *(parameter.grad for parameter in parameters)]
 
 
 class Mixer(nn.Module):
@@ -473,87 +439,3 @@ def test_shapes_that_do_not_fit_are_named(position, shape, message):
     given[position] = torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
         inception_dwconv2d(*given)
-
-
-# Triton
-
-
-TRITON_CHECK = '''
-import sys, torch
-sys.path[:0] = sys.argv[1:]
-from inceptionnext_seg.ops import inception_dwconv_triton
-from helpers import assert_close
-from test_inception_dwconv import LAYOUTS, definition, inputs, run
-# The interpreter takes a bfloat16's upper bits as they are, where a device rounds.
-dtypes = (torch.float32, 1e-5), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)
-for shape, chosen in (((2, 7, 4, 9, 2, 3, 11), dtypes), ((1, 20, 5, 1, 5, 5, 7), dtypes[:1])):
-    for layout in LAYOUTS:
-        for dtype, tolerance in chosen:
-            x, parameters, grad = inputs(shape, layout)
-            x, grad = x.to(dtype), grad.to(dtype)
-            weights, biases = parameters[::2], parameters[1::2]
-            expected = run(definition, x.double(), [parameter.double() for parameter in parameters], grad.double())
-            y = inception_dwconv_triton.inception_dwconv2d_triton(x, weights, biases)
-            assert y.stride() == x.stride() and y.dtype == dtype
-            for other in (grad, grad.contiguous(), grad.to(memory_format=torch.channels_last)):
-                grad_x = torch.empty_like(x)
-                grads = [torch.empty_like(parameter) for parameter in (*weights, *biases)]
-                inception_dwconv_triton.inception_dwconv2d_triton_backward(other, x, weights, grad_x, grads)
-                order = grads[0], grads[3], grads[1], grads[4], grads[2], grads[5]
-                assert_close([y, grad_x, *order], expected, tolerance)
-            alone = torch.empty_like(x)
-            inception_dwconv_triton.inception_dwconv2d_triton_backward(grad, x, weights, grad_x=alone)
-            assert torch.equal(alone, grad_x)
-            again = [torch.empty_like(grad) for grad in grads]
-            inception_dwconv_triton.inception_dwconv2d_triton_backward(grad, x, weights, grad_parameters=again)
-            assert all(map(torch.equal, again, grads))
-'''
-
-
-@pytest.fixture
-def triton():
-    return pytest.importorskip('triton', reason='triton is not installed')
-
-
-@pytest.mark.slow
-def test_the_triton_kernels_give_the_same_under_tritons_interpreter(triton, root):
-    environment = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1',
-                       PYTHONPATH=os.pathsep.join((str(root), os.environ.get('PYTHONPATH', ''))))
-    folders = [str(root / 'tests'), str(root / 'tests' / 'ops')]
-    result = subprocess.run([sys.executable, '-c', TRITON_CHECK, *folders], env=environment, capture_output=True,
-                            text=True, timeout=600)
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('contiguous', ['c', 'w'])
-@pytest.mark.parametrize('name', ['forward_kernel', 'backward_kernel'])
-def test_the_triton_kernels_compile_for_a_gpu_that_is_not_here(triton, name, contiguous):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from inceptionnext_seg.ops import inception_dwconv_triton
-    kernel = getattr(inception_dwconv_triton, name)
-    constants = dict(K_HW=3, K_W=11, K_H=11, NEED_X=True, NEED_PARAMETERS=True, PIXELS=64, CHANNELS=16)
-    signature, values = {}, {}
-    for i, argument in enumerate(kernel.arg_names):
-        if argument in constants or argument in (f'x_{contiguous}', f'y_{contiguous}', f'g_{contiguous}'):
-            signature[argument], values[i, ] = 'constexpr', constants.get(argument, 1)
-        elif argument in ('num_pixels', 'identity', 'branch', 'height', 'width') or argument[1:2] == '_':
-            signature[argument] = 'i32'
-        else:
-            signature[argument] = '*bf16' if argument in ('x', 'y', 'grad_x', 'grad_y') else '*fp32'
-    compiled = triton.compile(ASTSource(kernel, signature, values), target=GPUTarget('cuda', 80, 32))
-    assert '.entry' in compiled.asm['ptx']
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-@pytest.mark.parametrize('layout', LAYOUTS)
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.bfloat16, 2**-7)], ids=str)
-def test_on_cuda_the_triton_kernel_gives_the_same(triton, dtype, tolerance, layout):
-    drawn = inputs((2, 96, 17, 33, 12, 3, 11), layout, dtype)
-    expected = run(definition, *([tensor.double() for tensor in part] if isinstance(part, list) else part.double()
-                               for part in drawn))
-    x, parameters, grad = drawn
-    found = run(by_impl('triton'), x.cuda(), [parameter.cuda() for parameter in parameters], grad.cuda())
-    assert_close([tensor.cpu() for tensor in found], expected, tolerance)

@@ -1,0 +1,214 @@
+"""The Triton kernels of a block, token mixer and residual: what they compute, and what they cost a GPU.
+
+Without a GPU they run in Triton's interpreter and are compiled for GPUs that are not here, with the launch arguments of
+the package's own code. INCEPTIONNEXT_SEG_FUZZ=1 adds random shapes, and all stages and dtypes on each GPU.
+"""
+import itertools
+import os
+import subprocess
+import sys
+
+import block_checks
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from inceptionnext_seg.ops import _triton, inception_dwconv, residual
+from inceptionnext_seg.ops.dispatch import FormError
+
+FUZZ = os.environ.get('INCEPTIONNEXT_SEG_FUZZ') == '1'
+FP16, BF16, FP32 = torch.float16, torch.bfloat16, torch.float32
+# Channels and side of the map in the stages of InceptionNeXt-T and -S, and of -B, at 512×512.
+STAGES = dict(T1=(96, 128), T2=(192, 64), T3=(384, 32), T4=(768, 16), B1=(128, 128), B2=(256, 64), B3=(512, 32),
+              B4=(1024, 16))
+BATCH = 16
+
+
+@pytest.fixture(autouse=True)
+def triton():
+    pytest.importorskip('triton', reason='triton is not installed')
+
+
+# What they compute
+
+
+def interpret(root, *arguments):
+    environment = dict(os.environ, TRITON_INTERPRET='1', OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+                       PYTHONPATH=os.pathsep.join((str(root), os.environ.get('PYTHONPATH', ''))))
+    run = subprocess.run([sys.executable, str(root / 'tests' / 'block_checks.py'), *arguments], env=environment,
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.logits_match
+def test_outputs_and_gradients_are_those_of_stock_operators_in_float64(root):
+    interpret(root)
+
+
+@pytest.mark.skipif(not FUZZ, reason='INCEPTIONNEXT_SEG_FUZZ is not 1')
+def test_they_are_at_random_shapes(root):
+    interpret(root, 'random', '0', '60')
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_they_are_on_cuda():
+    block_checks.check_cases('cuda')
+    block_checks.check_real('cuda')
+    block_checks.random_checks('cuda', 0, 100, side=100, branch=70)
+
+
+# Launches and bytes, on the meta device at the sizes of a training
+
+
+def mixer_tensors(stage, dtype, layout=torch.channels_last):
+    """A map of a stage, three weights and three biases."""
+    channels, side = STAGES[stage]
+    x = torch.empty(BATCH, channels, side, side, dtype=dtype, device='meta').to(memory_format=layout)
+    branch = channels // 8
+    weights = [torch.empty(branch, 1, *size, device='meta') for size in ((3, 3), (1, 11), (11, 1))]
+    return x, weights, [torch.empty(branch, device='meta') for _ in range(3)]
+
+
+def mixer_launches(stage, dtype, layout=torch.channels_last):
+    """Of the forward and of the backward pass."""
+    x, weights, biases = mixer_tensors(stage, dtype, layout)
+    with _triton.recording() as forward:
+        inception_dwconv.inception_dwconv2d_cuda(x, *itertools.chain(*zip(weights, biases, strict=True)))
+    with _triton.recording() as backward:
+        inception_dwconv.inception_dwconv2d_backward_cuda(x, x, *weights, True, True)
+    return forward, backward
+
+
+def residual_launches(stage, dtype, gamma=True):
+    x = mixer_tensors(stage, dtype)[0]
+    gamma = torch.empty(x.shape[1], device='meta') if gamma else None
+    factors = torch.empty(BATCH, device='meta')
+    with _triton.recording() as forward:
+        residual.residual_cuda(x, x, gamma, factors)
+    with _triton.recording() as backward:
+        residual.residual_backward_cuda(x, x, gamma, factors, dtype, True, gamma is not None)
+    return forward, backward
+
+
+def names(launches):
+    return [launch.kernel.__name__ for launch in launches]
+
+
+def nbytes(launch):
+    """Of all tensors of a launch, each once."""
+    return sum(x.nbytes for x in launch.args if isinstance(x, torch.Tensor))
+
+
+@pytest.mark.parametrize('dtype', [FP16, FP32], ids=str)
+@pytest.mark.parametrize('stage', STAGES)
+def test_the_token_mixer_is_one_kernel_forward_and_three_backward_with_few_bytes(stage, dtype):
+    """The least is that forward and backward read and write each map once, the input's identity only forward."""
+    x = mixer_tensors(stage, dtype)[0]
+    forward, backward = mixer_launches(stage, dtype)
+    assert names(forward) == ['convolution_kernel']
+    assert names(backward) == ['convolution_kernel', 'products_kernel', 'sum_kernel']
+    sums = backward[1].args[2].nbytes
+    # Of map and gradient the kernel of the products reads the three branches alone, as the checks above show.
+    moved = nbytes(forward[0]) + nbytes(backward[0]) + 2 * x.nbytes * 3 // 8 + sums + nbytes(backward[2])
+    assert moved <= 1.3 * (2 + 2 + 3 / 8) * x.nbytes
+    assert nbytes(forward[0]) <= 1.01 * 2 * x.nbytes
+
+
+@pytest.mark.parametrize('dtype', [FP16, FP32], ids=str)
+@pytest.mark.parametrize('stage', STAGES)
+def test_the_residual_is_one_kernel_each_way_and_a_small_sum_with_few_bytes(stage, dtype):
+    x = mixer_tensors(stage, dtype)[0]
+    forward, backward = residual_launches(stage, dtype)
+    assert names(forward) == ['add_kernel'] and names(backward) == ['gradient_kernel', 'sum_kernel']
+    assert nbytes(forward[0]) <= 1.01 * 3 * x.nbytes
+    assert sum(map(nbytes, backward)) <= 1.3 * 3 * x.nbytes
+    assert names(residual_launches(stage, dtype, gamma=False)[1]) == ['gradient_kernel']
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_autograd_sees_one_operator_each_way_and_gradients_that_lie_as_their_parameters(layout):
+    """On the meta device. Where strides differ, DistributedDataParallel copies the gradient in each step."""
+    counted = []
+
+    class Count(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            counted.append(function.name())
+            return function(*args, **(kwargs or {}))
+
+    x, weights, biases = mixer_tensors('T1', FP16)
+    x, *parameters = (t.to(memory_format=layout if t.dim() == 4 else torch.preserve_format).requires_grad_()
+                      for t in (x, *itertools.chain(*zip(weights, biases, strict=True))))
+    gamma, factors = (torch.empty(size, device='meta') for size in (96, BATCH))
+    with Count():
+        y = inception_dwconv.inception_dwconv2d_operator(x, *parameters)
+        out = residual.residual_operator(x, y, gamma.requires_grad_(), factors)
+        grads = torch.autograd.grad(out, [x, *parameters, gamma], torch.empty_like(out))
+    assert [g.stride() for g in grads] == [t.stride() for t in (x, *parameters, gamma)]
+    assert out.stride() == y.stride() == x.stride() and out.dtype == y.dtype == FP16
+    assert [g.dtype for g in grads] == [FP16] + [FP32] * 7
+    own = [name for name in counted if name.startswith('inceptionnext_seg::')]
+    assert own == [f'inceptionnext_seg::{name}' for name in (
+        'inception_dwconv2d', 'residual', 'residual_backward', 'inception_dwconv2d_backward')]
+    # What is left: the two gradients of x are added, and the tests' own tensor.
+    assert len(set(counted) - set(own) - {'aten::detach', 'aten::empty_like', 'aten::add.Tensor'}) == 0, counted
+
+
+# Code for GPUs that are not here
+
+
+ALL = list(itertools.product(STAGES, (FP16, BF16, FP32), (80, 90)))
+CORNERS = [('T1', FP16, 80, None), ('B4', BF16, 90, 'products_kernel'), ('T2', FP32, 90, 'convolution_kernel')]
+CORNERS += [(*case, None) for case in ALL] if FUZZ else []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage, dtype, capability, only', CORNERS, ids=str)
+def test_the_token_mixers_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtype, capability, only):
+    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    forward, backward = mixer_launches(stage, dtype)
+    for launch in (*forward, *backward[1:]):    # backward[0] is the code of the forward pass
+        if only in (None, launch.kernel.__name__):
+            report = compile_ahead(launch, capability)
+            assert report.spills == 0 and report.registers <= 128, report
+            # Weights are single numbers, read once by a thread that then computes whole patches with them.
+            weights = (9 + 11) * 8 // dtype.itemsize if report.name == 'convolution_kernel' else 0
+            assert report.loads[8] == report.loads[16] == 0 and report.loads[32] <= weights, report
+            if report.name != 'sum_kernel':
+                assert report.barriers == 0 and min(report.stores) >= 64, report
+
+
+@pytest.mark.parametrize('stage, dtype, capability', ALL if FUZZ else [('T1', FP16, 80), ('B4', FP32, 90)], ids=str)
+def test_the_residuals_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtype, capability):
+    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    for launch in itertools.chain(*residual_launches(stage, dtype)):
+        report = compile_ahead(launch, capability)
+        assert report.spills == 0 and report.registers <= 128, report
+        # One narrow load, of the image's factor.
+        assert report.loads[8] == report.loads[16] == 0 and report.loads[32] <= 1, report
+
+
+@pytest.mark.parametrize('channels, bands, layout', [
+    (12, (1, 3), torch.channels_last), (16, (3, 3), torch.contiguous_format)], ids=str)
+def test_other_sizes_compile_too(channels, bands, layout):
+    """No identity, one pixel, bands of two lengths, NCHW."""
+    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    x = torch.empty(1, channels, 1, 1, dtype=BF16, device='meta').to(memory_format=layout)
+    weights = [torch.empty(4, 1, *size, device='meta') for size in ((1, 1), (1, bands[0]), (bands[1], 1))]
+    with _triton.recording() as launches:
+        inception_dwconv.inception_dwconv2d_backward_cuda(x, x, *weights, True, True)
+    for launch in launches:
+        assert '.entry' in compile_ahead(launch, 80).ptx
+
+
+# What they cannot take
+
+
+def test_what_the_residuals_kernel_cannot_take_is_said():
+    x = torch.zeros(1, 4, 2, 2)
+    with pytest.raises(FormError, match=r"'triton'.* on cpu"):
+        residual.residual(x, x, impl='triton')
+    with FakeTensorMode():
+        x = torch.empty(2, 4, 2, 2, device='cuda')
+        assert 'torch.float64' in residual.why_not_triton(x, x.double())
+        assert 'gradient' in residual.why_not_triton(x, x, None, torch.empty(2, device='cuda', requires_grad=True))
