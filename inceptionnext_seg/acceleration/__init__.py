@@ -23,8 +23,8 @@ PARTS = dict(
     token_mixer=('native', 'triton'),       # Inception depthwise convolutions
     blocks=('native', 'triton'),            # norm, MLP and residual of a MetaNeXt block; stem, downsampling, norms
     convolutions=('native', 'factorized'),  # of heads: resize, concatenate, convolve, normalize, activate
-    loss=('native', 'blocked'),             # cross-entropy without materializing full-resolution logits
-    prediction=('native', 'blocked'),       # argmax likewise
+    loss=('native', 'triton', 'blocked'),   # cross-entropy without materializing full-resolution logits
+    prediction=('native', 'triton', 'blocked'),     # argmax likewise
 )
 FINDERS = dict(
     mmseg='inceptionnext_seg.segmentation.finder',

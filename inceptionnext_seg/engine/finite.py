@@ -12,6 +12,8 @@ from mmengine.registry import HOOKS
 
 from ..errors import UserError
 from ..models.checkpoint import not_finite
+from ..ops import label_check
+from ..ops.host_copy import copy_to_host
 
 SHOWN = 8
 
@@ -21,23 +23,6 @@ class Iteration(NamedTuple):
     number: int
     images: list
     rates: dict
-
-
-class Flag(NamedTuple):
-    """Whether the gradients of a step are finite: a bool in the host's memory, and the event after which it is valid.
-
-    On a CPU the event is None.
-    """
-    finite: torch.Tensor
-    copied: torch.cuda.Event | None
-
-    def is_known(self):
-        return self.copied is None or self.copied.query()
-
-    def value(self):
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.finite.item()
 
 
 @HOOKS.register_module()
@@ -52,6 +37,8 @@ class FiniteHook(Hook):
     the host while the device goes on; the hook looks when the copy has arrived, in the same iteration or in the next.
     In float32 a norm above 1.8e19 is not finite; an optimizer that squares gradients can do nothing with it either.
 
+    On CUDA a label that is no class makes the loss NaN; then the error is the one for labels, as on a CPU.
+
     A gradient that is not finite under a ``GradScaler`` (fp16 on CUDA) is no error: the scaler skips that step and
     lowers its scale. A loss that is not finite always is.
     """
@@ -64,7 +51,7 @@ class FiniteHook(Hook):
             wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper])]
         self.handles = [optimizer.register_step_pre_hook(self.measure) for optimizer in optimizers]
         self.flags = []     # of the current iteration
-        self.pending = []   # (Flag, Iteration)
+        self.pending = []   # (HostCopy, Iteration)
 
     def measure(self, optimizer, args, kwargs):
         """Note whether the gradients that ``optimizer`` is about to use are finite."""
@@ -77,7 +64,7 @@ class FiniteHook(Hook):
                     gradients[parameter.grad.device, parameter.grad.dtype].append(parameter.grad)
         for tensors in gradients.values():
             norms = torch._foreach_norm(tensors, 2, dtype=torch.promote_types(tensors[0].dtype, torch.float32))
-            self.flags.append(flag_of(torch.stack(norms).isfinite().all()))
+            self.flags.append(copy_to_host(torch.stack(norms).isfinite().all()))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         iteration = Iteration(runner.iter + 1, image_names(data_batch), runner.optim_wrapper.get_lr())
@@ -88,6 +75,7 @@ class FiniteHook(Hook):
         # A gradient of an iteration before is the cause.
         self.look(runner, wait=bool(wrong))
         if wrong:
+            label_check.check(wait=True)    # on CUDA a label that is no class makes a loss NaN
             raise self.error(runner, iteration, ', '.join(wrong))
         self.pending += [(flag, iteration) for flag in self.flags]
         self.flags.clear()
@@ -130,16 +118,6 @@ class FiniteHook(Hook):
         return (f'Last finite checkpoint: {saved or "none"}. Next: a lower optim_wrapper.optimizer.lr, or '
                 "optim_wrapper.clip_grad.max_norm=1, after a look at these images and their masks"
                 f'{"; --resume goes on from that checkpoint" if saved else ""}.')
-
-
-def flag_of(finite):
-    """The :class:`Flag` of a bool on any device, whose copying has begun."""
-    if finite.device.type != 'cuda':
-        return Flag(finite, None)
-    copy = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(finite.device))
-    return Flag(copy, copied)
 
 
 def image_names(data_batch):

@@ -6,6 +6,8 @@ SUFFIXES = {torch.float32: 'f32', torch.bfloat16: 'bf16', torch.float64: 'f64'}
 # As csrc/inception_dwconv.cpp numbers them, and as csrc/upsampled_loss.cpp, which has no bfloat16, names them.
 CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float64: 2}
 C_TYPES = {torch.float32: 'float', torch.float64: 'double'}
+# Dtypes of maps that Triton kernels take; they sum in float32.
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def compute_dtype(dtype):

@@ -10,11 +10,8 @@ import torch.nn.functional as F
 
 from . import _native as native
 from . import _triton, dispatch
-from .dtypes import CODES, autocast_dtype
+from .dtypes import CODES, TRITON_DTYPES, autocast_dtype
 from .registration import TENSORS, gradients_again, register
-
-TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 
 # Reference
 

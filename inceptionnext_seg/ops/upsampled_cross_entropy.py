@@ -6,21 +6,24 @@ Rows of the output are interpolated, used and forgotten, a block at a time; the 
 block, where torch's operators hold several tensors of the full size. Exact: the function of ``F.interpolate`` and
 ``F.cross_entropy``, different by rounding alone.
 
-Beside the reference there are a C++ kernel for the CPU (``csrc/upsampled_loss.cpp``) and torch operators on blocks of
-rows for any device. All compute in float32, or in float64 where the logits are; the fast ones use neither matrix
-products, whose precision autocast and TF32 settings change, nor operators that are not deterministic on CUDA.
+Beside the reference there are a C++ kernel for the CPU (``csrc/upsampled_loss.cpp``), Triton kernels for CUDA
+(:mod:`.upsampled_cross_entropy_triton`), which keep a number for each pixel of the output and gather the gradient in
+the backward pass, and torch operators on blocks of rows for any device. All compute in float32, or in float64 where the
+logits are; the fast ones use neither matrix products, whose precision autocast and TF32 settings change, nor operators
+that are not deterministic on CUDA.
 """
+import functools
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.autograd import Function
 
-from ..errors import UserError
 from . import _native as native
-from . import dispatch
+from . import _triton, dispatch, label_check
 from .bilinear import AxisMap, resize
-from .dtypes import C_TYPES, compute_dtype
+from .dtypes import C_TYPES, TRITON_DTYPES, compute_dtype
+from .label_check import out_of_range
 from .registration import gradients_again
 
 BLOCK_BYTES = 64 * 2**20  # of the blocked form's buffers; large enough that launching operators costs little
@@ -51,7 +54,7 @@ def upsampled_cross_entropy_torch(logits, labels, class_weight, ignore_index, la
     valid = labels != ignore_index
     has_values = not (dispatch.is_hollow(logits) or dispatch.runs_elsewhere() or dispatch.is_transformed())
     if has_values and (valid & ((labels < 0) | (labels >= x.shape[1]))).any():
-        raise out_of_range(labels, x.shape[1], ignore_index)
+        raise out_of_range(labels.unique().tolist(), x.shape[1], ignore_index)
     loss = F.cross_entropy(x, labels, class_weight, ignore_index=ignore_index, reduction='sum',
                            label_smoothing=label_smoothing)
     pixels = valid.sum()
@@ -155,18 +158,58 @@ def to_nhwc(logits):
     return logits.detach().permute(0, 2, 3, 1).to(compute_dtype(logits.dtype)).contiguous()
 
 
-def out_of_range(labels, classes, ignore_index):
-    """The error for labels that are no class."""
-    found = labels.unique().tolist()
-    wrong = [label for label in found if label != ignore_index and not 0 <= label < classes]
-    shown = ', '.join(map(str, wrong[:5])) + (', ...' if len(wrong) > 5 else '')
-    return UserError(
-        f'labels have values that are no class: {shown}; expected 0 to {classes - 1}, or {ignore_index} for pixels '
-        "that do not count. Next: check num_classes of the heads, and reduce_zero_label of the data set's "
-        'LoadAnnotations.')
+# Loss: Triton kernels
 
 
-# Gradient
+def upsampled_cross_entropy_triton(logits, labels, class_weight, ignore_index, label_smoothing, align_corners):
+    label_check.check(logits.device)
+    sums = TritonSums.apply(logits, labels.detach(), class_weight, ignore_index, label_smoothing, align_corners,
+                            logits.requires_grad and torch.is_grad_enabled())
+    label_check.check(logits.device)    # on a CPU, in Triton's interpreter, all has arrived
+    return UpsampledLoss(*sums)
+
+
+def rows_of_classes(logits):
+    """Logits (B, C, h, w) as a contiguous (B, h, w, C): themselves where they are channels_last."""
+    return logits.detach().permute(0, 2, 3, 1).contiguous()
+
+
+class TritonSums(Function):
+    """Loss, weight, pixels and correct; the gradient is computed in backward, in the dtype of the logits."""
+
+    @staticmethod
+    def forward(ctx, logits, labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient):
+        # Not at the top: Triton is not everywhere.
+        from . import upsampled_cross_entropy_triton as kernels
+        *sums, wrong, kept = kernels.loss_sums(
+            rows_of_classes(logits), labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient)
+        label_check.watch(wrong, logits.shape[1], ignore_index)
+        ctx.save_for_backward(logits, labels, class_weight, *(kept or ()))
+        ctx.settings = ignore_index, label_smoothing, align_corners
+        ctx.mark_non_differentiable(*sums[1:])
+        return tuple(sums)
+
+    @staticmethod
+    def backward(ctx, grad_loss, *_):
+        from . import upsampled_cross_entropy_triton as kernels
+        logits, labels, weight, *kept = ctx.saved_tensors
+
+        def again():
+            gradient, = gradients_again(
+                lambda logits: upsampled_cross_entropy_torch(logits, labels, weight, *ctx.settings).loss,
+                [logits], [True], grad_loss)
+            return gradient
+        if torch.is_grad_enabled():
+            return (again(), *[None] * 6)
+        try:
+            gradient = kernels.loss_gradient(rows_of_classes(logits), kept, weight, *ctx.settings[1:], grad_loss)
+        except _triton.LaunchError:
+            return (again().detach(), *[None] * 6)
+        gradient = gradient.permute(0, 3, 1, 2)
+        return (gradient.contiguous() if logits.is_contiguous() else gradient, *[None] * 6)
+
+
+# Gradient of the C++ kernel and of blocks of rows
 
 
 class SumOfLosses(Function):
@@ -180,7 +223,7 @@ class SumOfLosses(Function):
         gradient = torch.zeros_like(nhwc) if needs_gradient else None
         *sums, invalid = compute(nhwc, labels, *axes, weight, hard, even, ignore_index, gradient)
         if invalid:
-            raise out_of_range(labels, nhwc.shape[-1], ignore_index)
+            raise out_of_range(labels.unique().tolist(), nhwc.shape[-1], ignore_index)
         ctx.save_for_backward(gradient, logits, labels, weight)
         ctx.settings = ignore_index, label_smoothing, align_corners
         ctx.dtype, ctx.contiguous = logits.dtype, logits.is_contiguous()
@@ -200,7 +243,7 @@ class SumOfLosses(Function):
         return (None, gradient.contiguous() if ctx.contiguous else gradient, *[None] * 8)
 
 
-# Prediction: a C++ kernel, or blocks of rows
+# Prediction: kernels, or blocks of rows
 
 
 def upsampled_argmax_native(logits, *steps):
@@ -220,13 +263,24 @@ def upsampled_argmax_blocked(logits, *steps):
     return torch.cat([x_axis.apply(y_axis.part(*block).apply(nhwc, 1), 2).argmax(-1) for block in blocks], 1)
 
 
-def axis_maps(nhwc, size, align_corners, padding, flip, ori_shape):
-    """Upsampling, cropping, flipping and resizing as one linear map along the height and one along the width."""
+def upsampled_argmax_triton(logits, *steps):
+    from . import upsampled_cross_entropy_triton as kernels
+    nhwc = rows_of_classes(logits)
+    return kernels.class_indices(nhwc, *axis_steps(nhwc, *steps))
+
+
+def axis_steps(nhwc, size, align_corners, padding, flip, ori_shape):
+    """Upsampling, cropping, flipping and resizing along the height and along the width, as :class:`AxisMap` takes
+    them."""
     left, right, top, bottom = padding
-    return [
-        AxisMap.resizing_twice(nhwc.shape[1 + i], size[i], before, after, flip == direction,
-                               None if ori_shape is None else ori_shape[i], align_corners, nhwc.dtype)
-        for i, (before, after, direction) in enumerate([(top, bottom, 'vertical'), (left, right, 'horizontal')])]
+    return [(nhwc.shape[1 + i], size[i], before, after, flip == direction, None if ori_shape is None else ori_shape[i],
+             align_corners)
+            for i, (before, after, direction) in enumerate([(top, bottom, 'vertical'), (left, right, 'horizontal')])]
+
+
+def axis_maps(nhwc, *steps):
+    """All of these as one linear map along the height and one along the width."""
+    return [AxisMap.resizing_twice(*axis, nhwc.dtype) for axis in axis_steps(nhwc, *steps)]
 
 
 # What the kernels cannot take
@@ -238,13 +292,30 @@ def why_not_native(logits, *args):
     return native.why_not('upsampled_loss')
 
 
+def why_not_triton(logits, *args):
+    if logits.dtype not in TRITON_DTYPES:
+        return f'the logits are {logits.dtype}, and the kernels have {", ".join(map(str, TRITON_DTYPES))}'
+    return _triton.why_not(logits.device)
+
+
+def is_on_cuda(logits, *args):
+    return logits.device.type == 'cuda'
+
+
+def is_on_cpu(logits, *args):
+    """Beside the CPU, rows in blocks are thousands of small operators, and tables copied from the host for each."""
+    return logits.device.type == 'cpu'
+
+
 LOSS_FORMS = dict(
     native=dispatch.Form(upsampled_cross_entropy_native, why_not_native),
-    blocked=dispatch.Form(upsampled_cross_entropy_blocked),
+    triton=dispatch.Form(upsampled_cross_entropy_triton, why_not_triton, is_on_cuda),
+    blocked=dispatch.Form(upsampled_cross_entropy_blocked, worth=is_on_cpu),
     torch=dispatch.Form(upsampled_cross_entropy_torch))
 ARGMAX_FORMS = dict(
     native=dispatch.Form(upsampled_argmax_native, why_not_native),
-    blocked=dispatch.Form(upsampled_argmax_blocked),
+    triton=dispatch.Form(upsampled_argmax_triton, why_not_triton, is_on_cuda),
+    blocked=dispatch.Form(upsampled_argmax_blocked, worth=is_on_cpu),
     torch=dispatch.Form(upsampled_argmax_torch))
 
 
@@ -267,27 +338,44 @@ def upsampled_cross_entropy(logits, labels, class_weight=None, ignore_index=255,
         ignore_index (int): The label of pixels that do not count.
         label_smoothing (float): As in ``F.cross_entropy``.
         align_corners (bool): As in ``F.interpolate``.
-        impl (str): 'native' is the C++ kernel, 'blocked' the same sums by torch operators on some rows at a time,
-            'torch' upsamples all logits; 'auto' takes the first that can. See :mod:`.dispatch`.
+        impl (str): 'native' is the C++ kernel, 'triton' the Triton kernels, 'blocked' the same sums by torch operators
+            on some rows at a time, 'torch' upsamples all logits; 'auto' takes the first that can, and on CUDA never
+            'blocked'. See :mod:`.dispatch`.
 
     Returns:
         UpsampledLoss: The sums.
 
     Raises:
-        UserError: A label is neither a class nor ``ignore_index``.
-        ValueError: The shapes do not fit.
+        UserError: A label is neither a class nor ``ignore_index``. The form 'triton' does not wait to learn it: that
+            loss is NaN, and a later call raises the error, see :mod:`.label_check`.
+        ValueError: The shapes or devices do not fit.
         FormError: ``impl`` is no form, or one that cannot take these logits.
     """
     if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
         raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit; '
                          'expected (B, C, h, w) and (B, H, W)')
+    if labels.device != logits.device:
+        raise ValueError(f'the labels are on {labels.device} and the logits on {logits.device}; expected one device')
     if class_weight is not None:
-        class_weight = torch.as_tensor(class_weight, dtype=compute_dtype(logits.dtype)).to(logits.device).contiguous()
+        class_weight = weight_on_device(class_weight, compute_dtype(logits.dtype), logits.device)
         if class_weight.shape != (logits.shape[1], ):
             raise ValueError(f'class_weight has shape {tuple(class_weight.shape)}; expected ({logits.shape[1]}, ), one '
                              'for each class')
     return dispatch.run('upsampled_cross_entropy', LOSS_FORMS, impl, logits, labels, class_weight, ignore_index,
                         label_smoothing, align_corners)
+
+
+def weight_on_device(class_weight, dtype, device):
+    """A tensor, or numbers, as a contiguous tensor; numbers are copied to a CUDA device once, and kept there."""
+    if isinstance(class_weight, torch.Tensor) or device.type != 'cuda':
+        return torch.as_tensor(class_weight, dtype=dtype).to(device).contiguous()
+    return weight_of_numbers(tuple(class_weight), dtype, device)
+
+
+@functools.lru_cache(maxsize=16)
+def weight_of_numbers(numbers, dtype, device):
+    with torch.inference_mode(False):   # where the first call is in it, training can follow
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 @torch.compiler.disable

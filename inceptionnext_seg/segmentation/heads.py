@@ -10,6 +10,7 @@ from ..acceleration.conv_norm_act import channel_dropout, conv_norm_act, drops_c
 from ..ops.bilinear import resize
 from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
+from ..ops.upsampled_cross_entropy import why_not_triton
 from .loss import losses_from_sums, takes_sums
 
 
@@ -40,10 +41,9 @@ class FastHead(Fast):
         Raises:
             UserError: A label is neither a class nor ``ignore_index``.
         """
-        form = self.form('loss', 'native', 'blocked')
-        # Beside the CPU there is no kernel: rows in blocks are thousands of small operators there, and each block waits
-        # for the device, where stock has some twenty operators.
-        stock = form is False or (form == 'auto' and seg_logits.device.type != 'cpu')
+        form = self.form('loss', 'native', 'triton', 'blocked')
+        # Without a kernel, beside the CPU, stock has some twenty operators, where rows in blocks have thousands.
+        stock = form is False or (form == 'auto' and seg_logits.device.type != 'cpu' and why_not_triton(seg_logits))
         if stock or not takes_sums(self):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)

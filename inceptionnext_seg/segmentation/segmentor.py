@@ -31,8 +31,8 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
         return super().extract_feat(inputs)
 
     def argmax(self, logits, size, **postprocessing):
-        return upsampled_argmax(logits, size, self.align_corners, impl=self.form('prediction', 'native', 'blocked'),
-                                **postprocessing)
+        form = self.form('prediction', 'native', 'triton', 'blocked')
+        return upsampled_argmax(logits, size, self.align_corners, impl=form, **postprocessing)
 
     def predicts_by_argmax(self):
         """Whether logits are needed for class indices alone, and the head upsamples them as mmseg's base head does."""

@@ -10,9 +10,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
 from inceptionnext_seg.engine import finite
-from inceptionnext_seg.engine.finite import FiniteHook, Flag
+from inceptionnext_seg.engine.finite import FiniteHook
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import read_file
+from inceptionnext_seg.ops import label_check
+from inceptionnext_seg.ops.host_copy import HostCopy
 
 CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
 LR = 0.25
@@ -150,11 +152,11 @@ class Later:
 def test_a_device_is_not_waited_for_and_the_iteration_is_still_the_right_one(tmp_path, monkeypatch):
     seen = []
 
-    def flag_of(value):
+    def copy_to_host(value):
         seen.append(Later())
-        return Flag(value, seen[-1])
+        return HostCopy(value, seen[-1])
 
-    monkeypatch.setattr(finite, 'flag_of', flag_of)
+    monkeypatch.setattr(finite, 'copy_to_host', copy_to_host)
     model = Diverging(gradient_at=3)
     with pytest.raises(UserError, match=r'iteration 3\b.*gradient.*images/4\.jpg, images/5\.jpg'):
         build_runner(tmp_path, model, optimizer=torch.optim.SGD).train()
@@ -162,8 +164,24 @@ def test_a_device_is_not_waited_for_and_the_iteration_is_still_the_right_one(tmp
     assert saved(tmp_path) == ['iter_2.pth']
 
 
+def test_where_a_label_that_is_no_class_made_the_loss_nan_the_error_is_the_one_for_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_check, 'pending', [])
+    model = Diverging(loss_at=3)
+    forward = model.forward
+
+    def with_a_wrong_label(*args, **kwargs):
+        loss = forward(*args, **kwargs)
+        wrong = 254 if model.seen == 3 else label_check.NONE_WRONG
+        label_check.pending.append((HostCopy(torch.tensor(wrong), Later()), 150, 255))
+        return loss
+    monkeypatch.setattr(model, 'forward', with_a_wrong_label)
+    with pytest.raises(UserError, match=r'no class: 254; expected 0 to 149, or 255'):
+        build_runner(tmp_path, model).train()
+    assert model.seen == 3 and saved(tmp_path) == ['iter_2.pth'] and not label_check.pending
+
+
 def test_before_a_checkpoint_is_written_it_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(finite, 'flag_of', lambda value: Flag(value, Later()))
+    monkeypatch.setattr(finite, 'copy_to_host', lambda value: HostCopy(value, Later()))
     with pytest.raises(UserError, match=r'iteration 2\b.*gradient'):
         build_runner(tmp_path, Diverging(gradient_at=2)).train()
     assert saved(tmp_path) == []

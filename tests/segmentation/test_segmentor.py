@@ -137,6 +137,17 @@ def test_beside_the_cpu_the_loss_is_the_heads_own(monkeypatch):
     assert head.loss_by_feat(logits.to('meta'), None) == 'stock'
 
 
+def test_where_triton_works_the_loss_on_cuda_is_made_of_sums(monkeypatch):
+    """On meta tensors, which stand for those on CUDA."""
+    monkeypatch.setattr(heads, 'losses_from_sums', lambda head, logits, labels, form: form)
+    monkeypatch.setattr(heads, 'why_not_triton', lambda logits: None)
+    head = MODELS.build(head_config())
+    accelerate(head)
+    logits, labels = draw()
+    monkeypatch.setattr(head, '_stack_batch_gt', lambda samples: labels[:, None].to('meta'))
+    assert head.loss_by_feat(logits.to('meta'), None) == 'auto'
+
+
 def test_a_label_that_is_no_class_is_an_error_that_names_it():
     logits, labels = draw()
     labels[0, 0, 0] = 41
