@@ -21,7 +21,7 @@ from inceptionnext_seg.ops.upsampled_cross_entropy import upsampled_argmax, upsa
 
 NHWC = torch.channels_last
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
-EPSILON = {FP32: 2e-6, FP16: 2**-10, BF16: 2**-7}    # of a gradient that is rounded to the logits' dtype
+EPSILON = {FP32: 1e-5, FP16: 2**-10, BF16: 2**-7}    # of a gradient that is rounded to the logits' dtype
 
 # batch, classes, low resolution, size; then the keyword arguments of check_loss.
 CASES = [
@@ -79,7 +79,7 @@ def check_loss(device, batch, classes, low, size, *, dtype=FP32, layout=torch.co
     label_check.check(wait=True)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     loss, total, pixels, correct, gradient = found[0]
-    assert relative_error(loss, expected) < 2e-6
+    assert relative_error(loss, expected) < 1e-5
     assert pixels.item() == valid.sum().item() and abs(correct.item() - right.sum().item()) <= unsure
     expected_total = pixels if weight is None else weight.to(device)[labels[valid]].double().sum()
     assert relative_error(total, expected_total) < 1e-6

@@ -27,6 +27,7 @@ from .label_check import NONE_WRONG
 FEWEST = tl.constexpr(NONE_WRONG)
 FAR = tl.constexpr(-3e38)           # logit of a class that is none
 NO_CLASS = tl.constexpr(2**30)
+LOG2_E = tl.constexpr(1.4426950408889634)
 PIXELS = 128                        # of the output, about, that a program of the loss walks along
 COLUMNS = 4                         # of the logits, at most, that a program of the gradient has
 PROGRAMS = 8192                     # of the gradient, where there can be that many
@@ -115,22 +116,23 @@ def loss_kernel(logits, labels, weight, log_sums, kept_labels, losses, weights, 
             if KEEP:
                 tl.store(kept_labels + here + x, tl.where(valid, label, C).to(kept_labels.dtype.element_ty))
             if valid:
+                class_index = label.to(tl.int32)
                 x_part = tl.load(x_fraction + x)
                 za = left_a * (1. - x_part) + right_a * x_part
                 zb = left_b * (1. - x_part) + right_b * x_part
                 top = largest(za, zb, CA, CB)
-                log_sum = top + tl.log(total(tl.exp(za - top), tl.exp(zb - top), CA, CB))
-                at_label = total(tl.where(ca == label, za, 0.), tl.where(cb == label, zb, 0.), CA, CB)
+                log_sum = top + tl.log(total(tl.exp2((za - top) * LOG2_E), tl.exp2((zb - top) * LOG2_E), CA, CB))
+                at_label = total(tl.where(ca == class_index, za, 0.), tl.where(cb == class_index, zb, 0.), CA, CB)
                 best = smallest(tl.where(za == top, ca, NO_CLASS), tl.where(zb == top, cb, NO_CLASS), CA, CB)
                 of_label = 1.
                 if WEIGHTED:
-                    of_label = tl.load(weight + label)
+                    of_label = tl.load(weight + class_index)
                 loss += hard * of_label * (log_sum - at_label)
                 if SMOOTHED:
                     loss += total(even_a * (log_sum - za), even_b * (log_sum - zb), CA, CB)
                 weights_sum += of_label
                 count += 1
-                correct += (best == label).to(tl.int32)
+                correct += (best == class_index).to(tl.int32)
                 if KEEP:
                     tl.store(log_sums + here + x, log_sum)
         left_a, left_b = right_a, right_b
@@ -182,8 +184,8 @@ def interval_gradient(la, lb, ra, rb, to_la, to_lb, to_ra, to_rb, kept_labels, l
         if label < C:
             log_sum = tl.load(log_sums + x)
             x_part = tl.load(x_fraction + x)
-            pa = tl.exp(la * (1. - x_part) + ra * x_part - log_sum)
-            pb = tl.exp(lb * (1. - x_part) + rb * x_part - log_sum)
+            pa = tl.exp2((la * (1. - x_part) + ra * x_part - log_sum) * LOG2_E)
+            pb = tl.exp2((lb * (1. - x_part) + rb * x_part - log_sum) * LOG2_E)
             of_label = hard
             if WEIGHTED:
                 of_label *= tl.load(weight + label)
@@ -344,14 +346,15 @@ def band(device, *sizes):
 # Launches
 
 
-def lanes(classes):
-    """Constants of a kernel for a number of classes: the two parts that they lie in."""
+def lanes(classes, per_warp=256):
+    """Constants of a kernel for a number of classes: the two parts that they lie in, and warps, of 128 classes each
+    where the first part has more than ``per_warp``."""
     whole = triton.next_power_of_2(classes)
     if whole <= 32 or 4 * classes > 3 * whole:
         parts = whole, 1    # the second part has no class
     else:
         parts = whole // 2, triton.next_power_of_2(max(classes - whole // 2, 1))
-    return dict(C=classes, CA=parts[0], CB=parts[1], num_warps=1 if parts[0] <= 256 else min(parts[0] // 128, 16))
+    return dict(C=classes, CA=parts[0], CB=parts[1], num_warps=1 if parts[0] <= per_warp else min(parts[0] // 128, 16))
 
 
 def label_dtype(classes):
@@ -407,7 +410,7 @@ def loss_gradient(nhwc, kept, weight, label_smoothing, align_corners, grad_loss)
     grad = torch.empty_like(nhwc)
     launch(gradient_kernel, (batch * height * segments, ), nhwc, kept_labels, log_sums,
            nhwc if weight is None else weight, grad_loss, grad, y.begin, y.fraction, x.begin, x.fraction, height, width,
-           out_height, out_width, segments, 1 - label_smoothing, label_smoothing / classes, **lanes(classes),
+           out_height, out_width, segments, 1 - label_smoothing, label_smoothing / classes, **lanes(classes, 128),
            COLUMNS=columns, WEIGHTED=weight is not None, SMOOTHED=label_smoothing != 0)
     return grad
 
