@@ -151,7 +151,8 @@ def test_forms_for_bfloat16_are_as_near_to_float64_as_stock_operators_under_auto
         with torch.autocast('cpu', dtype=torch.bfloat16), mock.patch.object(norm_mlp, 'norm_mlp', of_bfloat16):
             y = operator(impl)
         grads = torch.autograd.grad(y, leaves, draw(*y.shape, seed=9, dtype=y.dtype))
-        return [float((x.detach().double() - e).abs().max() / e.abs().max()) for x, e in zip([y, *grads], expected, strict=True)]
+        return [float((x.detach().double() - e).abs().max() / e.abs().max())
+                for x, e in zip([y, *grads], expected, strict=True)]
 
     for own, stock in zip(errors(form), errors('torch'), strict=True):
         assert own < max(2 * stock, 2 ** -7)
