@@ -7,21 +7,23 @@ from torch.utils.flop_counter import register_flop_formula
 NAMESPACE = 'inceptionnext_seg'
 # In the signature of an operator; torch < 2.7 does not know list[torch.Tensor].
 TENSORS = typing.List[torch.Tensor]  # noqa: UP006
+INTS = typing.Sequence[int]
 
 
-def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, flops=None):
+def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, flops=None, devices='cpu'):
     """Register ``inceptionnext_seg::NAME``, which torch.compile takes as one node, and return it to be called.
 
     Args:
-        cpu (Callable): The implementation on a CPU; the annotations of its arguments are the operator's schema.
+        cpu (Callable): The implementation on ``devices``; the annotations of its arguments are the operator's schema.
         fake (Callable): The same arguments to empty outputs of the right shapes, dtypes and strides.
         cuda (Callable | None): The implementation on CUDA.
         backward (Callable | None), setup_context (Callable | None): As of ``torch.library.register_autograd``. Where
             gradients are to be differentiated again (``create_graph=True``), grad mode is on in ``backward``, and that
             calls :func:`gradients_again`.
         flops (Callable | None): FLOPs, two for each MAC, from the arguments with shapes in the place of tensors.
+        devices (str | None): A CPU, or None for every device, where the implementation is torch's operators.
     """
-    operator = torch.library.custom_op(f'{NAMESPACE}::{name}', cpu, mutates_args=(), device_types='cpu')
+    operator = torch.library.custom_op(f'{NAMESPACE}::{name}', cpu, mutates_args=(), device_types=devices)
     operator.register_fake(fake)
     if cuda is not None:
         operator.register_kernel('cuda', cuda)

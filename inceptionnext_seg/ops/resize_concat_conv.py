@@ -8,7 +8,6 @@ shift are one short sum along each axis. The function is the same and so are its
 Maps of the output's own size, and those hardly smaller, are convolved as usual; on a CPU by
 :mod:`inceptionnext_seg.ops.winograd` where that is faster.
 """
-import functools
 from typing import NamedTuple
 
 import torch
@@ -16,12 +15,20 @@ import torch.nn.functional as F
 
 from . import _native as native
 from . import dispatch, winograd
-from .bilinear import resize, source_positions
+from .bilinear import resize
 from .dtypes import SUFFIXES, autocast_dtype, compute_dtype, why_no_kernel_dtype
 from .registration import TENSORS, gradients_again, register
+from .resize_concat_conv_factorized import (
+    factorized_backward,
+    factorized_backward_fake,
+    factorized_fake,
+    factorized_forward,
+    factorized_macs,
+)
+from .tap_tables import AxisTaps, axis_table, is_direct
 
-# Nine taps at the low resolution, against nine at the high one: below this factor in pixels too little is saved.
-LEAST_RATIO = 2
+# How many times less arithmetic the factorized form has to need for the low maps, since it moves more memory.
+LEAST_GAIN = 3
 # Tiles below which transforming the filters costs more than the multiplications it saves.
 LEAST_TILES = 128
 
@@ -34,87 +41,15 @@ def resize_concat_conv2d_torch(features, weight, bias, size, align_corners):
     return F.conv2d(torch.cat(maps, 1) if len(maps) > 1 else maps[0], weight, bias, padding=1)
 
 
-# Tables of both fast forms
-
-
-class AxisTaps(NamedTuple):
-    """Table of one axis: what an output position takes of the input, by tap, and which positions take an input row.
-
-    Attributes:
-        index (Tensor): int32 (out, 3, 2), input positions of tap ``t`` at output ``o``, that is of ``o + t - 1``.
-        weight (Tensor): (out, 3, 2), their weights; zero where the tap reaches into the padding.
-        first (Tensor), entries (Tensor): int32; ``entries[first[i]:first[i + 1]]`` are the flat places of the table
-            that take input row ``i`` with a weight other than zero.
-    """
-    index: torch.Tensor
-    weight: torch.Tensor
-    first: torch.Tensor
-    entries: torch.Tensor
-
-
-@functools.lru_cache(maxsize=128)
-def axis_table(size_in, size_out, align_corners, dtype):
-    lower, fraction = source_positions(size_in, size_out, align_corners, torch.float64)
-    shifted = torch.arange(size_out, device='cpu')[:, None] + torch.arange(3, device='cpu') - 1
-    inside = (shifted >= 0) & (shifted < size_out)
-    shifted = shifted.clamp(0, size_out - 1)
-    index = torch.stack((lower[shifted], (lower[shifted] + 1).clamp(max=size_in - 1)), -1)
-    weight = torch.stack((1 - fraction[shifted], fraction[shifted]), -1) * inside[..., None]
-    flat, taken = index.flatten(), weight.flatten() != 0
-    order = torch.argsort(flat[taken], stable=True)
-    first = torch.zeros(size_in + 1, dtype=torch.int32, device='cpu')
-    first[1:] = torch.bincount(flat[taken], minlength=size_in).cumsum(0)
-    return AxisTaps(index.int().contiguous(), weight.to(dtype).contiguous(), first,
-                    taken.nonzero().flatten()[order].int().contiguous())
-
-
-@functools.lru_cache(maxsize=128)
-def axis_matrix(size_in, size_out, align_corners, dtype, device):
-    """(3, out, in): row ``o`` of tap ``t`` is the interpolated position ``o + t - 1``, zero in the padding."""
-    # A tensor made in inference mode cannot be used in training, and this one is cached.
-    with torch.inference_mode(False):
-        table = axis_table(size_in, size_out, align_corners, torch.float64)
-        matrix = torch.zeros(size_out, 3, size_in, dtype=torch.float64, device='cpu')
-        matrix.scatter_add_(2, table.index.long(), table.weight)
-        return matrix.transpose(0, 1).to(device, dtype)
-
-
-def is_direct(feature, size):
-    """Whether a map is convolved at the output's resolution rather than at its own."""
-    height, width = feature.shape[2:]
-    return LEAST_RATIO * height * width > size[0] * size[1]
-
-
 # Factorized, with torch's operators
 
 
 def resize_concat_conv2d_factorized(features, weight, bias, size, align_corners):
-    """On any device: each product is one plain matmul on contiguous NHWC memory."""
-    height, width = size
-    batch, out_channels = features[0].shape[0], weight.shape[0]
-    weights = weight.split([x.shape[1] for x in features], dim=1)
-    direct = [(x, w) for x, w in zip(features, weights, strict=True) if is_direct(x, size)]
-    out = 0
-    if direct:
-        maps = [resize(x, size, align_corners) for x, _ in direct]
-        out = F.conv2d(torch.cat(maps, 1), torch.cat([w for _, w in direct], 1), padding=1).permute(0, 2, 3, 1)
-    for x, w in zip(features, weights, strict=True):
-        if is_direct(x, size):
-            continue
-        channels, h, w_in = x.shape[1:]
-        down = axis_matrix(h, height, align_corners, x.dtype, x.device)
-        across = axis_matrix(w_in, width, align_corners, x.dtype, x.device)
-        down = down.permute(1, 0, 2).reshape(height, 3 * h)
-        across = across.permute(1, 2, 0).reshape(width, 3 * w_in)
-        pixels = x.permute(0, 2, 3, 1).reshape(batch, 1, h * w_in, channels)
-        taps = w.permute(2, 1, 3, 0).reshape(1, 3, channels, 3 * out_channels).to(x.dtype)
-        z = torch.matmul(pixels, taps)                                              # (B, 3 dy, h · w, 3 dx · O)
-        z = torch.matmul(down, z.view(batch, 3 * h, w_in * 3 * out_channels))       # (B, H, w · 3 dx · O)
-        z = torch.matmul(across, z.view(batch * height, w_in * 3, out_channels))    # (B · H, W, O)
-        out = out + z.view(batch, height, width, out_channels)
-    if bias is not None:
-        out = out + bias.to(out.dtype)
-    return out.permute(0, 3, 1, 2)
+    return factorized_operator(list(features), weight, bias, *size, align_corners)
+
+
+def factorized_flops(features, weight, bias, height, width, align_corners, *args, **kwargs):
+    return 2 * factorized_macs(features, weight[0], (height, width))
 
 
 # Factorized, in C++
@@ -180,7 +115,7 @@ def executed_macs(feature_shapes, out_channels, size, bf16=False):
     """MACs of the products as they run."""
     macs = 0
     for batch, channels, h, w in feature_shapes:
-        if LEAST_RATIO * h * w <= size[0] * size[1]:
+        if not is_direct((batch, channels, h, w), size):
             macs += 9 * batch * h * w * channels * out_channels
         elif not bf16 and uses_winograd(batch, channels, out_channels, size):
             tiles = batch * -(-size[0] // winograd.TILE) * -(-size[1] // winograd.TILE)
@@ -212,7 +147,7 @@ def levels(features, size, align_corners, dtype):
     low, direct, begin = [], [], 0
     for x in features:
         end = begin + x.shape[1]
-        if is_direct(x, size):
+        if is_direct(x.shape, size):
             direct.append((resize(x, size, align_corners), begin, end))
         else:
             tables = (axis_table(n, out, align_corners, dtype) for n, out in zip(x.shape[2:], size, strict=True))
@@ -318,19 +253,30 @@ def resize_concat_conv2d_backward_flops(grad, features, weight, align_corners, n
 
 
 def save_for_gradient(ctx, inputs, output):
-    features, weight, bias, _, _, ctx.align_corners, ctx.bf16 = inputs
+    features, weight, bias, _, _, ctx.align_corners, *ctx.products = inputs     # the native one's: whether in bf16
     ctx.has_bias = bias is not None
     ctx.save_for_backward(weight, *features)
 
 
+def factorized_backward_flops(grad, features, weight, align_corners, needs_weight, *args, **kwargs):
+    return 2 * factorized_macs(features, weight[0], tuple(grad[2:]), 2 if needs_weight else 1)
+
+
 def resize_concat_conv2d_gradient(ctx, grad):
+    return gradient_by(resize_concat_conv2d_backward_operator, ctx, grad)
+
+
+def factorized_gradient(ctx, grad):
+    return gradient_by(factorized_backward_operator, ctx, grad)
+
+
+def gradient_by(operator, ctx, grad):
     weight, *features = ctx.saved_tensors
     if torch.is_grad_enabled():
         return differentiable_gradient(ctx, grad)
-    *grads, grad_weight = resize_concat_conv2d_backward_operator(
-        grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1], ctx.bf16)
+    *grads, grad_weight = operator(grad, features, weight, ctx.align_corners, ctx.needs_input_grad[1], *ctx.products)
     grad_bias = grad.sum((0, 2, 3), dtype=weight.dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
-    return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, *[None] * 4
+    return grads, grad_weight if ctx.needs_input_grad[1] else None, grad_bias, *[None] * (3 + len(ctx.products))
 
 
 def differentiable_gradient(ctx, grad):
@@ -346,7 +292,7 @@ def differentiable_gradient(ctx, grad):
     grad_weight, grad_bias, *grads = gradients_again(
         reference, [weight, bias, *features],
         [ctx.needs_input_grad[1], needs_bias, *(x.requires_grad for x in features)], grad)
-    return grads, grad_weight, grad_bias, *[None] * 4
+    return grads, grad_weight, grad_bias, *[None] * (3 + len(ctx.products))
 
 
 resize_concat_conv2d_backward_operator = register(
@@ -355,6 +301,13 @@ resize_concat_conv2d_backward_operator = register(
 resize_concat_conv2d_operator = register(
     'resize_concat_conv2d', resize_concat_conv2d_cpu, fake=resize_concat_conv2d_fake,
     backward=resize_concat_conv2d_gradient, setup_context=save_for_gradient, flops=resize_concat_conv2d_flops)
+
+factorized_backward_operator = register(
+    'resize_concat_conv2d_factorized_backward', factorized_backward, fake=factorized_backward_fake,
+    flops=factorized_backward_flops, devices=None)
+factorized_operator = register(
+    'resize_concat_conv2d_factorized', factorized_forward, fake=factorized_fake, backward=factorized_gradient,
+    setup_context=save_for_gradient, flops=factorized_flops, devices=None)
 
 
 # What the forms cannot take, and when they are worth it
@@ -384,11 +337,14 @@ def native_is_worth(features, weight, bias, size, align_corners):
 
 
 def all_direct(features, weight, bias, size, align_corners):
-    return all(is_direct(x, size) for x in features)
+    return all(is_direct(x.shape, size) for x in features)
 
 
-def factorized_is_worth(*args):
-    return not all_direct(*args)
+def factorized_is_worth(features, weight, bias, size, align_corners):
+    """By the arithmetic of the low maps: the dense products of the resampling do not shrink with the channels."""
+    low, out_channels = [x.shape for x in features if not is_direct(x.shape, size)], weight.shape[0]
+    direct = 9 * features[0].shape[0] * sum(shape[1] for shape in low) * out_channels * size[0] * size[1]
+    return bool(low) and LEAST_GAIN * factorized_macs(low, out_channels, size) <= direct
 
 
 FORMS = dict(
