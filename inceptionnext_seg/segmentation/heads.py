@@ -7,6 +7,7 @@ from mmseg.models.utils import Upsample
 
 from .._fast import Fast, is_bare
 from ..acceleration.conv_norm_act import channel_dropout, conv_norm_act, drops_channels, is_plain_conv, resized
+from ..ops.adaptive_pooling import adaptive_avg_pools2d
 from ..ops.bilinear import resize
 from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
@@ -61,13 +62,25 @@ def is_doubling(module):
     return is_bare(module, Upsample) and (module.size, module.scale_factor, module.mode) == (None, 2., 'bilinear')
 
 
+def is_pooling(block):
+    """Whether a module pools to a square grid, in one of two steps."""
+    return (is_bare(block, nn.Sequential) and len(block) == 2 and is_bare(block[0], nn.AdaptiveAvgPool2d)
+            and isinstance(block[0].output_size, int))
+
+
 class PyramidPooling:
     """Pyramid pooling of ``UPerHead`` and ``PSPHead``: the pooled maps are not resized before the bottleneck."""
 
     def pool(self, x):
         pooling = self.psp_modules
-        return self.convolve(self.bottleneck, [x, *([pool(x) for pool in pooling] if is_bare(pooling, PPM)
-                                                    else pooling(x))])
+        return self.convolve(self.bottleneck, [x, *(self.pooled(x, pooling) if is_bare(pooling, PPM) else pooling(x))])
+
+    def pooled(self, x, pooling):
+        form = self.form('convolutions')
+        if form is False or not all(is_pooling(block) for block in pooling):
+            return [block(x) for block in pooling]
+        maps = adaptive_avg_pools2d(x, [block[0].output_size for block in pooling], form)
+        return [block[1](y) for block, y in zip(pooling, maps, strict=True)]
 
 
 class FastUPerHead(PyramidPooling, FastHead, UPerHead):

@@ -2,6 +2,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.logging import MessageHub
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
@@ -15,6 +16,13 @@ class RecordingIoUMetric(IoUMetric):
     ``MetricsFileHook`` writes for the paired bootstrap of ``tools/compare.py``: pixels ``intersect``, ``union``,
     ``prediction``, ``label``, each (images, classes), ``image``, the file names, and ``classes``.
     """
+
+    @staticmethod
+    def intersect_and_union(pred_label, label, num_classes, ignore_index):
+        """On a GPU torch's histogram is not deterministic; where it has to be, the CPU counts."""
+        if torch.are_deterministic_algorithms_enabled():
+            pred_label, label = pred_label.cpu(), label.cpu()
+        return IoUMetric.intersect_and_union(pred_label, label, num_classes, ignore_index)
 
     def process(self, data_batch, data_samples):
         super().process(data_batch, data_samples)
