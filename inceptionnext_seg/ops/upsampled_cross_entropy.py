@@ -24,7 +24,7 @@ from . import _triton, dispatch, label_check
 from .bilinear import AxisMap, resize
 from .dtypes import C_TYPES, TRITON_DTYPES, compute_dtype
 from .label_check import out_of_range
-from .registration import gradients_again
+from .registration import INTS, TENSORS, gradients_again, register
 
 BLOCK_BYTES = 64 * 2**20  # of the blocked form's buffers; large enough that launching operators costs little
 
@@ -52,7 +52,8 @@ def upsampled_cross_entropy_torch(logits, labels, class_weight, ignore_index, la
                       align_corners=align_corners)
     labels = labels.long()
     valid = labels != ignore_index
-    has_values = not (dispatch.is_hollow(logits) or dispatch.runs_elsewhere() or dispatch.is_transformed())
+    has_values = not (dispatch.is_hollow(logits) or dispatch.runs_elsewhere() or dispatch.is_transformed()
+                      or torch.compiler.is_compiling())
     if has_values and (valid & ((labels < 0) | (labels >= x.shape[1]))).any():
         raise out_of_range(labels.unique().tolist(), x.shape[1], ignore_index)
     loss = F.cross_entropy(x, labels, class_weight, ignore_index=ignore_index, reduction='sum',
@@ -77,24 +78,45 @@ def upsampled_argmax_torch(logits, size, align_corners, padding, flip, ori_shape
 
 
 def upsampled_cross_entropy_native(*args):
-    return sum_of_losses(native_sums, *args)
+    return sum_of_losses('native', *args)
 
 
 def upsampled_cross_entropy_blocked(*args):
-    return sum_of_losses(blocked_sums, *args)
+    return sum_of_losses('blocked', *args)
 
 
-def sum_of_losses(compute, logits, labels, class_weight, ignore_index, label_smoothing, align_corners):
-    classes = logits.shape[1]
-    weight = torch.ones(classes, dtype=compute_dtype(logits.dtype), device=logits.device) \
-        if class_weight is None else class_weight
+def sum_of_losses(form, logits, *settings):
+    needs_gradient = logits.requires_grad and torch.is_grad_enabled()
+    loss, *counts, _ = loss_sums_operator(logits, *settings, form, needs_gradient)
+    return UpsampledLoss(loss, *(count.detach() for count in counts))
+
+
+def loss_sums(logits: torch.Tensor, labels: torch.Tensor, class_weight: torch.Tensor | None, ignore_index: int,
+              label_smoothing: float, align_corners: bool, form: str, needs_gradient: bool) -> TENSORS:
+    """Loss, weight, pixels, correct, and the gradient (B, h, w, C) of the loss, empty unless it is needed: it is
+    computed here, where its inputs exist."""
+    nhwc = to_nhwc(logits)
+    classes = nhwc.shape[-1]
+    weight = nhwc.new_ones(classes) if class_weight is None else class_weight
     # The target of a pixel with label y is hard[y] in class y, plus even[c] in each class c.
     hard = weight * (1 - label_smoothing)
     even = weight * (label_smoothing / classes) if label_smoothing else None
-    needs_gradient = logits.requires_grad and torch.is_grad_enabled()
-    return UpsampledLoss(*SumOfLosses.apply(
-        compute, logits, labels.detach(), weight, hard, even, ignore_index, label_smoothing, align_corners,
-        needs_gradient))
+    axes = [AxisMap.resizing(nhwc.shape[1 + i], labels.shape[1 + i], align_corners, nhwc.dtype) for i in range(2)]
+    gradient = torch.zeros_like(nhwc) if needs_gradient else None
+    compute = dict(native=native_sums, blocked=blocked_sums)[form]
+    *sums, invalid = compute(nhwc, labels, *axes, weight, hard, even, ignore_index, gradient)
+    if invalid:
+        raise out_of_range(labels.unique().tolist(), classes, ignore_index)
+    # Not parts of one tensor, which outputs of an operator may not be.
+    return [*(total.clone() for total in sums), nhwc.new_empty(0) if gradient is None else gradient]
+
+
+def loss_sums_fake(logits, labels, class_weight, ignore_index, label_smoothing, align_corners, form, needs_gradient):
+    number = logits.new_empty((), dtype=compute_dtype(logits.dtype))
+    count = logits.new_empty((), dtype=torch.int64)
+    batch, classes, height, width = logits.shape
+    return [number, torch.empty_like(number), count, torch.empty_like(count),
+            number.new_empty((batch, height, width, classes) if needs_gradient else 0)]
 
 
 def native_sums(nhwc, labels, y_axis, x_axis, weight, hard, even, ignore_index, gradient):
@@ -161,6 +183,7 @@ def to_nhwc(logits):
 # Loss: Triton kernels
 
 
+@torch.compiler.disable
 def upsampled_cross_entropy_triton(logits, labels, class_weight, ignore_index, label_smoothing, align_corners):
     label_check.check(logits.device)
     sums = TritonSums.apply(logits, labels.detach(), class_weight, ignore_index, label_smoothing, align_corners,
@@ -212,41 +235,59 @@ class TritonSums(Function):
 # Gradient of the C++ kernel and of blocks of rows
 
 
-class SumOfLosses(Function):
-    """Loss, weight, pixels and correct; the gradient of the loss is computed in forward, where its inputs exist."""
+def save_for_gradient(ctx, inputs, output):
+    ctx.set_materialize_grads(False)    # only the loss has a gradient
+    logits, labels, class_weight, *ctx.settings = inputs[:6]
+    ctx.contiguous = logits.is_contiguous()
+    ctx.save_for_backward(output[4], logits, labels, class_weight)
 
-    @staticmethod
-    def forward(ctx, compute, logits, labels, weight, hard, even, ignore_index, label_smoothing, align_corners,
-                needs_gradient):
-        nhwc = to_nhwc(logits)
-        axes = [AxisMap.resizing(nhwc.shape[1 + i], labels.shape[1 + i], align_corners, weight.dtype) for i in range(2)]
-        gradient = torch.zeros_like(nhwc) if needs_gradient else None
-        *sums, invalid = compute(nhwc, labels, *axes, weight, hard, even, ignore_index, gradient)
-        if invalid:
-            raise out_of_range(labels.unique().tolist(), nhwc.shape[-1], ignore_index)
-        ctx.save_for_backward(gradient, logits, labels, weight)
-        ctx.settings = ignore_index, label_smoothing, align_corners
-        ctx.dtype, ctx.contiguous = logits.dtype, logits.is_contiguous()
-        ctx.mark_non_differentiable(*sums[1:])
-        return tuple(sums)
 
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        gradient, logits, labels, weight = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            gradient, = gradients_again(
-                lambda logits: upsampled_cross_entropy_torch(logits, labels, weight, *ctx.settings).loss,
-                [logits], [True], grad_loss)
-            return (None, gradient, *[None] * 8)
-        # In float32 up to here: with a loss scale the product is in the range of float16, its factors are not.
-        gradient = (gradient * grad_loss).to(ctx.dtype).permute(0, 3, 1, 2)
-        return (None, gradient.contiguous() if ctx.contiguous else gradient, *[None] * 8)
+def loss_sums_gradient(ctx, grads):
+    gradient, logits, labels, class_weight = ctx.saved_tensors
+    if grads[0] is None:
+        return (None, ) * 8
+    if torch.is_grad_enabled():
+        gradient, = gradients_again(
+            lambda logits: upsampled_cross_entropy_torch(logits, labels, class_weight, *ctx.settings).loss,
+            [logits], [True], grads[0])
+        return (gradient, *[None] * 7)
+    # In float32 up to here: with a loss scale the product is in the range of float16, its factors are not.
+    gradient = (gradient * grads[0]).to(logits.dtype).permute(0, 3, 1, 2)
+    return (gradient.contiguous() if ctx.contiguous else gradient, *[None] * 7)
+
+
+loss_sums_operator = register(
+    'upsampled_loss_sums', loss_sums, fake=loss_sums_fake, backward=loss_sums_gradient,
+    setup_context=save_for_gradient, devices=None)
 
 
 # Prediction: kernels, or blocks of rows
 
 
-def upsampled_argmax_native(logits, *steps):
+def upsampled_argmax_native(*args):
+    return upsampled_argmax_operator('native', *args)
+
+
+def upsampled_argmax_blocked(*args):
+    return upsampled_argmax_operator('blocked', *args)
+
+
+def class_indices(form: str, logits: torch.Tensor, size: INTS, align_corners: bool, padding: INTS, flip: str | None,
+                  ori_shape: INTS | None) -> torch.Tensor:
+    compute = dict(native=native_indices, blocked=blocked_indices)[form]
+    return compute(logits, size, align_corners, padding, flip, ori_shape)
+
+
+def class_indices_fake(form, logits, size, align_corners, padding, flip, ori_shape):
+    left, right, top, bottom = padding
+    height, width = ori_shape or (size[0] - top - bottom, size[1] - left - right)
+    return logits.new_empty((len(logits), height, width), dtype=torch.int64)
+
+
+upsampled_argmax_operator = register('upsampled_argmax', class_indices, fake=class_indices_fake, devices=None)
+
+
+def native_indices(logits, *steps):
     nhwc = to_nhwc(logits)
     y_axis, x_axis = axis_maps(nhwc, *steps)
     result = nhwc.new_empty(len(nhwc), len(y_axis.start), len(x_axis.start), dtype=torch.int64)
@@ -256,7 +297,7 @@ def upsampled_argmax_native(logits, *steps):
     return result
 
 
-def upsampled_argmax_blocked(logits, *steps):
+def blocked_indices(logits, *steps):
     nhwc = to_nhwc(logits)
     y_axis, x_axis = axis_maps(nhwc, *steps)
     blocks = row_blocks(len(y_axis.start), len(nhwc) * len(x_axis.start) * nhwc.shape[-1], nhwc.dtype)
@@ -322,7 +363,6 @@ ARGMAX_FORMS = dict(
 # The operators
 
 
-@torch.compiler.disable
 def upsampled_cross_entropy(logits, labels, class_weight=None, ignore_index=255, label_smoothing=0.,
                             align_corners=False, impl='auto'):
     """``F.cross_entropy(F.interpolate(logits, (H, W), mode='bilinear'), labels, reduction='sum')``, and the
@@ -378,7 +418,6 @@ def weight_of_numbers(numbers, dtype, device):
         return torch.tensor(numbers, dtype=dtype, device=device)
 
 
-@torch.compiler.disable
 @torch.no_grad()
 def upsampled_argmax(logits, size, align_corners=False, padding=(0, 0, 0, 0), flip=None, ori_shape=None, impl='auto'):
     """Class indices of ``logits`` that are upsampled to ``size``, cropped, flipped and resized to ``ori_shape``, as in
