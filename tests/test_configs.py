@@ -214,7 +214,8 @@ def test_the_convnext_recipe_is_that_of_mmsegmentation(mmseg_recipe):
     assert ours.train_cfg.val_interval == mmseg_recipe.train_cfg.val_interval
     assert ours.train_cfg.total_batch_size == 8 * mmseg_recipe.train_dataloader.batch_size
     assert ours.default_hooks.to_dict() == dict(
-        mmseg_recipe.default_hooks.to_dict(), accelerate=dict(type='AccelerateHook'), finite=dict(type='FiniteHook'),
+        mmseg_recipe.default_hooks.to_dict(), accelerate=dict(type='AccelerateHook'), compile=dict(type='CompileHook'),
+        finite=dict(type='FiniteHook'),
         checkpoint=dict(mmseg_recipe.default_hooks.checkpoint, max_keep_ckpts=2))
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert ours[name].dataset == mmseg_recipe[name].dataset, name

@@ -209,7 +209,7 @@ def test_amp_on_a_cpu_trains_a_baseline_in_bfloat16(call_tool, tiny_options, tmp
     losses = [line['loss'] for line in scalars_of(folder) if 'loss' in line]
     assert len(losses) == 2
     assert np.isfinite(losses).all()
-    assert "type='CPUAmpOptimWrapper'" in (folder / 'vis_data/config.py').read_text()
+    assert "type='BFloat16OptimWrapper'" in (folder / 'vis_data/config.py').read_text()
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ from inceptionnext_seg.data.checks import check_classes, check_folders
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
+    be_deterministic,
     build_runner,
     enable_amp,
+    enable_compile,
     explain_errors,
     load_config,
     prepare,
@@ -23,9 +25,10 @@ def parse_args():
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='train config file path')
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work_dir')
-    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on CUDA, bf16 on a CPU')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: bf16, or fp16 on a GPU without it')
     parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
+    parser.add_argument('--compile', action='store_true', help='torch.compile of the losses; minutes before it trains')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -38,10 +41,12 @@ def main():
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:
         cfg.randomness['seed'] = args.seed
-    if args.deterministic:
-        cfg.randomness['deterministic'] = True
+    if args.deterministic or cfg.randomness.get('deterministic'):
+        be_deterministic(cfg)
     if args.amp:
         enable_amp(cfg)
+    if args.compile:
+        enable_compile(cfg)
     if args.resume:
         resume_latest(cfg)
     announce_scratch(cfg, args.config)

@@ -15,6 +15,8 @@ model_wrapper_cfg = dict(type='AnyDeviceDistributedDataParallel')
 default_hooks = dict(
     # The same model, computed faster; --cfg-options default_hooks.accelerate.enabled=False leaves it as it is.
     accelerate=dict(type='AccelerateHook'),
+    # Only where a config has compile=True, as tools/train.py --compile sets it.
+    compile=dict(type='CompileHook'),
     # Stops at the first loss or gradient that is not finite; the last checkpoint stays.
     finite=dict(type='FiniteHook'),
     timer=dict(type='IterTimerHook'),

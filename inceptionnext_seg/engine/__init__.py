@@ -4,8 +4,8 @@ It also puts this package's reading of weights in place of mmengine's, which unp
 fused optimizers out as the parameters: a checkpoint may come from a model of the other layout.
 """
 from ..acceleration.optimizers import watch_fused_optimizers
-from . import accelerate_hook, ddp, finite, hooks, loops, optim, weights
+from . import accelerate_hook, compiling, ddp, finite, hooks, loops, optim, weights
 
-__all__ = ['accelerate_hook', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'weights']
+__all__ = ['accelerate_hook', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'weights']
 
 watch_fused_optimizers()

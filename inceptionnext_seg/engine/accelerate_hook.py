@@ -9,6 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..acceleration import PARTS, accelerate, check_form
 from ..errors import SettingError, UserError
 from ..ops import measured
+from .compiling import compiles_losses
 from .measuring import measure_first_batch
 
 
@@ -58,7 +59,8 @@ class AccelerateHook(Hook):
         self.done = True
         wrapped, parts = is_model_wrapper(runner.model), dict(self.parts)
         # Its buckets have the layout of the parameters; other wrappers, and a compiled step, stay as they were built.
-        wrap_anew = isinstance(runner.model, DistributedDataParallel) and not runner.cfg.get('compile')
+        wrap_anew = isinstance(runner.model, DistributedDataParallel) and (
+            not runner.cfg.get('compile') or compiles_losses(runner))
         if wrapped and not wrap_anew:
             parts['channels_last'] = False
         model = runner.model.module if wrapped else runner.model

@@ -95,17 +95,48 @@ def check_launcher(launcher: str) -> None:
                         'Next: torchrun and --launcher pytorch, which run on CPUs too.')
 
 
+# cuBLAS adds up in a fixed order only with workspaces of a fixed size; these torch accepts.
+CUBLAS_WORKSPACES = (':4096:8', ':16:8')
+
+
+def be_deterministic(cfg: Config) -> None:
+    """Set the run to deterministic algorithms, before CUDA starts.
+
+    Raises:
+        UserError: The environment has a setting of cuBLAS that does not allow it.
+    """
+    found = os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', CUBLAS_WORKSPACES[0])
+    if found not in CUBLAS_WORKSPACES:
+        raise UserError(f'--deterministic: the environment variable CUBLAS_WORKSPACE_CONFIG is {found!r}, with which '
+                        f'matrix products on CUDA are not deterministic. Expected: {" or ".join(CUBLAS_WORKSPACES)}. '
+                        'Next: unset it.')
+    cfg.randomness = dict(cfg.get('randomness') or {}, deterministic=True)
+
+
 def enable_amp(cfg: Config) -> None:
-    """fp16 with loss scaling on CUDA, bf16 on a CPU."""
+    """bf16 on a CPU and where the GPU has it, otherwise fp16 with loss scaling.
+
+    A GPU that emulates bf16, as those of before compute capability 8.0, does not have it.
+    """
     kind = cfg.optim_wrapper.type
-    if kind in ('AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+    if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper', 'CPUAmpOptimWrapper'):
         return
     if kind != 'OptimWrapper':
         raise UserError(f'--amp works where optim_wrapper.type is OptimWrapper; this config has {kind}.')
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and not has_bf16():
         cfg.optim_wrapper.type, cfg.optim_wrapper.loss_scale = 'AmpOptimWrapper', 'dynamic'
     else:
-        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+
+
+def has_bf16() -> bool:
+    """Whether the current GPU multiplies bfloat16 itself."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def enable_compile(cfg: Config) -> None:
+    """torch.compile, as ``compile`` in a config: True, or a dict of its settings, which stays."""
+    cfg.compile = cfg.get('compile') or True
 
 
 def resume_latest(cfg: Config) -> None:

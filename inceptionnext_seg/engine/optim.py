@@ -1,4 +1,4 @@
-"""Learning-rate decay for MetaNeXt backbones, and AMP on a CPU. Registered in mmengine's root registries."""
+"""Learning-rate decay for MetaNeXt backbones, and AMP in bfloat16. Registered in mmengine's root registries."""
 import contextlib
 import re
 
@@ -49,6 +49,12 @@ class MetaNeXtDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                             f"{sorted(expected)}, with decay_type 'stage_wise' or 'layer_wise'.")
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
+    def __call__(self, model):
+        wrapper = super().__call__(model)
+        # Built from a config they are ConfigDicts, which torch.compile cannot trace through an optimizer's step.
+        wrapper.optimizer.param_groups[:] = map(dict, wrapper.optimizer.param_groups)
+        return wrapper
+
     def add_params(self, params, module, **kwargs):
         decay_rate, num_layers = self.paramwise_cfg['decay_rate'], self.paramwise_cfg['num_layers']
         groups = {}
@@ -68,10 +74,20 @@ class MetaNeXtDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 @OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(OptimWrapper):
-    """bfloat16 autocast on a CPU, where mmengine's ``AmpOptimWrapper`` refuses to run. It needs no loss scaling."""
+class BFloat16OptimWrapper(OptimWrapper):
+    """bfloat16 autocast on the model's device, a CPU or a GPU.
+
+    Its range is that of float32, so that losses need no scaling: mmengine's ``AmpOptimWrapper`` scales them, takes a
+    gradient that is not finite for the scale's fault, and refuses to run on a CPU.
+    """
 
     @contextlib.contextmanager
     def optim_context(self, model):
-        with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(BFloat16OptimWrapper):
+    """The name of :class:`BFloat16OptimWrapper` in configs of before."""

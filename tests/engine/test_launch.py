@@ -1,6 +1,7 @@
 """What tools/train.py and tools/test.py do between the command line and the runner."""
 import argparse
 import atexit
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ from mmseg.registry import MODELS as MODELS_OF_MMSEG
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
+    be_deterministic,
     build_runner,
     enable_amp,
+    enable_compile,
     explain_errors,
     for_tta,
     load_config,
@@ -159,13 +162,17 @@ def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
         prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
 
 
-@pytest.mark.parametrize(('cuda', 'kind', 'expected'), [
-    (False, 'OptimWrapper', dict(type='CPUAmpOptimWrapper')),
-    (True, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
-    (True, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
-    (False, 'CPUAmpOptimWrapper', dict(type='CPUAmpOptimWrapper'))])
-def test_amp_is_what_the_device_can_do(monkeypatch, cuda, kind, expected):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+@pytest.mark.parametrize(('capability', 'kind', 'expected'), [
+    (None, 'OptimWrapper', dict(type='BFloat16OptimWrapper')),
+    (9, 'OptimWrapper', dict(type='BFloat16OptimWrapper')),
+    (7, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
+    (9, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
+    (None, 'CPUAmpOptimWrapper', dict(type='CPUAmpOptimWrapper'))])
+def test_amp_is_bfloat16_where_the_device_has_it_and_otherwise_float16(monkeypatch, capability, kind, expected):
+    """Before compute capability 8.0 a GPU emulates bfloat16."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(major=capability))
     cfg = Config(dict(optim_wrapper=dict(type=kind)))
     enable_amp(cfg)
     assert cfg.optim_wrapper.to_dict() == expected
@@ -174,6 +181,31 @@ def test_amp_is_what_the_device_can_do(monkeypatch, cuda, kind, expected):
 def test_amp_with_an_optimizer_wrapper_of_another_kind_is_told():
     with pytest.raises(UserError, match='ApexOptimWrapper'):
         enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+# Deterministic, compiled
+
+
+def test_a_deterministic_run_sets_cublas_before_cuda_starts(monkeypatch):
+    """The runner sets torch's own switch, and the seed stays."""
+    cfg = Config(dict(randomness=dict(seed=3)))
+    for found, expected in ((None, ':4096:8'), (':16:8', ':16:8')):
+        monkeypatch.delenv('CUBLAS_WORKSPACE_CONFIG', raising=False)
+        if found:
+            monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', found)
+        be_deterministic(cfg)
+        assert os.environ['CUBLAS_WORKSPACE_CONFIG'] == expected
+        assert cfg.randomness == dict(seed=3, deterministic=True)
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':0:0')
+    with pytest.raises(UserError, match=r"CUBLAS_WORKSPACE_CONFIG is ':0:0'.*:4096:8 or :16:8"):
+        be_deterministic(cfg)
+
+
+def test_compiling_keeps_the_settings_of_a_config():
+    for found, expected in ((None, True), (False, True), (dict(mode='max-autotune'), dict(mode='max-autotune'))):
+        cfg = Config(dict(compile=found))
+        enable_compile(cfg)
+        assert cfg.compile == expected
 
 
 # Resuming

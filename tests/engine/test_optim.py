@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from inceptionnext_seg.engine.optim import CPUAmpOptimWrapper
+from inceptionnext_seg.engine.optim import BFloat16OptimWrapper
 from inceptionnext_seg.errors import UserError
 
 
@@ -133,7 +133,7 @@ def test_an_optimizer_without_weight_decay_keeps_its_own_default(optimizer, defa
 
 def test_amp_on_a_cpu_computes_in_bfloat16_and_keeps_weights_and_gradients_in_float32():
     model = nn.Conv2d(3, 8, 3)
-    wrapper = CPUAmpOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=1)
+    wrapper = BFloat16OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=1)
     image = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with wrapper.optim_context(model):
         output = model(image)
