@@ -59,8 +59,8 @@ def train(settings, folder, hooks, compiling, steps=3):
         model=settings.model, work_dir=str(folder), train_cfg=dict(by_epoch=False, max_iters=steps),
         train_dataloader=torch.utils.data.DataLoader(data, batch_size=None, collate_fn=lambda batch: batch),
         optim_wrapper=settings.optim_wrapper, param_scheduler=dict(type='PolyLR', power=1., by_epoch=False, end=steps),
-        default_hooks=dict(logger=None, checkpoint=None, sampler_seed=None), custom_hooks=[losses, *hooks], default_scope='mmseg',
-        randomness=dict(seed=0), experiment_name=folder.name, cfg=dict(compile=compiling))
+        default_hooks=dict(logger=None, checkpoint=None, sampler_seed=None), custom_hooks=[losses, *hooks],
+        default_scope='mmseg', randomness=dict(seed=0), experiment_name=folder.name, cfg=dict(compile=compiling))
     runner.train()
     return losses.found, runner
 
