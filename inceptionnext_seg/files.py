@@ -14,15 +14,38 @@ LARGEST_JSON = 64 * 2**20
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary path beside ``path``, with its suffix, that replaces it when the block ends without an error."""
+    """A temporary path beside ``path``, with its suffix, that replaces it when the block ends without an error.
+
+    Its bytes are on the disk before its name is, so that a name never stands for a part of a file, even after the
+    machine lost its power. A process that is killed leaves it behind; :func:`left_behind` finds it.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
     try:
         yield temporary
+        synchronize(temporary)
         temporary.replace(path)
+        if os.name == 'posix':  # elsewhere folders cannot be opened
+            synchronize(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronize(path):
+    """Return when what was written to a file, or the names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def left_behind(folder, pattern):
+    """The temporary files of :func:`replacing` in ``folder`` for names like ``pattern``, such as ``iter_*.pth``."""
+    stem, suffix = os.path.splitext(pattern)  # noqa: PTH122  a pattern is no path
+    return [path for path in pathlib.Path(folder).glob(f'.{stem}.*{suffix}')
+            if re.fullmatch(r'\.\d+', path.with_suffix('').suffix)]
 
 
 def write_text(path, text):

@@ -18,4 +18,4 @@ test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(enable=True, base_batch_size=8)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=150, max_keep_ckpts=1))
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=150, max_keep_ckpts=2))

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..errors import UserError
+from .draws import plain_dataset
 from .exif import why_unfit
 
 EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
@@ -72,11 +73,11 @@ def check_classes(dataset, model):
     Raises:
         UserError: A head predicts fewer or more classes than the data set has.
     """
-    classes = len(dataset.metainfo['classes'])
+    classes, kind = len(dataset.metainfo['classes']), type(plain_dataset(dataset)).__name__
     for name in ('decode_head', 'auxiliary_head'):
         found = getattr(getattr(model, name, None), 'num_classes', classes)
         if found != classes:
-            raise UserError(f'model.{name}.num_classes is {found}, but the data set ({type(dataset).__name__}) has '
+            raise UserError(f'model.{name}.num_classes is {found}, but the data set ({kind}) has '
                             f'{classes} classes. Next: --cfg-options model.{name}.num_classes={classes}.')
 
 
@@ -161,9 +162,10 @@ class MaskCheckHook(Hook):
         if get_rank() == 0:
             try:
                 for loader in loaders:
-                    for line in ignored_files(loader.dataset):
+                    dataset = plain_dataset(loader.dataset)
+                    for line in ignored_files(dataset):
                         print_log(line, 'current', logging.WARNING)
-                    check_masks(loader.dataset)
+                    check_masks(dataset)
             except UserError as error:
                 problem = [str(error)]
         broadcast_object_list(problem)

@@ -13,11 +13,11 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import build_from_cfg, init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from ..errors import SettingError, UserError
-from ..models.checkpoint import read_file
 from .allocator import keep_freed_memory
+from .resuming import find_latest
 from .settings import check_names, check_options, check_sections
 
 
@@ -141,18 +141,32 @@ def enable_compile(cfg: Config) -> None:
 
 def resume_latest(cfg: Config) -> None:
     """Set the run to go on from the last checkpoint of ``work_dir``, read first as the untrusted file that it is."""
-    latest = find_latest_checkpoint(cfg.work_dir) if Path(cfg.work_dir).is_dir() else None
+    latest = find_latest(cfg.work_dir)
     cfg.resume = latest is not None
     if latest is None:
         print(f'--resume: no checkpoint in {cfg.work_dir} yet, so training begins at the start.')
         return
-    checkpoint = read_file(latest)
-    if not isinstance(checkpoint, dict) or 'optimizer' not in checkpoint:
-        raise UserError(f'--resume: {latest} has no optimizer state, so training cannot go on from it. '
-                        'Expected: a checkpoint that tools/train.py wrote.')
-    cfg.load_from = latest
+    path, checkpoint = latest
+    cfg.load_from = str(path)
+    trained = checkpoint['meta'].get('seed')
+    check_seed(cfg, path, trained if isinstance(trained, int) else None)
     # They would be overwritten, and may need a network that is not there any more.
     cfg.model.backbone.init_cfg = None
+
+
+def check_seed(cfg: Config, path: Path, trained: int | None) -> None:
+    """A run goes on with the seed that it began with.
+
+    Raises:
+        UserError: Another is asked for.
+    """
+    randomness = cfg.setdefault('randomness', ConfigDict())
+    asked = randomness.get('seed')
+    if trained is not None and asked is not None and asked != trained:
+        raise UserError(f'--resume: the seed is {asked}, but {path} was trained with {trained}, and a run has one. '
+                        f'Next: --seed {trained}, or a new run: --work-dir with another folder.')
+    if trained is not None:
+        randomness['seed'] = trained
 
 
 def announce_scratch(cfg: Config, path: str | Path) -> None:

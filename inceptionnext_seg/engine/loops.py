@@ -1,11 +1,24 @@
 """A training loop whose batch is that of all processes together. Registered in mmengine's root registry."""
-from mmengine.dist import all_reduce_dict, get_world_size
+import torch
+from mmengine.dist import all_reduce_dict, get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 
+from ..data.draws import reseed, seeded
 from ..errors import UserError
+from .interruption import WATCH
+from .resuming import agree
 from .schedules import check_resumed, fit_schedules
+
+
+def end_workers(loader):
+    """End the workers that a loader keeps.
+
+    Freed together with the cycles of a runner, it would not tell them, and wait five seconds for each.
+    """
+    if getattr(loader, '_iterator', None) is not None:
+        loader._iterator = None
 
 
 @LOOPS.register_module()
@@ -15,6 +28,10 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     1, 2, 4 or 8 processes train the same recipe: each takes its share of the batch. Where the share does not fit in
     memory, ``micro_batch_size`` splits it and the gradients are accumulated; an iteration stays one optimizer step, so
     that schedules, logs and checkpoints count the same. BatchNorm then sees ``micro_batch_size`` images at a time.
+
+    A run that was interrupted goes on bit for bit: what is random in a sample depends on seed, draw and index alone
+    (:mod:`..data.draws`), so that the number of workers does not matter either, and the checkpoint has the rest
+    (:mod:`.run_state`). A validation that was due and is not in the checkpoint is made up for first.
 
     The runner's schedules end with the run: where they were written for another length than ``max_iters``, as after
     ``--cfg-options train_cfg.max_iters=4000``, :func:`.schedules.fit_schedules` changes them, and the log says how.
@@ -46,7 +63,10 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         self.accumulations = share // micro
         # In place: the runner's linear scaling of the learning rate reads the batch size from this same dict.
         dataloader['batch_size'] = share
-        super().__init__(runner, dataloader, max_iters, **settings)
+        super().__init__(runner, seeded(dataloader, self.seed_of(runner)), max_iters, **settings)
+        if self.dataloader.generator is None:
+            # Each iterator draws a number when it is made; a resumed run makes its own at another time.
+            self.dataloader.generator = torch.Generator().manual_seed(self.seed_of(runner))
         self.ends = []
         if fit_schedules:
             self.fit_schedules()
@@ -67,16 +87,56 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             self.runner.cfg.param_scheduler = schedules  # for the config in the checkpoint
         self.ends = [None if schedule.get('by_epoch', True) else schedule.get('end') for schedule in schedules]
 
+    @staticmethod
+    def seed_of(runner):
+        """The seed of all processes together, also where each has its own."""
+        return runner.seed - (get_rank() if runner._randomness_cfg.get('diff_rank_seed') else 0)
+
     def run(self):
+        runner = self.runner
+        agree('iteration to go on from', self._iter)
         if self.ends:
-            check_resumed(self.runner.param_schedulers, self.ends, self._max_iters)
-        wrapper = self.runner.optim_wrapper
+            check_resumed(runner.param_schedulers, self.ends, self._max_iters)
+        wrapper = runner.optim_wrapper
         if self.accumulations > 1:
             # The wrapper counts backward passes, not iterations.
             wrapper._accumulative_counts = self.accumulations
             wrapper.initialize_count_status(
-                self.runner.model, self._iter * self.accumulations, self._max_iters * self.accumulations)
-        return super().run()
+                runner.model, self._iter * self.accumulations, self._max_iters * self.accumulations)
+        try:
+            return self.train()
+        finally:
+            WATCH.end()
+            self.dataloader_iterator._iterator = None
+            for loop in (self, runner.val_loop):
+                if loop is not None:
+                    end_workers(loop.dataloader)
+
+    def train(self):
+        runner = self.runner
+        runner.call_hook('before_train')
+        runner.call_hook('before_train_epoch')
+        if self._iter == 0:
+            runner.message_hub.update_info('validated_iter', 0)
+        else:
+            reseed(self.dataloader, self.seed_of(runner))  # the checkpoint's
+            self.dataloader_iterator.skip_iter(self._iter)
+            if runner.message_hub.runtime_info.get('validated_iter', self._iter) != self._iter:
+                self.validate()
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self.validate()
+        runner.call_hook('after_train_epoch')
+        runner.call_hook('after_train')
+        return runner.model
+
+    def validate(self):
+        """Validation, where one is due after this iteration."""
+        self._decide_current_val_interval()
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and (
+                self._iter % self.val_interval == 0 or self._iter == self._max_iters):
+            self.runner.val_loop.run()
 
     def run_iter(self, data_batch):
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
@@ -84,7 +144,11 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             self.runner.model.train_step(part, optim_wrapper=self.runner.optim_wrapper)
             for part in self.split(data_batch)]
         outputs = {name: sum(output[name].detach() for output in outputs) / len(outputs) for name in outputs[0]}
-        all_reduce_dict(outputs, op='mean')  # the log shows the loss of the whole batch, not of one process's share
+        if get_world_size() > 1:
+            # The log shows the loss of the whole batch, not of one process's share. The votes on leaving come along.
+            outputs['vote'] = WATCH.vote(next(iter(outputs.values())))
+            all_reduce_dict(outputs, op='mean')
+            WATCH.votes = outputs.pop('vote')
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
         self._iter += 1
 

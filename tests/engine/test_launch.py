@@ -233,7 +233,7 @@ def save_latest(work_dir, content):
 
 
 def test_resuming_goes_on_from_the_last_checkpoint_and_needs_no_pretrained_weights(tmp_path):
-    path = save_latest(tmp_path, dict(state_dict={}, optimizer={}, message_hub={}))
+    path = save_latest(tmp_path, dict(state_dict={}, optimizer={}, message_hub={}, meta={}))
     cfg = resumable(tmp_path)
     resume_latest(cfg)
     assert (cfg.resume, cfg.load_from) == (True, str(path))

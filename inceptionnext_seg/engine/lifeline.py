@@ -1,0 +1,6 @@
+class Lifeline:
+    def begin(self): pass
+    def end(self, cause=None): pass
+
+
+LIFELINE = Lifeline()

@@ -1,0 +1,153 @@
+"""A run that was killed and resumed against the run that was not: the same bits."""
+import shutil
+import zipfile
+
+import pytest
+import torch
+from engine.small_run import Killed, KillHook, Noisy, build, differing, state_of
+
+from inceptionnext_seg.data.draws import Draw, SeededDataset
+from inceptionnext_seg.engine.resuming import find_latest, read_pointer
+from inceptionnext_seg.engine.run_state import random_state
+from inceptionnext_seg.errors import UserError
+
+
+def train_with_kills(work_dir, kills, **settings):
+    """Train to the end, killed at each ``(event, number)`` of ``kills`` and resumed after it."""
+    for i, (event, number) in enumerate(kills):
+        hook = dict(type=KillHook, event=event, number=number)
+        with pytest.raises(Killed):
+            build(work_dir, resume=i > 0, hooks=[hook], **settings).train()
+    build(work_dir, resume=True, **settings).train()
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')
+    build(folder).train()
+    return state_of(folder)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_killed_and_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, undisturbed, workers):
+    train_with_kills(tmp_path, [
+        ('after_train_iter', 2),    # before the first checkpoint
+        ('after_train_iter', 5),    # after iter_3
+        ('before_val_iter', 2),     # within the validation at 4
+        ('before_save_checkpoint', 2), ('after_train_iter', 1), ('after_val_epoch', 2)], workers=workers)
+    assert differing(state_of(tmp_path), undisturbed) == []
+
+
+def test_the_number_of_workers_does_not_matter_and_the_seed_does(tmp_path, undisturbed):
+    build(tmp_path / 'one', workers=1).train()
+    assert differing(state_of(tmp_path / 'one'), undisturbed) == []
+    build(tmp_path / 'another', seed=1).train()
+    changed = differing(state_of(tmp_path / 'another'), undisturbed)
+    assert 'state_dict.network.0.weight' in changed and 'state_dict.network.5.weight' in changed
+
+
+@pytest.mark.parametrize('settings', [
+    dict(accumulate=5), dict(micro_batch_size=2), dict(sampler='DefaultSampler')], ids=str)
+def test_gradients_in_flight_and_other_samplers_are_resumed_too(tmp_path, monkeypatch, settings):
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)  # at the end of an epoch
+    build(tmp_path / 'whole', **settings).train()
+    train_with_kills(tmp_path / 'parts', [('after_train_iter', 5), ('after_train_iter', 4)], **settings)
+    assert differing(state_of(tmp_path / 'parts'), state_of(tmp_path / 'whole')) == []
+
+
+# Samples
+
+
+def drawn(workers, seed=0, processes=1):
+    """The images of 26 draws, by number."""
+    dataset = SeededDataset(dict(type=Noisy), seed)
+    order = [Draw(number % 13, number) for number in range(26)]
+    loader = torch.utils.data.DataLoader(dataset, batch_size=2, num_workers=workers, sampler=order, collate_fn=list,
+                                         generator=torch.Generator())
+    return torch.stack([sample['inputs'] for batch in loader for sample in batch])
+
+
+def test_a_sample_depends_on_seed_draw_and_index_and_leaves_the_generators_alone():
+    before = random_state()
+    images = drawn(0)
+    assert str(random_state()) == str(before)
+    assert torch.equal(torch.get_rng_state(), before['torch'])
+    assert torch.equal(images, drawn(3))
+    assert len({tuple(image.flatten().tolist()) for image in torch.cat([images, drawn(0, seed=1)])}) == 52
+
+
+# Which checkpoint
+
+
+def run_folder(tmp_path, **settings):
+    build(tmp_path, max_iters=9, keep=3, interval=3, **settings).train()
+    return tmp_path
+
+
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(tmp_path, capsys):
+    folder = run_folder(tmp_path)
+    newest = folder / (folder / 'last_checkpoint').read_text()
+    assert newest.name == 'iter_9.pth'
+    whole = newest.read_bytes()
+    before = max((path for path in folder.glob('iter_*.pth') if path != newest), key=lambda path: path.stat().st_mtime)
+    with zipfile.ZipFile(newest) as archive:
+        place = max(archive.infolist(), key=lambda record: record.file_size).header_offset + 500
+    for damaged in (whole[:-2000], b'', whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:]):
+        newest.write_bytes(damaged)
+        path, checkpoint = find_latest(folder)
+        assert path == before
+        assert checkpoint['meta']['iter'] == int(before.stem.partition('_')[2])
+        said = capsys.readouterr().out
+        assert 'iter_9.pth' in said and before.name in said
+    for path in folder.glob('iter_*.pth'):
+        path.write_bytes(b'')
+    with pytest.raises(UserError, match=r'iter_9\.pth.*0 bytes'):
+        find_latest(folder)
+
+
+@pytest.mark.parametrize('pointer', [b'', b'\xff\x00', b'/nowhere/iter_9.pth', b'iter_9.pth\n'])
+def test_last_checkpoint_may_be_empty_binary_or_of_another_place(tmp_path, pointer):
+    folder = run_folder(tmp_path)
+    (folder / 'last_checkpoint').write_bytes(pointer)
+    assert find_latest(folder)[0] == folder / 'iter_9.pth'
+
+
+def test_a_work_dir_that_was_moved_is_resumed_and_its_best_checkpoint_is_replaced(tmp_path, undisturbed):
+    build(tmp_path / 'old', max_iters=6).train()
+    shutil.move(tmp_path / 'old', tmp_path / 'new')
+    assert read_pointer(tmp_path / 'new') == tmp_path / 'new/iter_6.pth'
+    build(tmp_path / 'new', resume=True).train()
+    assert differing(state_of(tmp_path / 'new'), undisturbed) == []
+    assert len(list((tmp_path / 'new').glob('best_*.pth'))) == 1
+    assert not (tmp_path / 'old').exists()
+
+
+def test_a_run_from_the_start_does_not_take_the_checkpoints_of_another(tmp_path):
+    folder = run_folder(tmp_path)
+    with pytest.raises(Killed):
+        build(folder, hooks=[dict(type=KillHook, event='after_train_iter', number=1)]).train()
+    assert find_latest(folder) is None
+    assert (folder / 'iter_9.pth').is_file()
+
+
+def test_a_run_that_torchrun_started_again_resumes_of_itself(tmp_path, monkeypatch, undisturbed):
+    with pytest.raises(Killed):
+        build(tmp_path, hooks=[dict(type=KillHook, event='after_train_iter', number=8)]).train()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    runner = build(tmp_path, seed=None)  # drawn anew by each start where none is given
+    runner.train()
+    assert runner.seed == 0
+    assert differing(state_of(tmp_path), undisturbed) == []
+
+
+def test_early_stopping_counts_on(tmp_path):
+    """The accuracy that was the best stays so, and patience is of all validations."""
+    never = dict(patience=3, max_iters=40)
+    build(tmp_path / 'whole', **never).train()
+    whole = max(int(path.stem[5:]) for path in (tmp_path / 'whole').glob('iter_*.pth'))
+    for resume, event in ((False, 'after_val_epoch'), (True, 'after_val_epoch'), (True, 'after_val_epoch')):
+        hook = dict(type=KillHook, event=event, number=2)
+        with pytest.raises(Killed):
+            build(tmp_path / 'parts', resume=resume, hooks=[hook], **never).train()
+    build(tmp_path / 'parts', resume=True, **never).train()
+    assert max(int(path.stem[5:]) for path in (tmp_path / 'parts').glob('iter_*.pth')) == whole < 40
