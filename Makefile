@@ -7,7 +7,7 @@ READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
-.PHONY: train test lint clean
+.PHONY: train test lint reliability clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
@@ -18,6 +18,11 @@ test: lint
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+# Kills training at random and resumes it; about half an hour.
+reliability: $(TEST_READY)
+	$(BIN)/python tools/reliability.py --out docs/results/reliability.json
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf $(VENV)

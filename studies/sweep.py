@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import DictAction
-from mmengine.runner import find_latest_checkpoint
 
 from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.resuming import POINTER, candidates
 from inceptionnext_seg.engine.settings import SETTINGS_OF_A_RUN
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import write_json
@@ -177,9 +177,8 @@ def finished(run):
 
 
 def can_resume(run):
-    """Whether a checkpoint is there to go on from: a run that was killed while it wrote one may have lost both."""
-    latest = find_latest_checkpoint(str(run.work_dir)) if (run.work_dir / 'last_checkpoint').is_file() else None
-    return latest is not None and Path(latest).is_file()
+    """Whether a checkpoint is there to go on from: one of mmengine's own may be lost, or a part of one."""
+    return (run.work_dir / POINTER).is_file() and any(path.is_file() for path in candidates(run.work_dir))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
 from studies import other_segmentors as others
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
+from studies.reliability.cases import table as reliability_table
 from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, NONE, STOCK
 from studies.throughput.summary import summarize
 from studies.timing import Interval, describe_ratio
@@ -25,6 +26,7 @@ RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
 SPEED = RESULTS / 'speed.json'
 OTHERS = RESULTS / 'accelerate_others.json'
+RELIABILITY = RESULTS / 'reliability.json'
 PICTURE = ROOT / 'docs/pictures/speed.png'
 
 
@@ -281,10 +283,19 @@ def any_upernet():
     return markdown_table(['512-channel head', 'training, times faster', 'inference, times faster'], cells)
 
 
+def killed_runs():
+    result = json.loads(RELIABILITY.read_text())
+    made = result['environment']
+    return (f'{reliability_table(result)}\n\n{made["date"][:10]}, {made["device_name"]}, one thread, '
+            f'torch {made["versions"]["torch"]}.')
+
+
 BLOCKS = dict(mini_run=mini_run, any_upernet=any_upernet, paper=paper, speed=speed, speed_all=speed_all,
-              speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated)
+              speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated,
+              killed_runs=killed_runs)
 DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed'), 'docs/ade20k.md': ('paper', ),
+    'docs/reliability.md': ('killed_runs', ),
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
 
 

@@ -61,8 +61,8 @@ class CheckpointHook(InPlaceCheckpointHook):
       relative to the work_dir; then old ones are deleted. So do best ones.
     - It holds the run's state (:mod:`.run_state`): a resumed run is the run that was not interrupted. Validation has no
       part in the random numbers of training, so that it does not matter when it was.
-    - ``resume`` without a path takes the newest checkpoint that is whole; so does a run that torchrun or Slurm has
-      started again, of itself. A run that begins at its start leaves older checkpoints and forgets
+    - ``resume`` without a path takes the newest checkpoint that is whole; so does a run that torchrun has started
+      again, of itself. A run that begins at its start leaves older checkpoints and forgets
       ``last_checkpoint``, for these are another run's.
     - SIGTERM and Ctrl-C save a checkpoint after the current iteration, and the process leaves with status 143 or 130.
       In a validation of several processes they wait for its end, unless the iteration is saved already.
@@ -85,6 +85,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         """Before the runner loads weights: say which."""
         if not isinstance(runner._train_loop, BaseLoop) or runner._has_loaded:
             return  # a test
+        LIFELINE.begin()
         restarted = was_restarted()
         if (restarted and not runner._resume) or (runner._resume and runner._load_from is None):
             latest = find_latest(runner.work_dir)
@@ -122,7 +123,6 @@ class CheckpointHook(InPlaceCheckpointHook):
             if loop is not None:
                 shield(loop.dataloader)
         WATCH.begin()
-        LIFELINE.begin()
 
     def find_moved(self, runner):
         """Best checkpoints are remembered by their paths, which are others where the work_dir was moved."""

@@ -1,8 +1,11 @@
 """From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
 import atexit
 import contextlib
+import errno
 import itertools
+import logging
 import os
+import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -17,6 +20,8 @@ from mmengine.runner import Runner
 
 from ..errors import SettingError, UserError
 from .allocator import keep_freed_memory
+from .joining import is_elastic, join
+from .lifeline import LIFELINE
 from .resuming import find_latest
 from .settings import check_names, check_options, check_sections
 
@@ -73,10 +78,13 @@ def prepare(cfg: Config, args: Namespace) -> None:
         cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
     if args.launcher != 'none':
         check_launcher(args.launcher)
-        if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-            # Before the runner does, since mmengine selects a CUDA device first.
-            torch.distributed.init_process_group('gloo')
+        if not torch.distributed.is_initialized() and (not torch.cuda.is_available() or is_elastic()):
+            # Before the runner does, since mmengine selects a CUDA device first, and takes torchrun's store as it is.
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+            join('nccl' if torch.cuda.is_available() else 'gloo')
             atexit.register(leave_process_group)
+            LIFELINE.begin()
 
 
 def leave_process_group() -> None:
@@ -181,7 +189,31 @@ def announce_scratch(cfg: Config, path: str | Path) -> None:
 def build_runner(cfg: Config) -> Runner:
     """mmengine's runner of a config, in the config's scope."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            stop_on_full_disk(handler)
+    return runner
+
+
+# Of a disk: full, over the quota, over the limit of one file, turned read-only.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def stop_on_full_disk(handler: logging.FileHandler) -> None:
+    """Let a log that cannot be written end the run, as a checkpoint does.
+
+    A handler of ``logging`` prints a traceback for each line that it cannot write, and goes on.
+    """
+    report = handler.handleError
+
+    def handle(record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise error
+        report(record)
+
+    handler.handleError = handle
 
 
 # Of torch.nn.functional.batch_norm, which has no exception type for it.
@@ -193,17 +225,26 @@ CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
 def explain_errors() -> Iterator[None]:
     """Turn the failures of building and running that a user can fix into the way on.
 
+    In a run of several processes an error ends the others too, with its message.
+
     Raises:
-        UserError: The GPU has too little memory, a setting of the config has a name or a value that its class does
-            not know, or a BatchNorm was to train on a single value a channel.
+        UserError: The GPU has too little memory, the disk is full, a setting of the config has a name or a value that
+            its class does not know, or a BatchNorm was to train on a single value a channel.
     """
     try:
-        yield
+        with LIFELINE.tied():
+            yield
+        LIFELINE.end()
     except torch.OutOfMemoryError as error:
         raise UserError(
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
             'train_cfg.micro_batch_size=4 (or 2: same recipe, gradients accumulated), --amp, or '
             'model.backbone.with_cp=True.') from error
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(f'{error.filename or "a file of the run"} cannot be written: {error.strerror}. Next: make room '
+                        'there, and go on with --resume, from the last checkpoint.') from error
     except (TypeError, KeyError, ValueError) as error:
         message = str(error.args[0]) if error.args else ''
         if message.startswith(ONE_VALUE_A_CHANNEL):

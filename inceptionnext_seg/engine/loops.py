@@ -8,6 +8,7 @@ from mmengine.runner import IterBasedTrainLoop
 from ..data.draws import reseed, seeded
 from ..errors import UserError
 from .interruption import WATCH
+from .lifeline import LIFELINE
 from .resuming import agree
 from .schedules import check_resumed, fit_schedules
 
@@ -104,7 +105,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             wrapper.initialize_count_status(
                 runner.model, self._iter * self.accumulations, self._max_iters * self.accumulations)
         try:
-            return self.train()
+            with LIFELINE.tied():
+                return self.train()
         finally:
             WATCH.end()
             self.dataloader_iterator._iterator = None

@@ -10,8 +10,8 @@ from ..files import write_text
 from ..models.checkpoint import first_line, read_file
 
 POINTER = 'last_checkpoint'
-# Set above 0 by torchrun where it has started the processes again, and by Slurm where it has requeued the job.
-RESTARTS = ('TORCHELASTIC_RESTART_COUNT', 'SLURM_RESTART_COUNT')
+# Set above 0 by torchrun where it has started the processes again.
+RESTARTS = 'TORCHELASTIC_RESTART_COUNT'
 WAY_ON = 'Expected: a checkpoint that tools/train.py wrote.'
 
 
@@ -29,11 +29,10 @@ def read_pointer(work_dir):
     try:
         name = (Path(work_dir) / POINTER).read_text(encoding='utf-8').strip()
         path = Path(work_dir) / name
-        known = path.is_file()
+        moved = Path(work_dir) / path.name
+        return None if not name else moved if moved.is_file() and not path.is_file() else path
     except (OSError, ValueError):  # not text, or not a path
         return None
-    return None if not name else path if known else path.with_name(path.name) if path.parent == Path(work_dir) else (
-        moved if (moved := Path(work_dir) / path.name).is_file() else path)
 
 
 def number_of(path):
@@ -100,11 +99,8 @@ def find_latest(work_dir):
 
 
 def was_restarted():
-    """Whether torchrun or Slurm has started any of the processes again after an end that nobody asked for.
-
-    With several machines torchrun counts on each by itself.
-    """
-    here = any(os.environ.get(name, '').isdecimal() and int(os.environ[name]) > 0 for name in RESTARTS)
+    """Whether torchrun has started any of the processes again; on several machines it counts on each by itself."""
+    here = os.environ.get(RESTARTS, '0') not in ('', '0')
     return any(all_gather_object(here)) if get_world_size() > 1 else here
 
 

@@ -54,12 +54,13 @@ class Accuracy(BaseMetric):
 
 
 def build(work_dir, max_iters=12, workers=0, seed=0, resume=False, accumulate=1, micro_batch_size=None, keep=2,
-          interval=3, hooks=(), sampler='InfiniteSampler', launcher='none', patience=50, cfg=None, **settings):
+          interval=3, hooks=(), sampler='InfiniteSampler', launcher='none', patience=50, cfg=None,
+          log_level='ERROR', **settings):
     """A runner of the hook and the loop of this package, as a config would build it."""
     loader = dict(num_workers=workers, persistent_workers=workers > 0, dataset=dict(type=Noisy),
                   collate_fn=dict(type='pseudo_collate'))
     return Runner(
-        Classifier(), work_dir=str(work_dir), log_level='ERROR', default_scope='mmengine', launcher=launcher,
+        Classifier(), work_dir=str(work_dir), log_level=log_level, default_scope='mmengine', launcher=launcher,
         experiment_name=f'run_{random.SystemRandom().random()}', resume=resume, randomness=dict(seed=seed),
         train_dataloader=dict(loader, batch_size=4, sampler=dict(type=sampler, shuffle=True)),
         val_dataloader=dict(loader, batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False)),

@@ -1,6 +1,7 @@
 """What tools/train.py and tools/test.py do between the command line and the runner."""
 import argparse
 import atexit
+import logging
 import os
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ from inceptionnext_seg.engine.launch import (
     prepare,
     resume_latest,
     show_predictions,
+    stop_on_full_disk,
     unwrap,
 )
 from inceptionnext_seg.engine.settings import check_options
@@ -279,6 +281,30 @@ def test_resuming_runs_no_code_of_a_checkpoint(tmp_path):
 
 
 # Building and running
+
+
+def test_a_log_on_a_full_disk_ends_the_run_with_one_message(tmp_path):
+    handler = logging.FileHandler(tmp_path / 'log')
+    stop_on_full_disk(handler)
+    logger = logging.Logger('test')
+    logger.addHandler(handler)
+    logger.info('fits')
+    handler.stream = open('/dev/full', 'w')  # noqa: SIM115, PTH123
+    with pytest.raises(UserError, match=r'No space left.*--resume'), explain_errors():
+        logger.info('does not fit' * 10000)
+
+
+@pytest.mark.parametrize(('asked', 'trained'), [(None, 3), (3, 3), (3, None)])
+def test_a_resumed_run_has_the_seed_of_its_checkpoint(tmp_path, asked, trained):
+    path = save_latest(tmp_path, dict(state_dict={}, optimizer={}, meta=dict(seed=trained)))
+    cfg = resumable(tmp_path)
+    cfg.randomness = dict(seed=asked)
+    resume_latest(cfg)
+    assert cfg.randomness.seed == 3
+    cfg.randomness.seed = 4
+    if trained:
+        with pytest.raises(UserError, match=rf'{path}.*--seed 3'):
+            resume_latest(cfg)
 
 
 def test_a_setting_that_a_class_does_not_know_is_one_message(camvid, tmp_path):

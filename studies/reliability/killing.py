@@ -1,0 +1,139 @@
+"""Runs that are disturbed, and the tensors that they end with against those of one that is not."""
+import random
+import re
+import signal
+import time
+
+import torch
+
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.models.checkpoint import read_file
+
+from .processes import Run
+
+ITERATIONS, INTERVAL, VALIDATION = 60, 3, 15
+LONGEST = 900   # seconds of a run
+PARTS = ('state_dict', 'ema_state_dict', 'optimizer')
+CONFIG = """
+_base_ = [{config!r}]
+custom_hooks = [
+    dict(type='ThroughputHook', warmup_iters=1), dict(type='MetricsFileHook'), dict(type='EMAHook', momentum=0.01),
+    dict(type='EarlyStoppingHook', monitor='mIoU', rule='greater', patience=100)]
+crop_size = (64, 64)
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomResize', scale=(112, 80), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75), dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs')]))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(indices=8))
+test_dataloader = val_dataloader
+model = dict(data_preprocessor=dict(size=crop_size), backbone=dict(drop_path_rate=0.2),
+             decode_head=dict(channels=16), auxiliary_head=dict(channels=8))
+train_cfg = dict(total_batch_size=4, micro_batch_size=2, max_iters={iterations}, val_interval={validation})
+auto_scale_lr = dict(base_batch_size=4)
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU', rule='greater'))
+"""
+
+
+def write_config(folder, config):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'killed.py'
+    path.write_text(CONFIG.format(config=str(config), iterations=ITERATIONS, interval=INTERVAL, validation=VALIDATION))
+    return path
+
+
+def tensors_of(work_dir):
+    """Weights, averaged weights and optimizer of the last checkpoint, by their place in it."""
+    checkpoint, tensors = read_file(work_dir / f'iter_{ITERATIONS}.pth'), {}
+
+    def walk(value, place):
+        if isinstance(value, torch.Tensor):
+            tensors[place] = value
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                walk(item, f'{place}.{name}')
+
+    for part in PARTS:
+        walk(checkpoint[part], part)
+    return tensors
+
+
+def differing(work_dir, reference):
+    """How many tensors of two finished runs are not the same bit for bit, and of how many."""
+    found, expected = tensors_of(work_dir), tensors_of(reference)
+    if found.keys() != expected.keys():
+        raise UserError(f'{work_dir} and {reference} do not hold the same tensors.')
+    return dict(differing=sum(not torch.equal(found[name], expected[name]) for name in expected),
+                tensors=len(expected))
+
+
+def iterations_of(log):
+    """The iterations that a run has logged."""
+    text = log.read_text(errors='replace') if log.is_file() else ''
+    return [int(number) for number in re.findall(r'Iter\(train\) *\[ *(\d+)/', text)]
+
+
+def finish(arguments, log, processes=1, limit=LONGEST):
+    """Train to the end; the seconds to the first iteration, and of each later one."""
+    run, started, first = Run(arguments, log, processes), time.monotonic(), None
+    while not run.poll():
+        if first is None and iterations_of(log):
+            first = time.monotonic()
+        if time.monotonic() - started > limit:
+            break
+        time.sleep(0.05)
+    if set(run.wait(1)) != {0}:
+        raise UserError(f'the run of {log} did not end well: {log.read_text(errors="replace")[-3000:]}')
+    first = first or time.monotonic()
+    return dict(start=first - started, iteration=(time.monotonic() - first) / max(1, len(set(iterations_of(log))) - 1))
+
+
+def killed(arguments, folder, processes, kills, pace, seed):
+    """Kill and resume a run ``kills`` times, then let it end.
+
+    Every fourth kill waits for a checkpoint that is being written; the others come at a random moment, so spread that
+    they fall all over the run. Of two processes either or both are killed, in turns.
+
+    Returns:
+        dict: How many kills there were, after which iterations, how many during writing, and the most seconds that a
+        process outlived the other.
+    """
+    numbers, moments, writing, outlived = random.Random(seed), [], 0, 0.
+    work_dir = folder / 'run'
+    life = 2 * pace['iteration'] * ITERATIONS / (kills + 1)
+    for i in range(kills):
+        log = folder / f'life{i}.log'
+        run = Run([*arguments, '--work-dir', work_dir, *(['--resume'] if i else [])], log, processes)
+        until = time.monotonic() + pace['start'] + numbers.uniform(-0.2 * pace['start'], life)
+        wait_for_writing = i % 4 == 3
+        while not run.poll() and time.monotonic() < until + (60 if wait_for_writing else 0):
+            if wait_for_writing and any(work_dir.glob('.iter_*')):
+                writing += 1
+                break
+            time.sleep(0.001 if wait_for_writing else 0.01)
+        if run.poll():
+            break   # it was faster than expected, and has ended
+        victims = {1: run.pids[:1], 2: [run.pids[i % 2]] if i % 3 else run.pids}[processes]
+        for pid in victims:
+            run.send(pid, signal.SIGKILL)
+        at = time.monotonic()
+        run.wait(120)
+        outlived = max(outlived, time.monotonic() - at)
+        moments.append(max(iterations_of(log), default=None))
+    finish([*arguments, '--work-dir', work_dir, '--resume'], folder / 'last.log', processes)
+    return dict(kills=len(moments), after_iterations=moments, while_writing=writing,
+                seconds_to_the_end_of_all=round(outlived, 1))
+
+
+def signalled(arguments, folder, number):
+    """Send a signal amid training, then resume; the exit status and the lines on stderr that are about it."""
+    log, work_dir = folder / 'signalled.log', folder / 'run'
+    run = Run([*arguments, '--work-dir', work_dir], log)
+    while not run.poll() and max(iterations_of(log), default=0) < ITERATIONS // 3:
+        time.sleep(0.01)
+    run.send(run.pids[0], number)
+    status, = run.wait(120)
+    said = [line for line in log.read_text().splitlines() if line.startswith(number.name)]
+    finish([*arguments, '--work-dir', work_dir, '--resume'], folder / 'last.log')
+    return dict(status=status, lines=len(said))
