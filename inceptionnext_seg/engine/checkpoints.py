@@ -172,7 +172,7 @@ class CheckpointHook(InPlaceCheckpointHook):
 
     def after_val(self, runner):
         if self.trains(runner):
-            runner.message_hub.update_info('validated_iter', runner.iter)
+            runner.message_hub.update_info('last_validated_iter', runner.iter)
             number = WATCH.decision(0)
             if self.best_is_new and self.last_ckpt is not None:
                 # For its best score, by which the next is measured.

@@ -119,11 +119,11 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         if self._iter == 0:
-            runner.message_hub.update_info('validated_iter', 0)
+            runner.message_hub.update_info('last_validated_iter', 0)
         else:
             reseed(self.dataloader, self.seed_of(runner))  # the checkpoint's
             self.dataloader_iterator.skip_iter(self._iter)
-            if runner.message_hub.runtime_info.get('validated_iter', self._iter) != self._iter:
+            if runner.message_hub.runtime_info.get('last_validated_iter', self._iter) != self._iter:
                 self.validate()
         while self._iter < self._max_iters and not self.stop_training:
             runner.model.train()

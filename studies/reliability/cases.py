@@ -11,7 +11,7 @@ from tqdm import tqdm
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import markdown_table
 
-from .killing import differing, finish, killed, signalled, write_config
+from .killing import INTERVAL, differing, finish, killed, signalled, write_config
 from .processes import TOOL, free_port
 
 
@@ -94,7 +94,7 @@ def torchrun_case(case):
                  *map(str, case.arguments('torchrun')), '--work-dir', str(folder / 'run'), '--launcher', 'pytorch'],
                 stdout=log, stderr=log, env=environment))
     until = time.monotonic() + 300
-    while not (folder / 'run/iter_12.pth').is_file() and time.monotonic() < until:
+    while not (folder / f'run/iter_{4 * INTERVAL}.pth').is_file() and time.monotonic() < until:
         time.sleep(0.02)
     children = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(agents[1].pid)], capture_output=True, text=True,
                               check=True).stdout.split()

@@ -11,7 +11,7 @@ from inceptionnext_seg.models.checkpoint import read_file
 
 from .processes import Run
 
-ITERATIONS, INTERVAL, VALIDATION = 60, 3, 15
+ITERATIONS, INTERVAL, VALIDATION = 48, 3, 12
 LONGEST = 900   # seconds of a run
 PARTS = ('state_dict', 'ema_state_dict', 'optimizer')
 CONFIG = """
@@ -32,6 +32,7 @@ model = dict(data_preprocessor=dict(size=crop_size), backbone=dict(drop_path_rat
 train_cfg = dict(total_batch_size=4, micro_batch_size=2, max_iters={iterations}, val_interval={validation})
 auto_scale_lr = dict(base_batch_size=4)
 default_hooks = dict(
+    accelerate=dict(measure=False),     # on a busy machine two runs could measure, and choose, another form
     logger=dict(interval=1), checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_best='mIoU', rule='greater'))
 """
 
@@ -114,8 +115,7 @@ def killed(arguments, folder, processes, kills, pace, seed):
             time.sleep(0.001 if wait_for_writing else 0.01)
         if run.poll():
             break   # it was faster than expected, and has ended
-        victims = {1: run.pids[:1], 2: [run.pids[i % 2]] if i % 3 else run.pids}[processes]
-        for pid in victims:
+        for pid in [run.pids[i % 2]] if processes == 2 and i % 3 else run.pids:
             run.send(pid, signal.SIGKILL)
         at = time.monotonic()
         run.wait(120)
