@@ -142,6 +142,10 @@ class CheckpointHook(InPlaceCheckpointHook):
                                   f'{others[-1].name}. They stay until this run writes one of the same name.')
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.restore(runner)
+
+    def restore(self, runner):
+        """Once, before the first iteration, or before a validation that is made up for and may save a checkpoint."""
         if self.resumed is not None:
             run_state.restore(runner, self.resumed)
             self.resumed = None
@@ -156,6 +160,7 @@ class CheckpointHook(InPlaceCheckpointHook):
             self.leave(runner, number, runner.iter + 1)
 
     def before_val(self, runner):
+        self.restore(runner)
         self.held = run_state.random_state()
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):

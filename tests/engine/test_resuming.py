@@ -38,6 +38,12 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_one_bit_for_bit(tmp_path, u
     assert differing(state_of(tmp_path), undisturbed) == []
 
 
+def test_a_checkpoint_that_is_saved_while_a_validation_is_made_up_for_has_the_random_states_of_training(
+        tmp_path, undisturbed):
+    train_with_kills(tmp_path, [('before_val_iter', 1), ('after_val', 1)], interval=4)
+    assert differing(state_of(tmp_path), undisturbed) == []
+
+
 def test_the_number_of_workers_does_not_matter_and_the_seed_does(tmp_path, undisturbed):
     build(tmp_path / 'one', workers=1).train()
     assert differing(state_of(tmp_path / 'one'), undisturbed) == []
