@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import DictAction
-
 from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.options import OptionsAction
 from inceptionnext_seg.engine.resuming import POINTER, candidates
 from inceptionnext_seg.engine.settings import SETTINGS_OF_A_RUN
 from inceptionnext_seg.errors import UserError
@@ -84,7 +83,10 @@ def parse_options(options):
         if not re.match(r'[^=]+=', option):
             raise UserError(f'option {option!r} is not KEY=VALUE. Next: for example train_cfg.max_iters=100')
     namespace = argparse.Namespace()
-    DictAction(['--cfg-options'], 'cfg_options')(None, namespace, options)
+    try:
+        OptionsAction(['--cfg-options'], 'cfg_options')(None, namespace, options)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
     return namespace.cfg_options
 
 

@@ -39,6 +39,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def checked_files(tmp_path_factory):
+    """What was checked of data sets that lie in temporary folders is not kept in the user's cache."""
+    with mock.patch('inceptionnext_seg.data.checked.cache_folder', return_value=tmp_path_factory.mktemp('cache')):
+        yield
+
+
 @pytest.fixture(scope='session')
 def root():
     """The repository."""
@@ -73,7 +80,7 @@ def tiny_options(tiny_data):
         'train_dataloader.dataset.pipeline.3.crop_size=(64,64)', 'model.auxiliary_head.channels=16',
         'model.data_preprocessor.size=(64,64)', 'train_cfg.total_batch_size=2', 'auto_scale_lr.base_batch_size=2',
         'train_cfg.max_iters=4', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2',
-        'default_hooks.logger.interval=1', 'custom_hooks.1.warmup_iters=1']
+        'default_hooks.logger.interval=1', 'custom_hooks.0.warmup_iters=1']
 
 
 @pytest.fixture(scope='session')

@@ -166,11 +166,12 @@ def test_tta_is_six_scales_with_and_without_flip_and_the_labels_of_the_plain_tes
     assert annotations == next(step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'LoadAnnotations')
 
 
-def test_only_masks_of_ones_own_are_checked_and_every_config_measures_and_records():
+def test_every_config_checks_settings_data_and_weights_and_measures_and_records():
     for path in CONFIGS:
-        hooks = [hook.type for hook in Config.fromfile(path).custom_hooks]
-        assert hooks[-2:] == ['ThroughputHook', 'MetricsFileHook']
-        assert ('MaskCheckHook' in hooks) == path.stem.endswith('camvid')
+        cfg = Config.fromfile(path)
+        assert [hook.type for hook in cfg.custom_hooks] == ['ThroughputHook', 'MetricsFileHook']
+        assert {'SettingsCheckHook', 'DataCheckHook', 'StrictLoadHook'} <= {
+            hook.type for hook in cfg.default_hooks.values()}
 
 
 # The recipe
@@ -215,7 +216,8 @@ def test_the_convnext_recipe_is_that_of_mmsegmentation(mmseg_recipe):
     assert ours.train_cfg.total_batch_size == 8 * mmseg_recipe.train_dataloader.batch_size
     assert ours.default_hooks.to_dict() == dict(
         mmseg_recipe.default_hooks.to_dict(), accelerate=dict(type='AccelerateHook'), compile=dict(type='CompileHook'),
-        finite=dict(type='FiniteHook'),
+        finite=dict(type='FiniteHook'), settings=dict(type='SettingsCheckHook'), data=dict(type='DataCheckHook'),
+        weights=dict(type='StrictLoadHook'),
         checkpoint=dict(mmseg_recipe.default_hooks.checkpoint, max_keep_ckpts=2))
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert ours[name].dataset == mmseg_recipe[name].dataset, name

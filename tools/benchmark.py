@@ -9,11 +9,11 @@ from pathlib import Path
 
 import _repository  # noqa: F401
 import torch
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.engine.allocator import keep_freed_memory
+from inceptionnext_seg.engine.options import OptionsAction
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import read_object, write_json
 from inceptionnext_seg.provenance import environment
@@ -52,7 +52,7 @@ def parse_args():
     parser.add_argument('--data', action='store_true', help="measure the first config's data loading too")
     parser.add_argument('--profile', action='store_true', help='where a training step spends its time')
     parser.add_argument('--no-memory', action='store_true', help='leave out peak memory, which needs more processes')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE')
     parser.add_argument('--out', default='work_dirs/benchmark/throughput.json',
                         help='result file; tables (.md) and pictures (.png) are written beside it')
     parser.add_argument('--mixer', action='store_true', help='the token mixer against one copy of its input, too')

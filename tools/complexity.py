@@ -6,9 +6,8 @@ what the papers report for ImageNet but for the classifier.
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.options import OptionsAction
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json, write_text
 from inceptionnext_seg.provenance import environment
@@ -24,7 +23,7 @@ def parse_args():
         'and 512 512 for the others')
     parser.add_argument('--depth', type=int, default=2, help='parts of a module name, at most (default: 2)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
         help='override settings of every config, such as model.backbone.arch=small')
     parser.add_argument('--out', nargs='+', default=[], metavar='FILE', help='write the result to .json and .md files')
     return parser.parse_args()

@@ -12,10 +12,9 @@ segmented, 1 some could not be read (they are listed, the others are written), 2
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
 from inceptionnext_seg.engine.inference import Segmentor, create_folders, find_images, open_device, predict_files
 from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.options import OptionsAction
 from inceptionnext_seg.errors import exit_on_user_error
 
 
@@ -35,7 +34,7 @@ def parse_args(argv=None):
     parser.add_argument('--opacity', type=opacity, default=0.5, help="of the overlays' colours (default: %(default)s)")
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: cuda where there is one, or else cpu)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
         help='override settings of the config, such as model.test_cfg.mode=whole')
     return parser.parse_args(argv)
 

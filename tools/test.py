@@ -8,6 +8,7 @@ from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     build_runner,
+    check_writable,
     explain_errors,
     for_tta,
     load_config,
@@ -35,14 +36,17 @@ def parse_args():
 @exit_on_user_error
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.data_root)
     prepare(cfg, args)
     check_folders(cfg, ('test_dataloader', ))
+    if args.show_dir:
+        check_writable(args.show_dir, '--show-dir', 'give another')
     if args.show or args.show_dir:
         show_predictions(cfg, args)
     if args.tta:
         cfg = for_tta(cfg)
     if args.out:
+        check_writable(args.out, '--out', 'give another')
         cfg.test_evaluator.output_dir = args.out
     # The runner would load or resume it over CHECKPOINT.
     cfg.load_from, cfg.resume = None, False

@@ -4,7 +4,7 @@ Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher 
 """
 import argparse
 
-from inceptionnext_seg.data.checks import check_classes, check_folders
+from inceptionnext_seg.data.checks import check_folders
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
@@ -16,8 +16,8 @@ from inceptionnext_seg.engine.launch import (
     load_config,
     prepare,
     resume_latest,
-    unwrap,
 )
+from inceptionnext_seg.engine.values import add_backends, check_seed
 from inceptionnext_seg.errors import exit_on_user_error
 
 
@@ -29,6 +29,9 @@ def parse_args():
     parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
     parser.add_argument('--compile', action='store_true', help='torch.compile of the losses; minutes before it trains')
+    parser.add_argument(
+        '--vis-backends', nargs='+', metavar='NAME', default=[],
+        help='curves and sample predictions of every validation to tensorboard, wandb, mlflow, ... too')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -36,13 +39,15 @@ def parse_args():
 @exit_on_user_error
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, args.data_root)
     prepare(cfg, args)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:
-        cfg.randomness['seed'] = args.seed
+        cfg.randomness['seed'] = check_seed(args.seed)
     if args.deterministic or cfg.randomness.get('deterministic'):
         be_deterministic(cfg)
+    if args.vis_backends:
+        add_backends(cfg, args.vis_backends)
     if args.amp:
         enable_amp(cfg)
     if args.compile:
@@ -53,7 +58,6 @@ def main():
     check_folders(cfg, ('train_dataloader', 'val_dataloader'))
     with explain_errors():
         runner = build_runner(cfg)
-        check_classes(runner.train_loop.dataloader.dataset, unwrap(runner.model))
         runner.train()
 
 

@@ -13,6 +13,12 @@ env_cfg = dict(
 # SyncBN when several CUDA processes train, BN otherwise, on CPU processes too.
 model_wrapper_cfg = dict(type='AnyDeviceDistributedDataParallel')
 default_hooks = dict(
+    # Settings that nothing reads, values out of range, parts of the model that do not fit: one message each.
+    settings=dict(type='SettingsCheckHook'),
+    # Decodes every image and mask once; --cfg-options default_hooks.data.enabled=False where that takes too long.
+    data=dict(type='DataCheckHook'),
+    # load_from and resume give every tensor of the model, but for the classifiers of another number of classes.
+    weights=dict(type='StrictLoadHook'),
     # The same model, computed faster; --cfg-options default_hooks.accelerate.enabled=False leaves it as it is.
     accelerate=dict(type='AccelerateHook'),
     # Only where a config has compile=True, as tools/train.py --compile sets it.

@@ -1,5 +1,5 @@
-"""The embedded data set. Importing this module registers it, the hook that checks masks, and their loading, for configs
-to name.
+"""The embedded data set. Importing this module registers it, the hook that checks images and masks, and their loading,
+for configs to name.
 
 Folders of images and masks, such as CamVid's, need no class: a config names mmseg's ``BaseSegDataset``.
 """
@@ -8,11 +8,11 @@ from mmengine.dist import barrier, get_rank
 from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 
-from .checks import MaskCheckHook
-from .loading import LoadAnnotations
+from .checks import DataCheckHook
+from .loading import LoadAnnotations, LoadImageFromFile
 from .mini import CLASSES_USED, make_mini_ade20k
 
-__all__ = ['LoadAnnotations', 'MaskCheckHook', 'MiniADE20KDataset']
+__all__ = ['DataCheckHook', 'LoadAnnotations', 'LoadImageFromFile', 'MiniADE20KDataset']
 
 
 @DATASETS.register_module()

@@ -1,7 +1,9 @@
-"""Loading of masks. Importing this module puts it in the place of MMSegmentation's, under the same name."""
+"""Loading of images and masks. Importing this module puts it in the place of MMSegmentation's, under the same name."""
 from . import _mmseg as _mmseg  # isort: skip  (first: an old mmseg is one clear message)
 from pathlib import Path
 
+import cv2
+from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations as StoredAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
@@ -11,15 +13,40 @@ from .exif import UPRIGHT, orientation, upright, why_unfit
 
 
 @TRANSFORMS.register_module(force=True)
+class LoadImageFromFile(MMCVLoadImageFromFile):
+    """mmcv's ``LoadImageFromFile``, whose error names the file.
+
+    Raises:
+        UserError: The image is not there, or cannot be read or decoded.
+    """
+
+    def transform(self, results):
+        try:
+            return super().transform(results)
+        except (OSError, AssertionError, ValueError, cv2.error) as error:
+            reason = 'it cannot be decoded' if isinstance(error, AssertionError) else error or type(error).__name__
+            raise UserError(f'{results["img_path"]}: the image cannot be loaded ({reason}). Next: replace or remove '
+                            'this file.') from error
+
+
+@TRANSFORMS.register_module(force=True)
 class LoadAnnotations(StoredAnnotations):
     """MMSegmentation's ``LoadAnnotations``, and masks are turned upright by their EXIF orientation, as images are.
 
     Raises:
-        UserError: Image or mask has an orientation, and they do not fit, or cannot be known to.
+        UserError: The mask is not there, or cannot be read. Image or mask has an orientation, and they do not fit, or
+            cannot be known to.
     """
 
     def _load_seg_map(self, results):
-        super()._load_seg_map(results)
+        try:
+            super()._load_seg_map(results)
+        except AssertionError:  # of reduce_zero_label, which the config gives twice
+            raise
+        # A damaged file has Pillow raise SyntaxError, ValueError, struct.error, zlib.error, ...
+        except Exception as error:
+            raise UserError(f'{results["seg_map_path"]}: the mask cannot be loaded ({error or type(error).__name__}). '
+                            'Next: replace or remove this file.') from error
         image, mask = results.get('img_path'), results['seg_map_path']
         if not (image and Path(image).is_file() and Path(mask).is_file()):
             return  # in a store that is not a file system

@@ -5,8 +5,22 @@ place of mmengine's, which writes over its files, and lays the state of fused op
 checkpoint may come from a model of the other layout.
 """
 from ..acceleration.optimizers import watch_fused_optimizers
-from . import accelerate_hook, checkpoints, compiling, ddp, finite, hooks, loops, optim, weights
+from . import (
+    accelerate_hook,
+    checkpoints,
+    compiling,
+    ddp,
+    finite,
+    hooks,
+    loops,
+    optim,
+    settings_hook,
+    strict,
+    visualization,
+    weights,
+)
 
-__all__ = ['accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'weights']
+__all__ = ['accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'settings_hook',
+           'strict', 'visualization', 'weights']
 
 watch_fused_optimizers()

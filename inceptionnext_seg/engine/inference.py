@@ -172,7 +172,7 @@ class Segmentor:
             return self.loader(dict(img_path=str(path)))['img']
         # Decoders have errors of every kind for a broken file: OSError, SyntaxError, struct.error, cv2.error and more.
         except Exception as error:
-            raise OSError(str(error) or type(error).__name__) from error
+            raise OSError(str(error.__cause__ or error) or type(error).__name__) from error
 
     def predict(self, image: np.ndarray, progress: bool = False) -> np.ndarray:
         """Class indices (H, W), int64, from an image (H, W, 3) of any size, as ``load`` returns it.

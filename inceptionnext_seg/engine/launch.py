@@ -2,19 +2,22 @@
 import atexit
 import contextlib
 import errno
-import itertools
+import linecache
 import logging
 import os
+import re
 import sys
+import tempfile
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 import torch.nn as nn
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner
 
@@ -22,26 +25,30 @@ from ..errors import SettingError, UserError
 from .allocator import keep_freed_memory
 from .joining import is_elastic, join
 from .lifeline import LIFELINE
+from .options import OptionsAction, merge_options, set_data_root
 from .resuming import find_latest
 from .settings import check_names, check_options, check_sections
+from .values import check_parts, check_values
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
     """Arguments of both train and test, spelled as in MMSegmentation's tools."""
     parser.add_argument('--work-dir', help='the directory to save logs and models')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
         help='override settings of the config, such as model.backbone.init_cfg=None')
+    parser.add_argument('--data-root', metavar='PATH', help='where the data are: data_root of all loaders at once')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun's predecessors pass it.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None) -> Config:
-    """The config file, overridden by ``cfg_options``.
+def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
+    """The config file, overridden by ``cfg_options``, its data below ``data_root``.
 
     Raises:
-        UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads.
+        UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads, or
+            has a value that it cannot have.
     """
     if not Path(path).is_file():
         raise UserError(f'config not found: {Path(path).absolute()}. Those of the package are in configs/.')
@@ -49,14 +56,39 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None) -> 
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
         raise UserError(f'config {path}: a base of it is missing: {error}') from error
-    except (SyntaxError, NameError) as error:
-        raise UserError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    except UserError:
+        raise
+    # A config is a program of the user's: it can raise anything, and exit.
+    except (Exception, SystemExit) as error:
+        raise UserError(f'config {path} cannot be read: {where_raised(error, path)}') from error
+    check_parts(cfg)
     check_names(cfg, path)
     if cfg_options:
         check_options(cfg, cfg_options)
-        cfg.merge_from_dict(cfg_options)
+        merge_options(cfg, cfg_options)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    check_values(cfg)
     check_sections(cfg)
     return cfg
+
+
+def where_raised(error: BaseException, path: str | Path) -> str:
+    """An error met while a config was read, with the last place in a config file that led to it: file, line, text."""
+    if isinstance(error, ImportError) and 'custom modules' in str(error):
+        # mmengine puts a page of advice around it, and the list of all paths.
+        return f'custom_imports: {error.__context__ or str(error).splitlines()[0]}'
+    place = error if isinstance(error, SyntaxError) else None
+    file, line = (path, place.lineno) if place else (None, None)
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        if place and frame.f_code is Config._file2dict.__code__:
+            file = frame.f_locals.get('filename', file)  # a base of it
+        elif not place and frame.f_code.co_name == '<module>' and frame.f_code.co_filename.endswith('.py'):
+            file, line = frame.f_code.co_filename, number
+    what = place.msg if place else str(error)
+    source = linecache.getline(str(file), line).strip() if file and line else ''
+    where = f' ({file}, line {line}{f": {source}" if source else ""})' if line else ''
+    return f'{type(error).__name__}{f": {what}" if what else ""}{where}'
 
 
 def prepare(cfg: Config, args: Namespace) -> None:
@@ -65,7 +97,7 @@ def prepare(cfg: Config, args: Namespace) -> None:
     On a CPU this process keeps memory that it freed from now on.
 
     Raises:
-        UserError: The processes cannot be joined by this launcher.
+        UserError: The processes cannot be joined by this launcher, or nothing can be written to work_dir.
     """
     if 'LOCAL_RANK' not in os.environ:
         os.environ['LOCAL_RANK'] = str(args.local_rank)
@@ -73,6 +105,7 @@ def prepare(cfg: Config, args: Namespace) -> None:
         keep_freed_memory()
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    check_writable(cfg.work_dir, 'work_dir', 'give another --work-dir')
     if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
         # mmengine reads it only where a config names no wrapper.
         cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
@@ -85,6 +118,19 @@ def prepare(cfg: Config, args: Namespace) -> None:
             join('nccl' if torch.cuda.is_available() else 'gloo')
             atexit.register(leave_process_group)
             LIFELINE.begin()
+
+
+def check_writable(folder: str | Path, what: str, way: str) -> None:
+    """Look whether a folder can be written to, or made, before hours are spent on what goes into it; nothing stays."""
+    folder = Path(folder)
+    try:
+        nearest = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = next((f'{part} is a file' for part in (folder, *folder.parents) if part.is_file()), error.strerror)
+        raise UserError(f'{what} {folder} cannot be written to: {reason}. Expected: a folder, or a place for one. '
+                        f'Next: {way}.') from error
 
 
 def leave_process_group() -> None:
@@ -219,6 +265,8 @@ def stop_on_full_disk(handler: logging.FileHandler) -> None:
 # Of torch.nn.functional.batch_norm, which has no exception type for it.
 ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'
 CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
+# What torch puts around an error of a dataloader's worker: a traceback as text.
+IN_A_WORKER = re.compile(r'Caught \w+ in DataLoader worker process')
 
 
 @contextlib.contextmanager
@@ -229,7 +277,8 @@ def explain_errors() -> Iterator[None]:
 
     Raises:
         UserError: The GPU has too little memory, the disk is full, a setting of the config has a name or a value that
-            its class does not know, or a BatchNorm was to train on a single value a channel.
+            its class does not know, a BatchNorm was to train on a single value a channel, or a worker met a file that
+            it cannot load.
     """
     try:
         with LIFELINE.tied():
@@ -245,31 +294,67 @@ def explain_errors() -> Iterator[None]:
             raise
         raise UserError(f'{error.filename or "a file of the run"} cannot be written: {error.strerror}. Next: make room '
                         'there, and go on with --resume, from the last checkpoint.') from error
-    except (TypeError, KeyError, ValueError) as error:
+    except UserError as error:
+        if IN_A_WORKER.match(str(error)):
+            # The last line that begins with a name of an exception, and what follows it.
+            raise UserError(re.split(r'^[\w.]*Error: ', str(error), flags=re.M)[-1].strip()) from error
+        below = built_from(error)
+        if not isinstance(error, SettingError) or below is None:
+            raise
+        raise UserError(f'the config cannot be built: {str(error).rstrip(".")}. Next: correct it in the config or in '
+                        '--cfg-options.') from error
+    except (TypeError, KeyError, ValueError, AssertionError) as error:
         message = str(error.args[0]) if error.args else ''
         if message.startswith(ONE_VALUE_A_CHANNEL):
             raise UserError(
                 "a BatchNorm cannot train on one value a channel, which is what a head's 1×1 pooled map of one image "
                 'has. Next: two images or more at a time, train_dataloader.batch_size=2, and '
                 'train_cfg.micro_batch_size=2 where that is set.') from error
-        if not isinstance(error, SettingError) and not is_unknown_to_its_class(error):
+        if not is_refused_by_its_class(error):
             raise
-        raise UserError(f'the config cannot be built: {message.split(". More details")[0].rstrip(".")}. '
-                        'Next: check the spelling in the config and in --cfg-options.') from error
+        message = ' '.join(message.split(". More details")[0].split()).rstrip('.') or failed_line(error)
+        raise UserError(f'the config cannot be built: {message}{settings_in(error)}. Next: check the spelling and the '
+                        'values in the config and in --cfg-options.') from error
 
 
-def is_unknown_to_its_class(error: Exception) -> bool:
-    """Whether building from a config ended with ``error`` for a type that no registry has, or a setting that its class
-    does not take.
+def built_from(error: Exception) -> list[FrameType] | None:
+    """The frames below the innermost building from a config that ended with ``error``, innermost last; None where none
+    did."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    places = [i for i, frame in enumerate(frames) if frame.f_code is build_from_cfg.__code__]
+    return frames[places[-1]:] if places else None
 
-    Told by where it was raised: a KeyError in mmengine's ``build_from_cfg`` itself, a TypeError there or in a
-    constructor below it, which may hand its settings on to that of its base class.
+
+def failed_line(error: Exception) -> str:
+    """The line of code that raised ``error``, of an assertion without a message."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{frame.line} in {frame.name}' if frame.line else type(error).__name__
+
+
+def settings_in(error: Exception) -> str:
+    """`` (RandomCrop with crop_size=0)``: what was being built when ``error`` was raised, in words."""
+    frames = built_from(error)
+    cfg = dict(frames[0].f_locals.get('cfg') or {}) if len(frames) > 1 else {}
+    given = ', '.join(f'{name}={value!r}' for name, value in cfg.items()
+                      if name not in ('type', '_scope_') and isinstance(value, str | int | float | list | tuple))
+    kind = cfg.get('type')
+    return f' ({getattr(kind, "__name__", kind)} with {given})' if kind and given and len(given) < 400 else ''
+
+
+def is_refused_by_its_class(error: Exception) -> bool:
+    """Whether building from a config ended with ``error`` for a type that no registry has, a setting that its class
+    does not take, or a value that its constructor refuses.
+
+    Told by where it was raised: a KeyError in mmengine's ``build_from_cfg`` itself, others there or in a constructor
+    below it, which may hand its settings on to that of its base class. Assertions may be deeper: they are how mmcv and
+    mmseg refuse settings.
     """
-    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-    if build_from_cfg.__code__ not in codes:
+    frames = built_from(error)
+    if frames is None:
         return False
-    below = list(itertools.takewhile(lambda code: code is not build_from_cfg.__code__, reversed(codes)))
-    return not below or (isinstance(error, TypeError) and all(code.co_name in CONSTRUCTORS for code in below))
+    below = frames[1:]
+    return not below or isinstance(error, AssertionError) or (not isinstance(error, KeyError) and all(
+        frame.f_code.co_name in CONSTRUCTORS for frame in below))
 
 
 def for_tta(cfg: Config) -> Config:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from mmseg.registry import METRICS
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
@@ -136,26 +136,34 @@ def check_options(cfg: Config, cfg_options: dict[str, Any]) -> None:
             found = [f'{path}.{rest}'.rstrip('.') for path in uses(cfg, name)[:3]]
             close = nearest(name, SETTINGS_OF_A_RUN & set(cfg))
             expected = f'{close!r}' if close else f'one of {", ".join(sorted(SETTINGS_OF_A_RUN & set(cfg)))}'
+            all_at_once = ' (--data-root sets all of them)' if key == 'data_root' else ''
             raise UserError(f'--cfg-options {key}: no part of a run reads {name!r}. ' + (
                 f'A variable of the config file is read there alone. Next: set it where it is used: '
-                f'{", ".join(found)}.' if found else f'Expected: {expected}.'))
+                f'{", ".join(found)}{all_at_once}.' if found else f'Expected: {expected}.'))
         node = cfg
         for name in key.split('.')[:-1]:
             if isinstance(node, (list, tuple)) and name.isdigit() and int(name) < len(node):
                 node = node[int(name)]
+            elif isinstance(node, list) and name == str(len(node)):
+                break  # added to the list
             elif isinstance(node, dict | Config) and name in node:
                 node = node[name]
             elif node is None or takes_setting(node, name) or (node is cfg and name in SETTINGS_OF_A_RUN):
                 break
             else:
-                known = ', '.join(sorted(node)) if isinstance(node, dict | Config) else f'no keys ({node!r})'
+                known = (', '.join(sorted(node)) or 'nothing' if isinstance(node, dict | Config) else
+                         f'0 to {len(node) - 1}, or {len(node)} to add to them' if isinstance(node, list) else
+                         f'no keys ({node!r})')
                 raise UserError(f'--cfg-options {key}: the config has no {name!r} there. It has: {known}.')
 
 
 def takes_setting(node: Any, name: str) -> bool:
-    """Whether ``node`` is the config of a backbone of ours that has a setting ``name``, though it does not give it."""
-    known = MODELS.get(node['type']) if isinstance(node, dict) and isinstance(node.get('type'), str) else None
-    return known is not None and name in inspect.signature(known).parameters
+    """Whether ``node`` is the config of a backbone of ours, or of an optimizer's wrapper, that has a setting ``name``,
+    though it does not give it."""
+    if not isinstance(node, dict) or not isinstance(node.get('type'), str):
+        return False
+    known = MODELS.get(node['type']) or OPTIM_WRAPPERS.get(node['type'])
+    return known is not None and name in arguments_of(known)
 
 
 def check_sections(cfg: Config) -> None:

@@ -160,10 +160,11 @@ class MetaNeXt(BaseModule):
             if len(value) != num_stages:
                 raise SettingError(f'{name} has {len(value)} entries; expected: {num_stages}, one for each of depths '
                                    f'{depths}')
-        self.out_indices = tuple(i + num_stages if i < 0 else i for i in (
-            [out_indices] if isinstance(out_indices, int) else out_indices))
+        indices = [out_indices] if isinstance(out_indices, int) else out_indices
+        are_whole = isinstance(indices, Sequence) and all(isinstance(i, int) for i in indices)
+        self.out_indices = tuple(i + num_stages if i < 0 else i for i in indices) if are_whole else ()
         if not self.out_indices or not all(0 <= i < num_stages for i in self.out_indices):
-            raise SettingError(f'out_indices is {out_indices}; expected: stages between {-num_stages} and '
+            raise SettingError(f'out_indices is {out_indices!r}; expected: stages between {-num_stages} and '
                                f'{num_stages - 1}, at least one')
         if not -1 <= frozen_stages <= num_stages:
             raise SettingError(f'frozen_stages is {frozen_stages}; expected: -1 to {num_stages}, the number of stages')

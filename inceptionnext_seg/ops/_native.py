@@ -106,8 +106,8 @@ def processor():
     return ' '.join(sorted({line for line in lines if line.startswith(('model name', 'flags', 'Features'))}))
 
 
-def private_folder(cache):
-    """The folder below ``cache`` of this user's libraries, which nobody else can write, made where it is not there.
+def private_folder(cache, name='kernels'):
+    """This user's folder ``name`` below ``cache``, which nobody else can write, made where it is not there.
 
     A library is code: what others can put in its place runs as this user. That holds for root, too, who is told where
     a folder belongs to somebody else, as it may under sudo and where a container mounts one.
@@ -116,7 +116,7 @@ def private_folder(cache):
         RuntimeError: Others can write it, or replace it.
     """
     user = os.geteuid()
-    folder = cache / f'kernels-{user}'
+    folder = cache / f'{name}-{user}'
     other = 'INCEPTIONNEXT_SEG_CACHE names another'
     try:
         # Not mkdir(parents=True), which gives the parents what the umask leaves, and that may be everything.

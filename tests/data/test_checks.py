@@ -9,7 +9,7 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-from inceptionnext_seg.data.checks import MaskCheckHook, check_classes, check_folders, check_masks
+from inceptionnext_seg.data.checks import DataCheckHook, check_classes, check_folders, check_samples
 from inceptionnext_seg.errors import UserError
 
 PREFIX = dict(img_path='images/training', seg_map_path='annotations/training')
@@ -115,7 +115,7 @@ def mask_with(*values):
 
 
 def test_sound_masks_pass(folder):
-    check_masks(dataset_of(folder))
+    check_samples(dataset_of(folder))
 
 
 @pytest.mark.parametrize(('mask', 'message'), [
@@ -128,14 +128,16 @@ def test_sound_masks_pass(folder):
 ])
 def test_a_mask_that_cannot_be_used_is_named_with_what_was_found_and_expected(folder, mask, message):
     save_mask(folder, mask, 3)
-    with pytest.raises(UserError, match=rf'1 of 6 masks cannot be used:\n  {mask_path(folder, 3)}: .*{message}'):
-        check_masks(dataset_of(folder))
+    first = rf'1 of 6 images with their masks cannot be used:\n  {mask_path(folder, 3)}: .*'
+    with pytest.raises(UserError, match=f'{first}{message}'):
+        check_samples(dataset_of(folder))
 
 
 def test_a_missing_mask_is_named_with_its_image(folder):
     mask_path(folder, 2).unlink()
-    with pytest.raises(UserError, match=rf'{mask_path(folder, 2)}: no such mask, for the image \S+/training/2.jpg'):
-        check_masks(dataset_of(folder))
+    path = mask_path(folder, 2)
+    with pytest.raises(UserError, match=rf'{path}, the mask of the image \S+/training/2.jpg: is not there'):
+        check_samples(dataset_of(folder))
 
 
 @pytest.mark.parametrize('content', [b'', b'no picture', None])
@@ -143,7 +145,7 @@ def test_a_mask_that_is_no_picture_or_cut_short_is_named(folder, content):
     path = mask_path(folder, 1)
     path.write_bytes(path.read_bytes()[:80] if content is None else content)
     with pytest.raises(UserError, match=rf'{path}: cannot be read'):
-        check_masks(dataset_of(folder))
+        check_samples(dataset_of(folder))
 
 
 def test_all_bad_masks_are_counted_and_the_first_ten_named(folder):
@@ -152,8 +154,8 @@ def test_all_bad_masks_are_counted_and_the_first_ten_named(folder):
     for i in range(14):
         save_mask(folder, mask_with(99), i)
     with pytest.raises(UserError) as error:
-        check_masks(dataset_of(folder))
-    assert str(error.value).startswith('14 of 14 masks cannot be used:')
+        check_samples(dataset_of(folder))
+    assert str(error.value).startswith('14 of 14 images with their masks cannot be used:')
     assert str(error.value).count('has the value 99') == 10
     assert 'and 4 more' in str(error.value)
 
@@ -163,7 +165,7 @@ def test_a_palette_png_holds_class_numbers_and_passes(folder):
     image.putpalette([7] * 768)
     image.save(mask_path(folder))
     assert Image.open(mask_path(folder)).mode == 'P'
-    check_masks(dataset_of(folder))
+    check_samples(dataset_of(folder))
 
 
 @pytest.mark.parametrize(('value', 'fits'), [(0, True), (1, True), (11, True), (12, False), (255, True)])
@@ -172,20 +174,20 @@ def test_reduce_zero_label_counts_classes_from_one_and_ignores_zero(folder, valu
         save_mask(folder, mask_with(value), i)
     dataset = dataset_of(folder, reduce_zero_label=True)
     if fits:
-        check_masks(dataset)
+        check_samples(dataset)
     else:
         with pytest.raises(UserError, match='has the value 12; expected: 1 to 11, or 0 or 255 for pixels that do not'):
-            check_masks(dataset)
+            check_samples(dataset)
 
 
 def test_another_ignore_index_is_accepted(folder):
     save_mask(folder, mask_with(200))
     with pytest.raises(UserError, match='200'):
-        check_masks(dataset_of(folder))
+        check_samples(dataset_of(folder))
     mask = mask_with(200)
     for i in range(6):
         save_mask(folder, mask, i)
-    check_masks(dataset_of(folder, ignore_index=200))
+    check_samples(dataset_of(folder, ignore_index=200))
 
 
 def test_the_hook_checks_training_and_validation_before_training_and_the_test_set_before_a_test(folder):
@@ -193,8 +195,8 @@ def test_the_hook_checks_training_and_validation_before_training_and_the_test_se
     validation = SimpleNamespace(dataset=dataset_of(folder, data_prefix={
         name: value.replace('training', 'validation') for name, value in PREFIX.items()}))
     runner = SimpleNamespace(train_dataloader=training, val_dataloader=validation, val_loop=object(),
-                             test_dataloader=training)
-    hook = MaskCheckHook()
+                             test_dataloader=training, model=None)
+    hook = DataCheckHook()
     hook.before_train(runner)
     Image.fromarray(mask_with(77)).save(folder / 'annotations/validation/1.png')
     hook.before_test(runner)
@@ -209,7 +211,7 @@ def test_the_hook_says_what_is_in_the_folders_and_not_used(folder, monkeypatch):
     monkeypatch.setattr('inceptionnext_seg.data.checks.print_log', lambda line, *_: lines.append(line))
     (folder / 'images/training/0.jpg').rename(folder / 'images/training/0.JPG')
     loader = SimpleNamespace(dataset=dataset_of(folder))
-    MaskCheckHook().before_train(SimpleNamespace(train_dataloader=loader, val_loop=None))
+    DataCheckHook().before_train(SimpleNamespace(train_dataloader=loader, val_loop=None))
     assert len(lines) == 2 and '0.JPG' in lines[0] and '0.png' in lines[1]
 
 
@@ -219,4 +221,4 @@ def test_the_real_street_scenes_of_camvid_pass(root, shared):
         settings = {name: value for name, value in loader.dataset.items() if name not in ('type', 'pipeline')}
         dataset = BaseSegDataset(**settings)
         assert len(dataset) == count
-        check_masks(dataset, progress=False)
+        check_samples(dataset, progress=False)

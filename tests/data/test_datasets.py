@@ -5,7 +5,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from inceptionnext_seg.data import datasets
-from inceptionnext_seg.data.checks import check_masks
+from inceptionnext_seg.data.checks import check_samples
 from inceptionnext_seg.data.datasets import MiniADE20KDataset
 from inceptionnext_seg.data.mini import CLASSES_USED, make_mini_ade20k
 
@@ -44,7 +44,7 @@ def test_it_is_trained_on_the_classes_that_occur_numbered_from_zero(mini):
 
 
 def test_its_masks_hold_numbers_of_ade20k_and_pass_the_check(mini):
-    check_masks(mini[0])
+    check_samples(mini[0])
 
 
 def test_only_one_process_makes_it_and_the_others_wait(mini, monkeypatch):

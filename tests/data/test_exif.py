@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from inceptionnext_seg.data import datasets as datasets  # registers the loading of masks
 from inceptionnext_seg.data.ade20k import verify
-from inceptionnext_seg.data.checks import check_masks, ignored_files
+from inceptionnext_seg.data.checks import check_samples, ignored_files
 from inceptionnext_seg.data.exif import ORIENTATION, orientation, upright
 from inceptionnext_seg.errors import UserError
 
@@ -70,14 +70,14 @@ def test_pixels_are_turned_as_pillow_turns_them(turn, tmp_path):
 @pytest.mark.parametrize('turn', range(2, 9))
 def test_image_and_mask_that_are_tagged_alike_are_both_turned(write, turn):
     dataset = write(turn, turn)
-    check_masks(dataset, progress=False)
+    check_samples(dataset, progress=False)
     assert_aligned(dataset[0])
 
 
 @pytest.mark.parametrize('turn', [5, 6, 7, 8])
 def test_a_mask_as_viewers_show_the_image_fits_one_that_is_turned_by_90_degrees(write, turn):
     dataset = write(turn, mask_as='seen')
-    check_masks(dataset, progress=False)
+    check_samples(dataset, progress=False)
     assert_aligned(dataset[0])
 
 
@@ -86,7 +86,7 @@ def test_a_mask_as_viewers_show_the_image_fits_one_that_is_turned_by_90_degrees(
 def test_a_mask_that_may_or_may_not_be_turned_like_its_image_is_an_error_that_says_how_to_tell(
         write, turn, size, mask_as):
     dataset = write(turn, size=size, mask_as=mask_as)
-    for use in (lambda: check_masks(dataset, progress=False), lambda: dataset[0]):
+    for use in (lambda: check_samples(dataset, progress=False), lambda: dataset[0]):
         with pytest.raises(UserError, match=f'a.png: .*EXIF orientation {turn}') as error:
             use()
         image = dataset.get_data_info(0)['img_path']
@@ -97,14 +97,14 @@ def test_a_mask_that_may_or_may_not_be_turned_like_its_image_is_an_error_that_sa
 @pytest.mark.parametrize('turn', [6, 8])
 def test_a_mask_on_the_stored_pixels_of_an_image_turned_by_90_degrees_is_named_with_both_sizes(write, turn):
     dataset = write(turn)
-    for use in (lambda: check_masks(dataset, progress=False), lambda: dataset[0]):
+    for use in (lambda: check_samples(dataset, progress=False), lambda: dataset[0]):
         with pytest.raises(UserError, match=rf'a\.png: is 64×96 pixels, its image 96×64 .*orientation {turn}'):
             use()
 
 
 def test_a_format_that_not_every_reader_turns_is_named(write):
     with pytest.raises(UserError, match=r'a\.png: .*PNG with EXIF orientation 6'):
-        check_masks(write(6, mask_as='seen', suffix='.png'), progress=False)
+        check_samples(write(6, mask_as='seen', suffix='.png'), progress=False)
 
 
 @pytest.mark.parametrize('block', [b'Exif\0\0nonsense', b'Exif\0\0MM\0\x2a\0\0\0\x08\xff\xff', b''])

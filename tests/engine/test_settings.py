@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.engine.settings import check_names, check_sections
+from inceptionnext_seg.engine.values import check_values
 from inceptionnext_seg.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def test_a_config_of_the_repository_has_no_setting_that_nothing_reads(path):
     load_config(path)
 
 
-def test_the_upernets_of_mmsegmentation_have_no_setting_that_nothing_reads():
+def test_the_upernets_of_mmsegmentation_have_no_setting_that_nothing_reads_and_no_value_that_is_refused():
     if not MMSEG.is_dir():
         pytest.skip(f'this mmsegmentation has no configs: {MMSEG}')
     paths = sorted(MMSEG.rglob('*upernet*.py'))
@@ -44,6 +45,7 @@ def test_the_upernets_of_mmsegmentation_have_no_setting_that_nothing_reads():
         try:
             check_names(cfg, path)
             check_sections(cfg)
+            check_values(cfg)
         except UserError as error:
             wrong.append(str(error))
     assert wrong == []

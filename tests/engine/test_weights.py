@@ -117,11 +117,12 @@ PRETRAINED = "dict(type='Pretrained', checkpoint='{path}')"
     "load_from = '{path}'",
     "load_from = '{url}'",
     "load_from = '{path}'\nresume = True",
-    "load_from = '{path}'\nresume = True\ncustom_hooks = [dict(type='EMAHook'), dict(type='ThroughputHook')]",
+    "load_from = '{path}'\nresume = True\ncustom_hooks = [dict(type='ThroughputHook'), dict(type='EMAHook')]",
     f'model = dict(backbone=dict(init_cfg={PRETRAINED}))',
-    f"model = dict(backbone=dict(_delete_=True, type='ResNetV1c', depth=18, init_cfg={PRETRAINED}))",
+    f"model = dict(backbone=dict(_delete_=True, type='ResNetV1c', depth=18, init_cfg={PRETRAINED}),"
+    ' decode_head=dict(in_channels=[64, 128, 256, 512]), auxiliary_head=dict(in_channels=256))',
     f"model = dict(neck=dict(type='FPN', in_channels=[40, 80, 160, 320], out_channels=8, num_outs=4,"
-    f' init_cfg={PRETRAINED}))',
+    f' init_cfg={PRETRAINED}), decode_head=dict(in_channels=[8, 8, 8, 8]), auxiliary_head=dict(in_channels=8))',
     f'model = dict(decode_head=dict(init_cfg={PRETRAINED}))',
     "model = dict(auxiliary_head=dict(init_cfg=dict(type='Pretrained', prefix='head.', checkpoint='{path}')))",
     f'model = dict(init_cfg={PRETRAINED})'],
