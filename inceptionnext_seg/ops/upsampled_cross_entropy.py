@@ -304,6 +304,7 @@ def blocked_indices(logits, *steps):
     return torch.cat([x_axis.apply(y_axis.part(*block).apply(nhwc, 1), 2).argmax(-1) for block in blocks], 1)
 
 
+@torch.compiler.disable
 def upsampled_argmax_triton(logits, *steps):
     from . import upsampled_cross_entropy_triton as kernels
     nhwc = rows_of_classes(logits)

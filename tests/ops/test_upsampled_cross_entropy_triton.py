@@ -237,5 +237,5 @@ def test_other_numbers_of_classes_compile_without_spills_too(capability, on_meta
     for classes, dtype in itertools.product((2, 11, 19, 32, 96, 150, 171, 256, 300, 847, 1500), (FP16, FP32)):
         for report in compiled((16, classes, 32, 32), dtype, capability, True, 0.1).values():
             assert report.spills == 0 and report.registers <= 128, report
-            if classes == 256 and report.name != 'sum_kernel':
-                assert report.loads[128] >= 4, report
+            if classes == 256 and report.name != 'sum_kernel':  # which all begin at 16 bytes
+                assert report.loads[64] + report.loads[128] >= 4, report
