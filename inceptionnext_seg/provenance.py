@@ -62,6 +62,9 @@ def relative_command(argv):
             value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
         return f'{option}{equals}{value}'
 
+    # The console command sets argv[0] to itself and its subcommand; any other is a script.
+    if argv and argv[0].startswith('inceptionnext-seg '):
+        return ' '.join([argv[0], *map(shorten, argv[1:])])
     return ' '.join(['python', *map(shorten, argv)])
 
 

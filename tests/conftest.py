@@ -102,6 +102,8 @@ def call_tool():
     """``call_tool('train', *arguments)``: ``main()`` of tools/train.py here, which spares a start; as a command's."""
     def call(name, *arguments):
         path = ROOT / 'tools' / f'{name}.py'
+        # As in a new process: what a test replaced elsewhere is imported anew.
+        sys.modules.pop(f'inceptionnext_seg.cli.{name}', None)
         spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)

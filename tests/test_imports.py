@@ -39,7 +39,7 @@ def test_tools_that_train_test_and_predict_need_nothing_of_the_studies(root):
 
 @pytest.mark.parametrize('tool', ['train', 'test', 'predict'])
 def test_such_a_tool_names_neither_studies_nor_their_packages(root, tool):
-    tree = ast.parse((root / f'tools/{tool}.py').read_text())
+    tree = ast.parse((root / f'inceptionnext_seg/cli/{tool}.py').read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not {name.split('.')[0] for name in names} & {'matplotlib', 'scipy', 'studies', '_repository'}

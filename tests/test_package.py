@@ -12,17 +12,22 @@ import pytest
 
 from inceptionnext_seg import __version__
 
-SOURCES = ('pyproject.toml', 'README.md', 'LICENSE', 'inceptionnext_seg', 'studies', 'tests', 'tools', 'configs')
+SOURCES = ('pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies', 'tests',
+           'tools', 'configs')
 COMPILERS = (os.environ.get('CXX', 'g++'), 'g++', 'c++', 'clang++')
 
-# Without site (-S), so that no .pth file of an editable installation puts the checkout on the path.
 USE = """
-import sys
-sys.path[:0] = {paths!r}
 import json, os
 import torch
 import inceptionnext_seg, inceptionnext_seg.data, inceptionnext_seg.engine, inceptionnext_seg.segmentation
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.ops.inception_dwconv import inception_dwconv2d
+from mmengine.config.utils import _get_cfg_metainfo
+from mmengine.hub import get_config
+
+with open('mine.py', 'w') as file:
+    file.write("_base_ = ['inceptionnext_seg::_base_/../upernet_inceptionnext_a_mini.py']")
+package = os.path.dirname(inceptionnext_seg.__file__)
 
 torch.manual_seed(0)
 backbone = inceptionnext_seg.InceptionNeXt('atto').eval()
@@ -36,6 +41,11 @@ try:
 except RuntimeError as why_not:
     error, reason = None, str(why_not)
 print(json.dumps(dict(
+    configs=[load_config('inceptionnext_seg::upernet_inceptionnext_t_ade20k').filename,
+             get_config('inceptionnext_seg::ablations/upernet_inceptionnext_a_dw3x3_mini.py').filename,
+             os.path.join(package, '.mim', _get_cfg_metainfo(package, 'upernet_convnext_t_ade20k.py')['Config'])],
+    classes=[load_config('mine.py').model.decode_head.num_classes,
+             inceptionnext_seg.create_model('fpn_inceptionnext_a', 3).num_classes],
     version=inceptionnext_seg.__version__, shapes=shapes, error=error, reason=reason,
     files=sorted(module.__file__ for name, module in sys.modules.items() if name.startswith('inceptionnext_seg')),
     cache=[file for _, _, files in os.walk(os.environ['INCEPTIONNEXT_SEG_CACHE']) for file in files])))
@@ -54,7 +64,7 @@ def built(root, tmp_path_factory):
     source = tmp_path_factory.mktemp('source')
     for name in SOURCES:
         if (root / name).is_dir():
-            shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(root / name, source / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
         else:
             shutil.copy(root / name, source)
     out = tmp_path_factory.mktemp('wheel')
@@ -63,10 +73,13 @@ def built(root, tmp_path_factory):
     return next(out.glob('*.whl')), result.stdout + result.stderr
 
 
-def test_the_wheel_holds_the_package_with_its_cpp_sources_and_nothing_else(root, built):
+def test_the_wheel_holds_the_package_with_its_cpp_sources_and_configs_and_nothing_else(root, built):
     folder = root / 'inceptionnext_seg'
     expected = {str(path.relative_to(root)) for path in folder.rglob('*')
-                if path.is_file() and '__pycache__' not in path.parts}
+                if path.is_file() and not {'__pycache__', '.mim'} & set(path.parts)}
+    expected |= {f'inceptionnext_seg/.mim/{path.relative_to(root)}'
+                 for path in [root / 'model-index.yml', *(root / 'configs').rglob('*')]
+                 if path.is_file() and '__pycache__' not in path.parts}
     found = {name for name in zipfile.ZipFile(built[0]).namelist() if '.dist-info/' not in name}
     assert found == expected
     assert {'inceptionnext_seg/py.typed', 'inceptionnext_seg/ops/csrc/inception_dwconv.cpp'} <= found
@@ -86,19 +99,58 @@ def test_building_prints_no_warning(built):
     assert not re.search(r'\w*Warning\b|absent from|deprecated', built[1]), built[1]
 
 
-@pytest.mark.slow
-def test_the_wheel_works_outside_the_checkout(root, built, tmp_path):
-    target, cache = tmp_path / 'site', tmp_path / 'cache'
+@pytest.fixture(scope='module')
+def installed(built, tmp_path_factory):
+    """The folder that the wheel was installed to, and ``python(code, *arguments, cwd=…)``, which has that folder and
+    the environment's packages on its path, but neither the checkout nor its editable installation, whose .pth file only
+    ``site`` reads."""
+    target = tmp_path_factory.mktemp('site')
     run(sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index', '--no-compile', '--target', target,
-        built[0], cwd=tmp_path)
-    installed = [path for path in sys.path if Path(path).name in ('site-packages', 'dist-packages')]
-    result = run(
-        sys.executable, '-I', '-S', '-c', USE.format(paths=[str(target), *installed]), cwd=tmp_path,
-        env=dict(os.environ, INCEPTIONNEXT_SEG_CACHE=str(cache), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''))
+        built[0], cwd=target)
+    paths = [str(target), *(path for path in sys.path if Path(path).name in ('site-packages', 'dist-packages'))]
+
+    def python(code, *arguments, cwd, **variables):
+        environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+        environment.update(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='', **variables)
+        code = f'import sys\nsys.path[:0] = {paths!r}\n{code}'
+        return run(sys.executable, '-I', '-S', '-c', code, *arguments, cwd=cwd, env=environment)
+
+    return target, python
+
+
+COMMAND = 'from inceptionnext_seg.cli import main\nmain()'
+
+
+@pytest.mark.slow
+def test_the_console_command_trains_and_evaluates_a_config_that_it_finds_by_name_outside_the_checkout(
+        installed, tiny_data, tiny_options, tmp_path):
+    _, python = installed
+    name = 'upernet_inceptionnext_a_camvid'
+    python(COMMAND, 'train', name, '--seed', '0', '--cfg-options', *tiny_options, cwd=tmp_path)
+    checkpoint = tmp_path / f'work_dirs/{name}/iter_4.pth'
+    metrics = json.loads(next(checkpoint.parent.glob('*/metrics.json')).read_text())
+    assert metrics['environment']['command'].startswith(f'inceptionnext-seg train {name} --seed 0')
+    assert checkpoint.is_file()
+
+
+def test_the_wheel_installs_the_console_command(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        entries = wheel.read(f'inceptionnext_seg-{__version__}.dist-info/entry_points.txt').decode()
+    assert 'inceptionnext-seg = inceptionnext_seg.cli:main' in entries
+
+
+@pytest.mark.slow
+def test_the_wheel_works_outside_the_checkout(installed, tmp_path):
+    (target, python), cache = installed, tmp_path / 'cache'
+    result = python(USE, cwd=tmp_path, INCEPTIONNEXT_SEG_CACHE=str(cache))
     found = json.loads(result.stdout.splitlines()[-1])
     assert found['version'] == __version__
     assert len(found['files']) > 20
     assert all(Path(file).is_relative_to(target) for file in found['files'])
+    # By this package's name for them, by mmengine's, and as mim reads the model index.
+    assert all(Path(path).resolve().is_relative_to(target / 'inceptionnext_seg/.mim/configs') and Path(path).is_file()
+               for path in found['configs'])
+    assert found['classes'] == [18, 3]
     assert found['shapes'] == [[1, 40, 16, 24], [1, 80, 8, 12], [1, 160, 4, 6], [1, 320, 2, 3]]
     if found['reason']:
         turned_off = os.environ.get('INCEPTIONNEXT_SEG_NATIVE') == '0'

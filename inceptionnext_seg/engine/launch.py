@@ -22,6 +22,7 @@ from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner
 
 from ..errors import SettingError, UserError
+from ..zoo import PREFIX, drop_scope, find_config
 from .allocator import keep_freed_memory
 from .joining import is_elastic, join
 from .lifeline import LIFELINE
@@ -46,12 +47,14 @@ def add_common_arguments(parser: ArgumentParser) -> None:
 def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
     """The config file, overridden by ``cfg_options``, its data below ``data_root``.
 
+    Args:
+        path (str | Path): A file, or the name of a config of the package; see :func:`.zoo.find_config`.
+
     Raises:
         UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads, or
             has a value that it cannot have.
     """
-    if not Path(path).is_file():
-        raise UserError(f'config not found: {Path(path).absolute()}. Those of the package are in configs/.')
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
@@ -61,6 +64,7 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
     # A config is a program of the user's: it can raise anything, and exit.
     except (Exception, SystemExit) as error:
         raise UserError(f'config {path} cannot be read: {where_raised(error, path)}') from error
+    drop_scope(cfg._cfg_dict)
     check_parts(cfg)
     check_names(cfg, path)
     if cfg_options:
@@ -104,7 +108,7 @@ def prepare(cfg: Config, args: Namespace) -> None:
     if not torch.cuda.is_available():
         keep_freed_memory()
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
     check_writable(cfg.work_dir, 'work_dir', 'give another --work-dir')
     if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
         # mmengine reads it only where a config names no wrapper.
@@ -118,6 +122,10 @@ def prepare(cfg: Config, args: Namespace) -> None:
             join('nccl' if torch.cuda.is_available() else 'gloo')
             atexit.register(leave_process_group)
             LIFELINE.begin()
+
+
+def default_work_dir(config: str | Path) -> str:
+    return str(Path('work_dirs') / Path(str(config).removeprefix(PREFIX)).stem)
 
 
 def check_writable(folder: str | Path, what: str, way: str) -> None:
@@ -225,7 +233,7 @@ def check_seed(cfg: Config, path: Path, trained: int | None) -> None:
 
 def announce_scratch(cfg: Config, path: str | Path) -> None:
     """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
-    named = Config.fromfile(path).model.backbone.get('init_cfg')
+    named = Config.fromfile(find_config(path)).model.backbone.get('init_cfg')
     if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
         print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, '
               f'{named["checkpoint"]}. To train from them, leave the option out; to train from a file that you have: '

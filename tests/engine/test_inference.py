@@ -1,5 +1,5 @@
 """Predicting images without annotations, against forward passes by hand, stock mmseg, and hand-made files."""
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -26,10 +26,7 @@ FACTS = Labels(('road', 'sky', 'tree'), np.array([[128, 64, 128], [0, 0, 255], [
 
 
 def load_tool():
-    spec = importlib.util.spec_from_file_location('predict', REPOSITORY / 'tools/predict.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module('inceptionnext_seg.cli.predict')
 
 
 def save_random_weights(config, path, **meta):

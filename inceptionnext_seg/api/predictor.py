@@ -1,0 +1,316 @@
+"""Predictions without a config file of one's own: ``load('upernet_inceptionnext_t_ade20k', 'iter_160000.pth')``.
+
+The images go through the config's test pipeline and its ``test_cfg``, so that a class map here is the one that
+``tools/test.py`` evaluates. Full-resolution logits of a large image would not fit into memory, 600 bytes a pixel for
+150 classes, so they are made, used and dropped a few rows at a time.
+"""
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from PIL import Image, ImageOps
+
+from ..engine.inference import IMAGE_SUFFIXES, Labels, Segmentor, draw_overlay, open_device, save_png, shares
+from ..errors import SettingError, UserError
+from ..ops.bilinear import AxisMap, resize
+from ..segmentation.segmentor import postprocessing
+from .create import find_model
+
+# Numbers of full-resolution logits that are held at a time: 64 MiB of float32.
+BLOCK = 2**24
+
+
+class Prediction(NamedTuple):
+    """What is known of an image, at its own size.
+
+    Attributes:
+        classes (np.ndarray): (H, W), class indices from 0, uint8, or uint16 for more than 256 classes.
+        confidence (np.ndarray): (H, W), float32, the largest softmax probability of each pixel. It is what the network
+            says of itself, and not calibrated.
+        entropy (np.ndarray): (H, W), float32, of the softmax, in nats: 0 is certain, ``log(classes)`` knows nothing.
+        logits (np.ndarray | None): (classes, H, W), float32, where they were asked for.
+        labels (Labels): Names and colours of the classes.
+        image (np.ndarray): (H, W, 3), RGB, 8 bits.
+        path (Path | None): Of the image, where it was a file.
+    """
+    classes: np.ndarray
+    confidence: np.ndarray
+    entropy: np.ndarray
+    logits: np.ndarray | None
+    labels: Labels
+    image: np.ndarray
+    path: Path | None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the image of each class that was found, by name, the largest first."""
+        return {self.labels.classes[i]: float(share) for i, share in shares(self.classes, len(self.labels.classes))}
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The image under its classes' colours, with a legend."""
+        return draw_overlay(self.image[..., ::-1], self.classes, self.labels, opacity)
+
+    def save(self, path: str | Path) -> None:
+        """Write the class map as a PNG of one channel, with the class indices that ``tools/predict.py`` writes."""
+        save_png(Image.fromarray(self.labels.numbers(self.classes.astype(np.int64))), Path(path))
+
+
+class Predictor:
+    """A trained segmentor, ready for images. :func:`load` makes one.
+
+    Attributes:
+        model (nn.Module): MMSegmentation's segmentor, in eval mode.
+        labels (Labels): Names and colours of the classes.
+    """
+
+    def __init__(self, segmentor: Segmentor, device: torch.device) -> None:
+        self.segmentor, self.device = segmentor, device
+        self.model, self.labels = segmentor.model, segmentor.labels
+        with DefaultScope.overwrite_default_scope('mmseg'):
+            # Without the loader, which files go through in Segmentor.load.
+            self.pipeline = Compose([dict(step) for step in self.model.cfg.test_pipeline][1:])
+
+    def predict(self, source: Any, *, logits: bool = False, window: int | None = None, batch_size: int = 1,
+                on_error: str = 'raise') -> 'Prediction | Iterator[Prediction]':
+        """Segment an image, or several.
+
+        Args:
+            source: An image: a NumPy array (H, W, 3), RGB, or (H, W), grey, of uint8; a PIL image; or the path of a
+                file. Several: a folder's path, with its subfolders, or any iterable of images.
+            logits (bool): Keep the logits, 4 bytes a class and pixel.
+            window (int | None): Segment windows of this many pixels, which overlap by a third, and average their
+                logits, as MMSegmentation's mode 'slide': the memory that an image takes then grows with its width, and
+                not with its area. None does as the config says.
+            batch_size (int): Images of one size, or windows of an image, that go through the network at a time.
+            on_error (str): Of several images, 'raise' ends at the first that cannot be segmented, 'warn' leaves it out
+                with a warning.
+
+        Returns:
+            Prediction | Iterator[Prediction]: Of one image; or of each, in order, computed as they are taken, so that
+            a folder of any size is.
+
+        Raises:
+            UserError: An image cannot be read or is too small; the folder has no image.
+            SettingError: What is given is no image, or a setting is wrong.
+        """
+        if on_error not in ('raise', 'warn'):
+            raise SettingError(f"on_error is {on_error!r}; expected: 'raise' or 'warn'")
+        if batch_size < 1 or (window is not None and window < 32):
+            raise SettingError(f'batch_size is {batch_size} and window {window}; expected: at least 1, and at least 32 '
+                               'or None')
+        if is_image(source):
+            return next(self.stream([source], logits, window, batch_size, 'raise'))
+        if isinstance(source, str | Path):
+            source = images_of(source)
+        if not isinstance(source, Iterable):
+            raise SettingError(f'the source is a {type(source).__name__}; expected: an image, or an iterable of images')
+        return self.stream(source, logits, window, batch_size, on_error)
+
+    def stream(self, sources: Iterable, logits: bool, window: int | None, batch_size: int,
+               on_error: str) -> Iterator[Prediction]:
+        def prepared():
+            for source in sources:
+                try:
+                    yield self.prepare(source)
+                except UserError as error:
+                    if on_error == 'raise':
+                        raise
+                    warnings.warn(str(error), stacklevel=3)
+
+        for _, group in groupby(prepared(), key=lambda item: item[2]['inputs'].shape):
+            while batch := list(islice(group, batch_size)):
+                yield from self.segment(batch, logits, window, batch_size)
+
+    def prepare(self, source):
+        """(path, BGR image, what the pipeline makes of it)."""
+        path = Path(source) if isinstance(source, str | Path) else None
+        try:
+            image = to_bgr(source) if path is None else self.segmentor.load(path)
+        except OSError as error:
+            raise UserError(f'{path} cannot be read as an image: {error}') from error
+        data = self.pipeline(dict(img=image, img_path=path and str(path), img_shape=image.shape[:2],
+                                  ori_shape=image.shape[:2]))
+        return path, image, data
+
+    @torch.inference_mode()
+    def segment(self, batch, keep_logits, window, batch_size):
+        """Predictions of images that have one size after the pipeline."""
+        try:
+            data = self.model.data_preprocessor(dict(
+                inputs=[item['inputs'] for _, _, item in batch],
+                data_samples=[item['data_samples'] for _, _, item in batch]), False)
+            crop, stride = self.windows(window)
+            low = None if crop else self.logits(data['inputs'], data['data_samples'])
+            for i, (path, image, _) in enumerate(batch):
+                sample = data['data_samples'][i]
+                out = Output(image.shape[:2], self.model, keep_logits)
+                if crop:
+                    self.slide(data['inputs'][i:i + 1], sample, crop, stride, batch_size, out)
+                else:
+                    self.whole(low[i], data['inputs'].shape[2:], sample, out)
+                yield Prediction(out.classes, out.confidence, out.entropy, out.logits, self.labels, image[..., ::-1],
+                                 path)
+        except SettingError as error:
+            raise UserError(f'{batch[0][0] or "the image"} cannot be segmented: {error}') from error
+
+    def windows(self, window):
+        """Height and width of a window, and of the steps between windows; None twice where there are none."""
+        if window is not None:
+            return (window, window), (max(window * 2 // 3, 1), ) * 2
+        test_cfg = self.model.test_cfg
+        if test_cfg.get('mode', 'whole') == 'slide':
+            return tuple(test_cfg['crop_size']), tuple(test_cfg['stride'])
+        return None, None
+
+    def logits(self, inputs, samples):
+        """(B, C, h, w), at the resolution that the head gives them."""
+        head = self.model.decode_head
+        if (isinstance(head, BaseDecodeHead) and type(head).predict is BaseDecodeHead.predict
+                and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat):
+            return head.forward(self.model.extract_feat(inputs))
+        return self.model.encode_decode(inputs, [sample.metainfo for sample in samples])
+
+    def whole(self, low, size, sample, out):
+        """Logits (C, h, w) to the image's own size, row by row: up to the network's input, padding off, and on."""
+        left, right, top, bottom = postprocessing(sample.metainfo)['padding']
+        axes = [AxisMap.resizing_twice(n, middle, before, after, False, last, self.model.align_corners, low.dtype)
+                for n, middle, before, after, last in zip(
+                    low.shape[1:], size, (top, left), (bottom, right), out.size, strict=True)]
+        out.fill(low, 0, *axes, out.size[0])
+
+    def slide(self, inputs, sample, crop, stride, batch_size, out):
+        """As mmseg's ``slide_inference``, from the top; rows that no other window covers are used and dropped."""
+        left, right, top, bottom = postprocessing(sample.metainfo)['padding']
+        height, width = inputs.shape[2:]
+        down, across = (
+            AxisMap.resizing_twice(n, n, before, after, False, last, self.model.align_corners, torch.float32)
+            for n, before, after, last in zip(
+                (height, width), (top, left), (bottom, right), out.size, strict=True))
+        ys, xs = (starts(n, side, step) for n, side, step in zip((height, width), crop, stride, strict=True))
+        total, count, first = None, None, 0         # of rows first, first + 1, …
+        for k, y in enumerate(ys):
+            end = min(y + crop[0], height)
+            rows = [inputs[..., y:end, x:x + crop[1]] for x in xs]
+            parts = []
+            for begin in range(0, len(rows), batch_size):
+                views = torch.cat(rows[begin:begin + batch_size])
+                parts += resize(self.logits(views, [sample] * len(views)), views.shape[2:], self.model.align_corners)
+            if total is None:
+                total, count = parts[0].new_zeros(len(parts[0]), 0, width), parts[0].new_zeros(0, width)
+            new = end - first - total.shape[1]
+            total = torch.cat((total, total.new_zeros(len(total), new, width)), 1)
+            count = torch.cat((count, count.new_zeros(new, width)))
+            for x, part in zip(xs, parts, strict=True):
+                total[:, y - first:end - first, x:x + crop[1]] += part
+                count[y - first:end - first, x:x + crop[1]] += 1
+            ready = ys[k + 1] if k + 1 < len(ys) else height
+            # Output rows whose inputs, the last of them included, are above the next windows.
+            last = down.index(height).amax(1)
+            done = len(last) if ready == height else int((last < ready).sum())
+            if done > out.rows:
+                finished = total[:, :ready - first] / count[:ready - first]
+                out.fill(finished, first, down, across, done)
+                keep = int(down.start[done]) - first if done < len(last) else ready - first
+                total, count, first = total[:, keep:], count[keep:], first + keep
+
+
+class Output:
+    """The arrays of a prediction, filled from the top.
+
+    Args:
+        size (tuple[int, int]): (H, W) of the image.
+        model (nn.Module): The segmentor.
+        keep_logits (bool): Whether ``logits`` is kept.
+    """
+
+    def __init__(self, size: tuple[int, int], model: nn.Module, keep_logits: bool) -> None:
+        self.size, self.rows = size, 0
+        self.channels = model.out_channels
+        self.threshold = model.decode_head.threshold if self.channels == 1 else None
+        self.classes = np.empty(size, np.uint8 if max(self.channels, model.num_classes) <= 256 else np.uint16)
+        self.confidence, self.entropy = np.empty(size, np.float32), np.empty(size, np.float32)
+        self.logits = np.empty((self.channels, *size), np.float32) if keep_logits else None
+
+    def fill(self, source, first, down, across, end):
+        """Rows up to ``end``, from rows ``first`` and on of the map that ``down`` and ``across`` resize, (C, h, w)."""
+        step = max(1, BLOCK // (self.channels * self.size[1]))
+        while self.rows < end:
+            begin, self.rows = self.rows, min(self.rows + step, end)
+            rows = AxisMap(down.start[begin:self.rows] - first, down.weight[begin:self.rows])
+            self.write(begin, across.apply(rows.apply(source, 1), 2).float())
+
+    def write(self, begin, logits):
+        rows = slice(begin, begin + logits.shape[1])
+        if self.channels == 1:      # the second class, by a sigmoid
+            logits = torch.cat((torch.zeros_like(logits), logits))
+        log_probabilities = logits.log_softmax(0)
+        probabilities = log_probabilities.exp()
+        confidence, classes = probabilities.max(0)
+        if self.channels == 1:
+            classes = (probabilities[1] > self.threshold).long()
+            confidence = probabilities.gather(0, classes[None])[0]
+        self.classes[rows] = classes.cpu().numpy()
+        self.confidence[rows] = confidence.cpu().numpy()
+        self.entropy[rows] = -(probabilities * log_probabilities).sum(0).cpu().numpy()
+        if self.logits is not None:
+            self.logits[:, rows] = logits[-self.channels:].cpu().numpy()
+
+
+def starts(size: int, window: int, step: int) -> list[int]:
+    """Where mmseg's windows begin along an axis; the last one ends at its end."""
+    return [max(min(i * step + window, size) - window, 0) for i in range(max(size - window + step - 1, 0) // step + 1)]
+
+
+def is_image(source: Any) -> bool:
+    """Whether ``source`` is one image, rather than a folder or several."""
+    if isinstance(source, str | Path):
+        return not Path(source).is_dir()
+    return isinstance(source, np.ndarray | Image.Image)
+
+
+def images_of(folder: str | Path) -> list[Path]:
+    found = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise UserError(f'no image in the folder {Path(folder).absolute()} and its subfolders. Expected: files that '
+                        f'end in {", ".join(IMAGE_SUFFIXES)}.')
+    return found
+
+
+def to_bgr(image: Any) -> np.ndarray:
+    """An image in memory as OpenCV has it: (H, W, 3), BGR, 8 bits; of a PIL image upright, and without alpha.
+
+    Raises:
+        SettingError: It is something else.
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+    if not isinstance(image, np.ndarray):
+        raise SettingError(f'the image is a {type(image).__name__}; expected: a NumPy array, a PIL image or a path')
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise SettingError(f'the image is an array {image.shape} of {image.dtype}; expected: (H, W, 3), RGB, or '
+                           '(H, W), of uint8')
+    return np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image[..., None].repeat(3, 2))
+
+
+def load(config: str | Path | Config, checkpoint: str | Path, device: str | torch.device | None = None) -> Predictor:
+    """A trained segmentor: ``load('upernet_inceptionnext_t_ade20k', 'iter_160000.pth').predict('image.jpg')``.
+
+    Args:
+        config (str | Path | Config): The name of a config of the package, a file, or a config.
+        checkpoint (str | Path): Of ``tools/train.py``: a path or a URL.
+        device (str | torch.device | None): By default CUDA where there is one, and otherwise the CPU.
+
+    Raises:
+        UserError: The config or the checkpoint cannot be found or read, or does not fit; the device is not there.
+    """
+    device = open_device(None if device is None else str(device))
+    return Predictor(Segmentor(find_model(config), checkpoint, device), device)

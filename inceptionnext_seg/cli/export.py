@@ -1,0 +1,92 @@
+"""Write a trained segmentor for another runtime, and prove the file: inceptionnext-seg export CONFIG CHECKPOINT
+
+The network goes out in deploy form, BatchNorms folded, and UperNet's head in fewer multiplications, in plain operators;
+see docs/export.md. After writing, the file is run in its runtime (ONNX Runtime, OpenVINO, torch) on images of
+three sizes and compared with the model in torch; where they differ, the exit code is 2 and no file is left.
+
+  images  normalized RGB floats (B, 3, H, W); with --preprocess 8-bit RGB as decoded, (B, H, W, 3)
+  logits  floats (B, classes, H, W); with --postprocess instead of them
+          classes     uint8 (B, H, W), or int32 for more than 256 classes
+          confidence  floats (B, H, W), the largest softmax probability
+
+Sliding windows and resizing of the config's test pipeline are not in the file: it sees the image that it is given.
+"""
+import argparse
+import re
+import time
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from ..api import create_model
+from ..engine.launch import load_config
+from ..errors import UserError, exit_on_user_error
+from ..export import FORMS, Graph
+from ..export.files import FORMATS, Runtime, replacing, require_packages, write
+from ..export.proof import LEAST_EQUAL, TOLERANCE, compare, samples
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file path, or the name of a config of the package')
+    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser.add_argument('--format', choices=list(FORMATS), default='onnx', help='(default: %(default)s)')
+    parser.add_argument('--size', default='dynamic', metavar='HxW | dynamic',
+                        help='pixels of an image, such as 512x683; dynamic (default) leaves batch, height and width '
+                             'open, from 64 pixels on')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of a fixed size')
+    parser.add_argument('--preprocess', action='store_true', help='8-bit images in')
+    parser.add_argument('--postprocess', action='store_true', help='class indices and confidences out')
+    parser.add_argument('--form', choices=['auto', *FORMS], default='auto',
+                        help='plain: as it was trained; factorized: without concatenating resized maps; winograd: and '
+                             'half the multiplications at stride 4; auto: winograd, or factorized for torch-export')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
+    parser.add_argument('--images', metavar='DIR', help='what the file is proved on (default: drawn scenes)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config')
+    return parser.parse_args()
+
+
+def size_of(text):
+    if text == 'dynamic':
+        return None
+    match = re.fullmatch(r'(\d+)x(\d+)', text)
+    if not match or min(map(int, match.groups())) < 32:
+        raise UserError(f'--size is {text!r}; expected: HEIGHTxWIDTH of at least 32 pixels each, such as 512x512, or '
+                        'dynamic.')
+    return tuple(map(int, match.groups()))
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    size = size_of(args.size)
+    if args.batch_size < 1 or (size is None and args.batch_size != 1):
+        raise UserError(f'--batch-size is {args.batch_size}; expected: at least 1, with a fixed --size: of a dynamic '
+                        'one the batch is open.')
+    suffix = FORMATS[args.format][0]
+    out = args.out or Path(Path(args.config).stem).with_suffix(suffix)
+    if out.suffix != suffix:
+        raise UserError(f'--out is {out}; expected for --format {args.format}: a name that ends in {suffix}.')
+    require_packages(args.format)
+    form = args.form if args.form != 'auto' else 'factorized' if args.format == 'torch-export' else 'winograd'
+    cfg = load_config(args.config, args.cfg_options)
+    model = create_model(cfg, checkpoint=args.checkpoint, accelerate=False).eval()
+    graph = Graph(model, form, args.preprocess, args.postprocess)
+    if graph.note:
+        print(f'Written as it was trained: {graph.note}.')
+    batches = samples(args.images, size, args.batch_size)
+    start = time.perf_counter()
+    with replacing(out) as temporary:
+        write(graph, temporary, args.format, args.batch_size, size)
+        written = time.perf_counter()
+        print(f'Exported in {written - start:.0f} s; running it on images of '
+              f'{len({batch.shape[1:3] for batch in batches})} sizes.')
+        found = compare(model, Runtime(temporary, args.format), batches, args.preprocess, args.postprocess)
+        print('\n'.join(map(str, found)))
+        if not all(comparison.passes for comparison in found):
+            raise UserError(
+                f'the file does not compute what the model does, and was not kept. Expected: differences up to '
+                f'{TOLERANCE} and at least {100 * LEAST_EQUAL} % equal classes. Next: --form plain; if it differs too, '
+                'another version of the runtime.')
+    print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}.')

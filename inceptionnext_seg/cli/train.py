@@ -1,0 +1,61 @@
+"""Train and evaluate a segmentor: python tools/train.py configs/upernet_inceptionnext_t_ade20k.py
+
+Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher pytorch
+"""
+import argparse
+
+from ..data.checks import check_folders
+from ..engine.launch import (
+    add_common_arguments,
+    announce_scratch,
+    be_deterministic,
+    build_runner,
+    enable_amp,
+    enable_compile,
+    explain_errors,
+    load_config,
+    prepare,
+    resume_latest,
+)
+from ..engine.values import add_backends, check_seed
+from ..errors import exit_on_user_error
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train a segmentor')
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work_dir')
+    parser.add_argument('--amp', action='store_true', help='mixed precision: bf16, or fp16 on a GPU without it')
+    parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
+    parser.add_argument('--compile', action='store_true', help='torch.compile of the losses; minutes before it trains')
+    parser.add_argument(
+        '--vis-backends', nargs='+', metavar='NAME', default=[],
+        help='curves and sample predictions of every validation to tensorboard, wandb, mlflow, ... too')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options, args.data_root)
+    prepare(cfg, args)
+    cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
+    if args.seed is not None:
+        cfg.randomness['seed'] = check_seed(args.seed)
+    if args.deterministic or cfg.randomness.get('deterministic'):
+        be_deterministic(cfg)
+    if args.vis_backends:
+        add_backends(cfg, args.vis_backends)
+    if args.amp:
+        enable_amp(cfg)
+    if args.compile:
+        enable_compile(cfg)
+    if args.resume:
+        resume_latest(cfg)
+    announce_scratch(cfg, args.config)
+    check_folders(cfg, ('train_dataloader', 'val_dataloader'))
+    with explain_errors():
+        runner = build_runner(cfg)
+        runner.train()

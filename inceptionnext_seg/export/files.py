@@ -1,0 +1,136 @@
+"""Writing a graph: ONNX, torch.export's archive, OpenVINO's pair of files; and running what was written."""
+import contextlib
+import importlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .graph import Graph
+
+# The suffix of each format's file, and the packages that write and run it.
+FORMATS = {
+    'onnx': ('.onnx', ('onnx', 'onnxscript', 'onnxruntime')),
+    'torch-export': ('.pt2', ()),
+    'openvino': ('.xml', ('onnx', 'onnxscript', 'openvino')),
+}
+# Below, the smallest map has one pixel on a side, where torch.export cannot tell layouts apart.
+SMALLEST, LARGEST = 64, 8192
+AXES = ('batch', 'height', 'width')
+
+
+def require_packages(kind: str) -> None:
+    """Raise a UserError where a package that ``kind`` needs cannot be imported."""
+    for name in FORMATS[kind][1]:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f'--format {kind} needs {name}, which cannot be imported ({error}). Next: '
+                            'pip install "inceptionnext-seg[export]"') from error
+
+
+def export(graph: Graph, batch: int, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
+    """The graph as a program of torch.export.
+
+    Args:
+        batch (int): Images at a time, where the size is fixed.
+        size (tuple[int, int] | None): Height and width; None leaves them and the batch open.
+    """
+    height, width = size or (160, 224)
+    channels = graph.backbone.stem[0].in_channels
+    first = 1 if graph.preprocess else 2        # the axis of the height
+    batch = batch if size else 2                # 1 would be taken for a constant
+    shape = (batch, height, width, channels) if graph.preprocess else (batch, channels, height, width)
+    example = torch.zeros(shape, dtype=torch.uint8 if graph.preprocess else torch.float32)
+    dynamic = None
+    if size is None:
+        sides = [torch.export.Dim(name, min=SMALLEST, max=LARGEST) for name in AXES[1:]]
+        axes = {0: torch.export.Dim('batch', min=1, max=1024), first: sides[0], first + 1: sides[1]}
+        dynamic = dict(images=axes)
+    with torch.no_grad():
+        return torch.export.export(graph.eval(), (example, ), dynamic_shapes=dynamic,
+                                   prefer_deferred_runtime_asserts_over_guards=True)
+
+
+def write(graph: Graph, path: Path, kind: str, batch: int, size: tuple[int, int] | None) -> None:
+    """Write the graph to ``path``, and of OpenVINO also its weights beside it, ``.bin``."""
+    program = export(graph, batch, size)
+    if kind == 'torch-export':
+        torch.export.save(program, path)
+        return
+    onnx_program = torch.onnx.export(
+        program, dynamo=True, verbose=False, input_names=['images'], output_names=list(graph.outputs))
+    name_axes(onnx_program.model.graph, graph)
+    if kind == 'onnx':
+        onnx_program.save(path)
+        return
+    openvino = importlib.import_module('openvino')
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        onnx_program.save(Path(folder) / 'graph.onnx')
+        # As it is in fp32: what a device computes in is chosen where the file is loaded.
+        openvino.save_model(openvino.convert_model(Path(folder) / 'graph.onnx'), path, compress_to_fp16=False)
+
+
+def name_axes(ir, graph):
+    """The open axes of inputs and outputs as 'batch', 'height' and 'width', for the exporter calls them s34, s90, …"""
+    first = 1 if graph.preprocess else 2
+    names = {}
+    for axis, name in zip((0, first, first + 1), AXES, strict=True):
+        dim = ir.inputs[0].shape[axis]
+        if not isinstance(dim, int):
+            names[str(dim.value)] = name
+            ir.inputs[0].shape[axis] = name
+    for output in ir.outputs:
+        for axis, dim in enumerate(output.shape or ()):
+            if not isinstance(dim, int) and str(dim.value) in names:
+                output.shape[axis] = names[str(dim.value)]
+
+
+class Runtime:
+    """A written file, loaded where it will be used: ``runtime(images)`` gives its outputs as arrays.
+
+    Args:
+        path (Path): As :func:`write` left it.
+        threads (int | None): Of the runtime; by default torch's number.
+    """
+
+    def __init__(self, path: Path, kind: str, threads: int | None = None) -> None:
+        threads = threads or torch.get_num_threads()
+        if kind == 'torch-export':
+            self.run: Any = torch.export.load(path).module()
+        elif kind == 'onnx':
+            runtime = importlib.import_module('onnxruntime')
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = threads
+            session = runtime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+            self.run = lambda images: session.run(None, {session.get_inputs()[0].name: images})
+        else:
+            runtime = importlib.import_module('openvino')
+            # On processors with bfloat16 tiles it is otherwise bfloat16 that is computed in.
+            compiled = runtime.Core().compile_model(
+                path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads})
+            self.run = lambda images: [compiled(images)[i].copy() for i in range(len(compiled.outputs))]
+        self.kind = kind
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        if self.kind != 'torch-export':
+            return self.run(images)
+        with torch.no_grad():
+            found = self.run(torch.from_numpy(images))
+        return [output.numpy() for output in (found if isinstance(found, tuple) else (found, ))]
+
+
+@contextlib.contextmanager
+def replacing(path: Path):
+    """A path in a temporary folder beside ``path``; what was written there, its companions too, replaces what is at
+    ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.stem}.') as folder:
+        temporary = Path(folder) / path.name
+        yield temporary
+        # The file that names the others comes last.
+        for written in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
+            written.replace(path.with_name(written.name))

@@ -1,0 +1,76 @@
+"""Pooling and resizing in operators that every runtime has, exact for any size, also where a size is a symbol.
+
+``F.adaptive_avg_pool2d`` has no counterpart in ONNX: exporters write the windows of the size at hand, and another size
+gives wrong values, or an error. Here both are matrices that follow from the sizes, ``A X Bᵀ``, computed in integers, so
+that a graph of dynamic sizes computes them for the image it gets, and one of fixed sizes holds them as constants.
+"""
+import torch
+import torch.nn as nn
+
+
+def interpolation_weights(place, size_in, size_out, align_corners, like):
+    """(…, size_in): what the output positions ``place`` (…), integers, take of each input, as ``F.interpolate`` does.
+
+    ``w[o, j] = max(0, 1 - |s(o) - j|)`` with the source position ``s(o) = n(o) / d`` clamped into the map; ``n`` and
+    ``d`` are integers, so that the only rounding is that of the weight itself.
+
+    Args:
+        size_in, size_out (int | SymInt): Of the axis.
+        like (Tensor): Gives dtype and device.
+    """
+    if align_corners:
+        denominator = torch.sym_max(size_out - 1, 1)
+        numerator = place * (size_in - 1)
+    else:
+        denominator = 2 * size_out
+        numerator = (2 * place + 1) * size_in - size_out
+    numerator = numerator.clamp(0, (size_in - 1) * denominator)
+    at = denominator * torch.arange(size_in, device=like.device)
+    distance = (numerator[..., None] - at).abs()
+    return (denominator - distance).clamp(min=0).to(like.dtype) / denominator
+
+
+def bilinear_matrix(size_in, size_out, align_corners, like):
+    """(size_out, size_in): what ``F.interpolate`` does to an axis."""
+    return interpolation_weights(
+        torch.arange(size_out, device=like.device), size_in, size_out, align_corners, like)
+
+
+def pooling_matrix(size_in, size_out, like):
+    """(size_out, size_in): what ``F.adaptive_avg_pool2d`` does to an axis.
+
+    Window ``i`` is from ``floor(i n / k)`` to ``ceil((i + 1) n / k)``: start_index and end_index in ATen's
+    native/AdaptivePooling.h.
+    """
+    out, at = torch.arange(size_out, device=like.device), torch.arange(size_in, device=like.device)
+    first = out * size_in // size_out
+    last = ((out + 1) * size_in + size_out - 1) // size_out
+    inside = ((at >= first[:, None]) & (at < last[:, None])).to(like.dtype)
+    return inside / (last - first).to(like.dtype)[:, None]
+
+
+def along_axes(down, x, across):
+    """``down · x · acrossᵀ`` for each channel of (B, C, h, w): (B, C, H, W)."""
+    return torch.matmul(down, torch.matmul(x, across.t()))
+
+
+class ExactAdaptiveAvgPool2d(nn.Module):
+    """``nn.AdaptiveAvgPool2d`` of any size, as two matrix products."""
+
+    def __init__(self, output_size):
+        super().__init__()
+        self.output_size = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+
+    def forward(self, x):
+        height, width = self.output_size
+        height, width = x.shape[2] if height is None else height, x.shape[3] if width is None else width
+        return along_axes(pooling_matrix(x.shape[2], height, x), x, pooling_matrix(x.shape[3], width, x))
+
+
+def tap_matrix(size_in, size_out, align_corners, like):
+    """(size_out, 3 · size_in): row ``o`` has, for each tap ``t``, what the interpolated position ``o + t - 1`` takes of
+    the input, which is nothing outside the map."""
+    place = torch.arange(size_out, device=like.device)[:, None] + torch.arange(-1, 2, device=like.device)
+    inside = ((place >= 0) & (place < size_out)).to(like.dtype)
+    weights = interpolation_weights(place, size_in, size_out, align_corners, like)
+    return (weights * inside[..., None]).reshape(size_out, 3 * size_in)

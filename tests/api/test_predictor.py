@@ -1,0 +1,137 @@
+"""load and predict, against stock MMSegmentation's inference_model."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmseg.apis import inference_model, init_model
+from PIL import Image
+
+from inceptionnext_seg import load
+from inceptionnext_seg.errors import SettingError, UserError
+from inceptionnext_seg.zoo import find_config
+
+NAME = 'upernet_inceptionnext_a_camvid'
+
+
+def scene(width=70, height=45, seed=0):
+    """An RGB picture of smooth random blobs."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope='module', params=['softmax', 'sigmoid'])
+def stock(request, tmp_path_factory):
+    """MMSegmentation's model with random weights, its config, and their file."""
+    cfg = Config.fromfile(find_config(NAME))
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.channels = 16
+        if request.param == 'sigmoid':
+            head.update(num_classes=2, out_channels=1, threshold=0.3, loss_decode=dict(
+                type='CrossEntropyLoss', use_sigmoid=True))
+            cfg.test_dataloader.dataset.metainfo = dict(classes=('ground', 'road'), palette=[[0, 0, 0], [128, 64, 128]])
+    # Images are resized, so that logits are resized twice.
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=(96, 64), keep_ratio=True))
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline    # where inference_model looks
+    torch.manual_seed(0)
+    model = init_model(cfg, device='cpu')
+    for name, buffer in model.named_buffers():
+        if name.endswith('running_mean'):
+            buffer.normal_(std=0.1)
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    path = tmp_path_factory.mktemp('stock') / 'weights.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return model, cfg, path
+
+
+@pytest.fixture(scope='module')
+def predictor(stock):
+    return load(stock[1], stock[2], 'cpu')
+
+
+def assert_predicts(found, stock, image):
+    expected = inference_model(stock, image[..., ::-1].copy())
+    logits = expected.seg_logits.data
+    if len(logits) == 1:    # there mmseg keeps the probability
+        logits = logits.logit()
+    assert found.classes.shape == image.shape[:2] and found.classes.dtype == np.uint8
+    assert np.abs(found.logits - logits.numpy()).max() < 1e-5 * logits.abs().max()
+    if len(logits) == 1:
+        logits = torch.cat((torch.zeros_like(logits), logits))
+        expected_confidence = logits.softmax(0).gather(0, expected.pred_sem_seg.data.long())[0]
+    else:
+        expected_confidence = logits.softmax(0).amax(0)
+    assert (found.classes == expected.pred_sem_seg.data[0].numpy()).mean() > 0.999
+    np.testing.assert_allclose(found.confidence, expected_confidence, atol=1e-3)
+    entropy = torch.distributions.Categorical(logits=logits.movedim(0, -1)).entropy()
+    np.testing.assert_allclose(found.entropy, entropy, atol=1e-4)
+    assert sum(found.shares.values()) == pytest.approx(1)
+    largest = next(iter(found.shares))
+    assert found.shares[largest] == (found.classes == found.labels.classes.index(largest)).mean()
+
+
+def test_a_prediction_is_that_of_mmsegmentation_whatever_the_blocks_of_rows(stock, predictor, monkeypatch):
+    image = scene()
+    assert_predicts(predictor.predict(image, logits=True), stock[0], image)
+    monkeypatch.setattr('inceptionnext_seg.api.predictor.BLOCK', 11 * 70 * 7)
+    assert_predicts(predictor.predict(image, logits=True), stock[0], image)
+
+
+@pytest.mark.parametrize('size', [(70, 45), (130, 150), (33, 64), (64, 30)])
+def test_windows_are_those_of_mmsegmentations_slide(stock, predictor, monkeypatch, size):
+    """In blocks of few rows, so that rows are used while later windows are still to come."""
+    monkeypatch.setattr('inceptionnext_seg.api.predictor.BLOCK', 11 * 70 * 3)
+    monkeypatch.setattr(stock[0], 'test_cfg', ConfigDict(mode='slide', crop_size=(33, 33), stride=(22, 22)))
+    image = scene(*size)
+    for batch_size in (1, 4):
+        assert_predicts(predictor.predict(image, logits=True, window=33, batch_size=batch_size), stock[0], image)
+
+
+def test_an_array_a_picture_and_a_file_are_one_image(predictor, tmp_path):
+    image = scene()
+    Image.fromarray(image).save(tmp_path / 'image.png')
+    expected = predictor.predict(image)
+    assert expected.logits is None and expected.path is None
+    for source in (Image.fromarray(image), tmp_path / 'image.png', str(tmp_path / 'image.png')):
+        assert np.array_equal(predictor.predict(source).entropy, expected.entropy)
+    grey = image[..., 0]
+    assert np.array_equal(predictor.predict(grey).classes, predictor.predict(np.stack([grey] * 3, 2)).classes)
+
+
+def test_a_folder_is_its_images_in_order_and_a_batch_of_one_size_gives_what_each_gives(predictor, tmp_path):
+    (tmp_path / 'deep').mkdir()
+    sizes = {'a.png': (70, 45), 'b.JPG': (70, 45), 'c.png': (45, 70), 'deep/d.png': (70, 45)}
+    for seed, (name, size) in enumerate(sizes.items()):
+        Image.fromarray(scene(*size, seed)).save(tmp_path / name)
+    (tmp_path / 'c2.png').write_bytes(b'none')
+    (tmp_path / 'notes.txt').touch()
+    with pytest.warns(UserWarning, match=r'c2\.png cannot be read'):
+        found = list(predictor.predict(tmp_path, batch_size=3, on_error='warn'))
+    assert [prediction.path.relative_to(tmp_path).as_posix() for prediction in found] == list(sizes)
+    for prediction in found:
+        np.testing.assert_allclose(prediction.entropy, predictor.predict(prediction.path).entropy, atol=1e-4)
+    with pytest.raises(UserError, match=r'c2\.png cannot be read'):
+        list(predictor.predict(tmp_path))
+
+
+def test_a_prediction_is_saved_as_class_indices_and_shown_as_an_overlay(predictor, tmp_path):
+    found = predictor.predict(scene())
+    found.save(tmp_path / 'out/classes.png')
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/classes.png')), found.classes)
+    assert found.overlay(0.0).crop((0, 0, 70, 45)).tobytes() == Image.fromarray(scene()).tobytes()
+
+
+@pytest.mark.parametrize(('source', 'settings', 'message'), [
+    (np.zeros((40, 40, 3)), {}, r'float64; expected: \(H, W, 3\)'), (3, {}, 'is a int'),
+    (np.zeros((40, 40, 4), np.uint8), {}, r'\(40, 40, 4\)'), ('none.jpg', {}, 'none.jpg cannot be read'),
+    (np.zeros((12, 400, 3), np.uint8), {}, 'the image cannot be segmented: .*3×96 pixels'),
+    (np.zeros((40, 40, 3), np.uint8), dict(window=8), 'window 8'),
+    (np.zeros((40, 40, 3), np.uint8), dict(on_error='skip'), "'skip'")])
+def test_what_is_no_image_is_one_message(predictor, source, settings, message):
+    with pytest.raises((UserError, SettingError, TypeError), match=message):
+        predictor.predict(source, **settings)
+
+
+def test_an_empty_folder_is_one_message(predictor, tmp_path):
+    with pytest.raises(UserError, match='no image in the folder'):
+        predictor.predict(tmp_path)
