@@ -4,11 +4,10 @@ import shutil
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from inceptionnext_seg.engine.launch import check_writable, load_config, resume_latest
+from inceptionnext_seg.engine.launch import check_writable, load_config
 from inceptionnext_seg.errors import UserError
 
 CONFIG = 'configs/upernet_inceptionnext_a_camvid.py'
@@ -142,14 +141,3 @@ def test_a_folder_that_cannot_be_written_to_is_one_message(call_tool, tmp_path):
         assert f'work_dir {work_dir}' in message and f'{file} is a file' in message
     with pytest.raises(UserError, match='--out /proc/none cannot be written to'):
         check_writable('/proc/none', '--out', 'give another')
-
-
-@pytest.mark.parametrize('content', [b'\xff\xfe\x00\x81', None])
-def test_a_last_checkpoint_that_names_none_is_one_message(tmp_path, content):
-    path = tmp_path / 'last_checkpoint'
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=f'{path}'):
-        resume_latest(Config(dict(work_dir=str(tmp_path), model=dict(backbone=dict()))))

@@ -16,10 +16,9 @@ import re
 import time
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from ..api import create_model
 from ..engine.launch import load_config
+from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph
 from ..export.files import FORMATS, Runtime, replacing, require_packages, write
@@ -42,7 +41,7 @@ def parse_args():
                              'half the multiplications at stride 4; auto: winograd, or factorized for torch-export')
     parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
     parser.add_argument('--images', metavar='DIR', help='what the file is proved on (default: drawn scenes)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
                         help='override settings of the config')
     return parser.parse_args()
 

@@ -3,8 +3,8 @@ from . import _mmseg as _mmseg  # isort: skip  (first: an old mmseg is one clear
 from pathlib import Path
 
 import cv2
-from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations as StoredAnnotations
+from mmseg.datasets.transforms.loading import LoadImageFromFile as PlainImageFromFile
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
@@ -13,7 +13,7 @@ from .exif import UPRIGHT, orientation, upright, why_unfit
 
 
 @TRANSFORMS.register_module(force=True)
-class LoadImageFromFile(MMCVLoadImageFromFile):
+class LoadImageFromFile(PlainImageFromFile):
     """mmcv's ``LoadImageFromFile``, whose error names the file.
 
     Raises:

@@ -1,7 +1,8 @@
 """Sample predictions at every validation, for TensorBoard and the like."""
 from pathlib import Path
 
-import mmcv
+import cv2
+import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.fileio import get
 from mmengine.registry import HOOKS
@@ -32,7 +33,8 @@ class SampleVisualizationHook(SegVisualizationHook):
         if batch_idx % every or batch_idx // every >= self.samples:
             return
         sample = outputs[0]
-        image = mmcv.imfrombytes(get(sample.img_path, backend_args=self.backend_args), channel_order='rgb')
+        content = np.frombuffer(get(sample.img_path, backend_args=self.backend_args), np.uint8)
+        image = cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         self._visualizer.add_datasample(
             f'val_{Path(sample.img_path).name}', image, data_sample=sample, show=self.show, wait_time=self.wait_time,
             step=runner.iter)
