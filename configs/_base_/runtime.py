@@ -3,6 +3,7 @@ default_scope = 'mmseg'
 custom_imports = dict(
     imports=[
         'inceptionnext_seg', 'inceptionnext_seg.data.datasets', 'inceptionnext_seg.engine',
+        'inceptionnext_seg.engine.settings_hook', 'inceptionnext_seg.engine.visualization',
         'inceptionnext_seg.segmentation'
     ],
     allow_failed_imports=False)

@@ -84,7 +84,7 @@ class Int8Conv2d(Int8):
         direct, low = [], []
         for x in features:
             begin, end = end, end + x.shape[1]
-            is_low = self.kernel_size == (3, 3) and not is_direct(x, size)
+            is_low = self.kernel_size == (3, 3) and not is_direct(x.shape, size)
             (low if is_low else direct).append((x, begin, end))
         if self.kernel_size == (1, 1):
             return self.convolve_pixels(joined(features, size, align_corners), dtype)

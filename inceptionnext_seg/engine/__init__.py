@@ -3,24 +3,13 @@
 It also puts this package's reading of weights in place of mmengine's, which unpickles freely, its ``CheckpointHook`` in
 place of mmengine's, which writes over its files, and lays the state of fused optimizers out as the parameters: a
 checkpoint may come from a model of the other layout.
+
+It works under every mm framework. What needs mmseg is in modules of its own that configs import: ``settings_hook`` and
+``visualization``.
 """
 from ..acceleration.optimizers import watch_fused_optimizers
-from . import (
-    accelerate_hook,
-    checkpoints,
-    compiling,
-    ddp,
-    finite,
-    hooks,
-    loops,
-    optim,
-    settings_hook,
-    strict,
-    visualization,
-    weights,
-)
+from . import accelerate_hook, checkpoints, compiling, ddp, finite, hooks, loops, optim, strict, weights
 
-__all__ = ['accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'settings_hook',
-           'strict', 'visualization', 'weights']
+__all__ = ['accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'strict', 'weights']
 
 watch_fused_optimizers()
