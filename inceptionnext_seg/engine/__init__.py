@@ -10,6 +10,8 @@ It works under every mm framework. What needs mmseg is in modules of its own tha
 from ..acceleration.optimizers import watch_fused_optimizers
 from . import accelerate_hook, checkpoints, compiling, ddp, finite, hooks, loops, optim, strict, weights
 
-__all__ = ['accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'strict', 'weights']
+__all__ = [
+    'accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'strict', 'weights'
+]
 
 watch_fused_optimizers()
