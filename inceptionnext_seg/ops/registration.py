@@ -1,4 +1,5 @@
 """One way to register an operator with torch: what runs it on each device, its shapes, its gradient, its FLOPs."""
+import functools
 import typing
 
 import torch
@@ -23,7 +24,8 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
         flops (Callable | None): FLOPs, two for each MAC, from the arguments with shapes in the place of tensors.
         devices (str | None): A CPU, or None for every device, where the implementation is torch's operators.
     """
-    operator = torch.library.custom_op(f'{NAMESPACE}::{name}', cpu, mutates_args=(), device_types=devices)
+    operator = torch.library.custom_op(
+        f'{NAMESPACE}::{name}', without_autocast(cpu), mutates_args=(), device_types=devices)
     operator.register_fake(fake)
     if cuda is not None:
         operator.register_kernel('cuda', cuda)
@@ -32,6 +34,20 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
     if flops is not None:
         register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), name))(flops)
     return operator
+
+
+def without_autocast(cpu):
+    """``cpu`` where autocast is off: a product of another dtype than a kernel expects would be written past its end.
+
+    Backward runs with autocast on where a user calls it in such a block.
+    """
+
+    @functools.wraps(cpu)
+    def run(*args):
+        with torch.autocast('cpu', enabled=False):
+            return cpu(*args)
+
+    return run
 
 
 def gradients_again(reference, inputs, needed, grad):

@@ -121,7 +121,7 @@ def loss_sums_fake(logits, labels, class_weight, ignore_index, label_smoothing, 
 
 def native_sums(nhwc, labels, y_axis, x_axis, weight, hard, even, ignore_index, gradient):
     """Sums and the number of labels out of range; adds to ``gradient``. Everything is contiguous, on the CPU."""
-    labels = labels.to(torch.int64).contiguous()
+    labels = labels.to(torch.int64).resolve_neg().contiguous()
     result = nhwc.new_empty(5, dtype=torch.float64)
     native.function('upsampled_loss', f'upsampled_loss_{C_TYPES[nhwc.dtype]}')(
         nhwc, labels, *nhwc.shape, *labels.shape[1:], *y_axis, *x_axis, weight, hard, even, ignore_index,
@@ -177,7 +177,8 @@ def row_blocks(out_height, row_elements, dtype):
 
 def to_nhwc(logits):
     """Logits (B, C, h, w) as a contiguous (B, h, w, C) of the dtype to compute in."""
-    return logits.detach().permute(0, 2, 3, 1).to(compute_dtype(logits.dtype)).contiguous()
+    # A kernel reads memory, and a view such as `z.conj().imag` is minus what is there.
+    return logits.detach().permute(0, 2, 3, 1).to(compute_dtype(logits.dtype)).resolve_neg().contiguous()
 
 
 # Loss: Triton kernels
@@ -194,7 +195,7 @@ def upsampled_cross_entropy_triton(logits, labels, class_weight, ignore_index, l
 
 def rows_of_classes(logits):
     """Logits (B, C, h, w) as a contiguous (B, h, w, C): themselves where they are channels_last."""
-    return logits.detach().permute(0, 2, 3, 1).contiguous()
+    return logits.detach().permute(0, 2, 3, 1).resolve_neg().contiguous()
 
 
 class TritonSums(Function):
@@ -409,7 +410,7 @@ def upsampled_cross_entropy(logits, labels, class_weight=None, ignore_index=255,
 def weight_on_device(class_weight, dtype, device):
     """A tensor, or numbers, as a contiguous tensor; numbers are copied to a CUDA device once, and kept there."""
     if isinstance(class_weight, torch.Tensor) or device.type != 'cuda':
-        return torch.as_tensor(class_weight, dtype=dtype).to(device).contiguous()
+        return torch.as_tensor(class_weight, dtype=dtype).to(device).resolve_neg().contiguous()
     return weight_of_numbers(tuple(class_weight), dtype, device)
 
 

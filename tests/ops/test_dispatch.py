@@ -357,3 +357,18 @@ def test_source_positions_are_those_of_interpolate_to_rounding(sizes, dtype, ali
     found[rows, lower] = 1 - upper_weight
     found[rows, (lower + 1).clamp(max=size_in - 1)] += upper_weight
     torch.testing.assert_close(found, expected, rtol=0, atol=size_in * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize('name', ['norm_mlp', 'resize_concat_conv2d', 'inception_dwconv2d', 'batch_norm_act'])
+def test_backward_inside_autocast_has_the_gradients_of_one_outside(name):
+    """Products became bfloat16 there, and kernels wrote float past their ends."""
+    if any(map(native.why_not, native.PROTOTYPES)):
+        pytest.skip('no C++ compiler')
+    operator, leaves = CASES[name][0](torch.float32)
+    for leaf in leaves:
+        leaf.requires_grad_()
+    y = operator('native')
+    grad = draw(*y.shape, seed=9, dtype=torch.float32)
+    expected = torch.autograd.grad(y, leaves, grad, retain_graph=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert_close(torch.autograd.grad(y, leaves, grad), expected, 1e-6)

@@ -384,3 +384,17 @@ def test_class_indices_are_in_range_where_logits_are_no_numbers(impl):
 def test_a_flip_in_an_unknown_direction_is_an_error():
     with pytest.raises(ValueError, match="'diagonal'"):
         upsampled_argmax(torch.zeros(1, 2, 2, 2), (4, 4), flip='diagonal')
+
+
+def test_views_that_are_minus_their_memory_are_read_as_their_values(impl):
+    """As ``z.conj().imag`` is."""
+    logits, labels = inputs(2, 3, (4, 5), (8, 10), ignored=0.)
+    weight = torch.tensor([1., 2., 3.], dtype=torch.float64)
+
+    def losses(impl, change):
+        sums = upsampled_cross_entropy(change(logits), change(labels), change(weight), impl=impl)
+        return [sums.loss, sums.weight]
+
+    assert_close(losses(impl, lambda x: torch._neg_view(-x)), losses('torch', torch.clone), 1e-10)
+    assert torch.equal(upsampled_argmax(torch._neg_view(-logits), (8, 10), impl=impl),
+                       upsampled_argmax(logits, (8, 10), impl='torch'))
