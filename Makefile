@@ -7,7 +7,7 @@ READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
-.PHONY: train test lint reliability clean
+.PHONY: train test lint fuzz sanitize reliability clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
@@ -23,6 +23,14 @@ lint: $(TEST_READY)
 reliability: $(TEST_READY)
 	$(BIN)/python tools/reliability.py --out docs/results/reliability.json
 	$(BIN)/python tools/readme.py
+
+# 10,000 random inputs; in pieces: make fuzz FUZZ='--only operators --seed 1 --add'
+fuzz: $(TEST_READY)
+	$(BIN)/python tools/fuzz.py --out docs/results/reliability/fuzz.json $(FUZZ)
+
+# The operators on random inputs, with C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(TEST_READY)
+	$(BIN)/python tests/sanitize/run.py
 
 clean:
 	rm -rf $(VENV)

@@ -29,6 +29,8 @@ OF_A_CHECKOUT = {
     'compare': 'finished runs against each other',
     'sweep': 'configs, variants and seeds',
     'reliability': 'training that is killed, against training that is not',
+    'fuzz': 'random inputs for operators, settings, masks and checkpoints',
+    'long-run': 'memory, open files, processes and speed of a long training',
     'accelerate-others': "other people's segmentors before and after accelerate",
 }
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,44 @@
+"""Random inputs for operators, settings, masks and checkpoints, many of them: make fuzz
+
+Takes some minutes on a CPU core. In pieces: ``--only operators``, and more with another ``--seed`` and ``--add``.
+"""
+import argparse
+from pathlib import Path
+
+import _repository  # noqa: F401
+
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.provenance import environment
+from studies.fuzzing import run_pieces, words
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--cases', type=int, default=10_000, help='of all tests together, about')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--only', default='', metavar='PART', help='of the names of the tests')
+    parser.add_argument('--add', action='store_true', help='keep what the result file has, but for the same test and '
+                        'seed')
+    parser.add_argument('--out', type=Path, default='work_dirs/fuzz.json', help='result file')
+    return parser.parse_args()
+
+
+@exit_on_user_error
+def main():
+    args = parse_args()
+    pieces = run_pieces(args.cases, args.seed, args.only)
+    new = {(piece['test'], piece['seed']) for piece in pieces}
+    if args.add and args.out.is_file():
+        before = read_object(args.out, 'a result of tools/fuzz.py', 'leave out --add')['pieces']
+        pieces = [piece for piece in before if (piece['test'], piece['seed']) not in new] + pieces
+    result = dict(pieces=pieces, environment=environment('cpu'))
+    write_json(args.out, result)
+    print(words(result))
+    failed = [piece for piece in pieces if not piece['passed']]
+    if failed:
+        raise UserError(f'{len(failed)} tests failed, see {args.out}. The first one:\n{failed[0].get("output", "")}')
+
+
+if __name__ == '__main__':
+    main()
