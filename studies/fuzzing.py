@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_run(arguments, **environment):
     return subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-n0', '-p', 'no:cacheprovider', *arguments], cwd=ROOT, text=True,
+        [sys.executable, '-m', 'pytest', '-n0', '-p', 'no:cacheprovider', *arguments], cwd=ROOT, text=True,
         capture_output=True, env=dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='', **environment))
 
 
@@ -36,10 +36,9 @@ def run_pieces(cases, seed, only=''):
         seed (int): Of the inputs.
         only (str): A part of the names of the tests that run.
 
-    Returns:
-        list[dict]: test, seed, cases, seconds, passed, and the end of the output where it did not.
+    Yields:
+        dict: Of each test when it has ended: test, seed, cases, seconds, passed, and the end of the output where it did not.
     """
-    pieces = []
     for test in tqdm(tests(only), unit='test'):
         with tempfile.TemporaryDirectory() as folder:
             counts, begin = Path(folder) / 'counts.json', time.monotonic()
@@ -50,8 +49,7 @@ def run_pieces(cases, seed, only=''):
                      passed=run.returncode == 0)
         if not piece['passed']:     # of a crash there are no counts, and the output is all
             piece['output'] = (run.stdout + run.stderr)[-6000:]
-        pieces.append(piece)
-    return pieces
+        yield piece
 
 
 def words(result):

@@ -26,14 +26,14 @@ def parse_args():
 
 @exit_on_user_error
 def main():
-    args = parse_args()
-    pieces = run_pieces(args.cases, args.seed, args.only)
-    new = {(piece['test'], piece['seed']) for piece in pieces}
+    args, pieces = parse_args(), []
     if args.add and args.out.is_file():
-        before = read_object(args.out, 'a result of tools/fuzz.py', 'leave out --add')['pieces']
-        pieces = [piece for piece in before if (piece['test'], piece['seed']) not in new] + pieces
-    result = dict(pieces=pieces, environment=environment('cpu'))
-    write_json(args.out, result)
+        pieces = read_object(args.out, 'a result of tools/fuzz.py', 'leave out --add')['pieces']
+    for piece in run_pieces(args.cases, args.seed, args.only):
+        same = piece['test'], piece['seed']
+        pieces = [other for other in pieces if (other['test'], other['seed']) != same] + [piece]
+        result = dict(pieces=pieces, environment=environment('cpu'))
+        write_json(args.out, result)    # of a run that is stopped, what it has
     print(words(result))
     failed = [piece for piece in pieces if not piece['passed']]
     if failed:
