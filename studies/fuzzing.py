@@ -37,7 +37,7 @@ def run_pieces(cases, seed, only=''):
         only (str): A part of the names of the tests that run.
 
     Yields:
-        dict: Of each test when it has ended: test, seed, cases, seconds, passed, and where it did not, the output's end.
+        dict: Of each test when it has ended: test, seed, cases, seconds, passed; the end of its output if it failed.
     """
     for test in tqdm(tests(only), unit='test'):
         with tempfile.TemporaryDirectory() as folder:
