@@ -109,6 +109,12 @@ def encode(text, encoding):
     return text.encode('latin1')
 
 
+@known_as('builtins.bytes')
+def no_bytes():
+    """How protocol 2 writes none, such as those of an array without numbers."""
+    return b''
+
+
 def new_array(*_):
     return Array()
 
@@ -125,7 +131,7 @@ def under_both_names(name, function):
             for module in ('numpy.core', 'numpy._core')]
 
 
-STAND_INS = [Dtype, Array, LogBuffer, statistic, encode,
+STAND_INS = [Dtype, Array, LogBuffer, statistic, encode, no_bytes,
              *under_both_names('_reconstruct', new_array), *under_both_names('scalar', scalar)]
 ONE_AT_A_TIME = threading.RLock()
 

@@ -188,6 +188,12 @@ def test_log_buffers_are_new_ones_and_register_nothing(tmp_path):
     assert HistoryBuffer._statistics_methods == before
 
 
+def test_a_log_buffer_without_values_is_read(tmp_path):
+    torch.save(dict(log=HistoryBuffer(), none=b''), tmp_path / 'a.pth')
+    found = read_file(tmp_path / 'a.pth')
+    assert len(found['log'].data[0]) == 0 and found['none'] == b''
+
+
 def test_what_others_declared_safe_is_not_safe_here_and_stays_theirs(tmp_path):
     torch.save(dict(buffer=collections.deque([1])), tmp_path / 'a.pth')
     others = torch.serialization.get_safe_globals()
