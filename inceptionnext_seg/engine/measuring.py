@@ -38,9 +38,9 @@ def measure_first_batch(runner, data_batch, mode):
         known, = from_main_process(measured.is_known_pass(signature) if is_main_process() else None)
         if not known:
             with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
-                attempt(lambda: run_copy(runner, model, data, mode))
+                whole = attempt(lambda: run_copy(runner, model, data, mode))
             if is_main_process():
-                if not found.disturbed:
+                if whole and not found.disturbed:
                     measured.remember_pass(signature)
                 print_log(describe(found), 'current')
     if get_world_size() > 1:
@@ -70,6 +70,7 @@ def run_copy(runner, model, data, mode):
     context = contextlib.nullcontext() if mode == 'predict' else runner.optim_wrapper.optim_context(model)
     with context, torch.set_grad_enabled(mode == 'loss'):
         model._run_forward(data, mode=mode)
+    return True
 
 
 @contextlib.contextmanager

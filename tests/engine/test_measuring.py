@@ -102,6 +102,8 @@ def test_a_model_that_cannot_be_copied_or_run_trains_unmeasured(measuring_is_on,
     with mock.patch.object(Model, '__deepcopy__', side_effect=TypeError, create=True):
         measure_first_batch(runner, BATCH, 'loss')
     assert not measured.time_forms.called
+    measure_first_batch(runner, BATCH, 'loss')      # nothing was remembered of what failed
+    assert measured.time_forms.called == (native.why_not('batch_norm') is None)
 
 
 def test_a_resumed_run_takes_the_forms_of_its_checkpoint_and_another_run_does_not(runner):
