@@ -12,6 +12,8 @@ from .exif import upright_size, why_unfit
 
 # One pixel of the logits, which UperNet and Semantic FPN have at stride 4.
 LEAST_SIDE = 4
+# The highest value of an image of 16 bits a channel that leaves it 64 levels of the 256 that it is trained on with.
+LEAST_HIGHEST = 2**14
 
 
 class Expectation(NamedTuple):
@@ -103,6 +105,27 @@ def decode_by_opencv(path):
     return None if pixels is None else pixels.shape[1::-1]
 
 
+def why_wrong_depth(picture):
+    """Why an open image of more than 8 bits a channel cannot be trained on, or None where it can.
+
+    OpenCV, which decodes images for training, keeps the upper 8 of 16 bits.
+    """
+    raw = picture.tile[0][3] if picture.tile else ''
+    if '16' not in str(raw) and picture.mode not in ('I', 'F'):
+        return None
+    content = np.fromfile(picture.filename, np.uint8)
+    try:
+        pixels, loaded = (cv2.imdecode(content, flag) for flag in (cv2.IMREAD_UNCHANGED, cv2.IMREAD_COLOR))
+    except cv2.error:
+        pixels = loaded = None
+    if pixels is None or loaded is None:
+        return f'has values of mode {picture.mode}, which OpenCV does not load; expected: 8 bits a channel'
+    if pixels.dtype == np.uint16 and pixels.max() < LEAST_HIGHEST:
+        return (f'has 16 bits a channel and no value above {pixels.max()}: training takes the upper 8 bits, in which '
+                f'only 0 to {loaded.max()} would be left; expected: 8 bits, or values up to 65535. Scale it')
+    return None
+
+
 def check_sample(sample, expected):
     """None, or what is wrong with an image and its mask: ``PATH: what was found; expected: …``.
 
@@ -131,6 +154,9 @@ def check_sample(sample, expected):
                 path = image
             if picture.format == 'JPEG':  # an eighth of the pixels need all bytes too
                 picture.draft(None, tuple(max(1, side // 8) for side in picture.size))
+            problem = why_wrong_depth(picture)
+            if problem:
+                return f'{image}: {problem}'
             picture.load()
     except UnidentifiedImageError:
         size = decode_by_opencv(path) if path == image else None

@@ -2,6 +2,7 @@
 import shutil
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -131,6 +132,20 @@ def test_a_mask_that_cannot_be_used_is_named_with_what_was_found_and_expected(fo
     first = rf'1 of 6 images with their masks cannot be used:\n  {mask_path(folder, 3)}: .*'
     with pytest.raises(UserError, match=f'{first}{message}'):
         check_samples(dataset_of(folder))
+
+
+def test_an_image_of_16_bits_that_would_be_nearly_black_or_of_floats_is_named_and_a_full_one_passes(folder):
+    path, dark = folder / 'images/training/3.png', np.full((96, 96, 3), 4095, np.uint16)
+    (folder / 'images/training/3.jpg').unlink()
+    cv2.imwrite(str(path), dark)
+    with pytest.raises(UserError, match=rf'{path}: has 16 bits a channel and no value above 4095: .* 0 to 15 '):
+        check_samples(dataset_of(folder, img_suffix='.png'))
+    cv2.imwrite(str(path), dark * 16)
+    check_samples(dataset_of(folder, img_suffix='.png'))
+    path.unlink()
+    Image.fromarray(np.full((96, 96), .5, np.float32)).save(folder / 'images/training/3.tif')
+    with pytest.raises(UserError, match='values of mode F, which OpenCV does not load'):
+        check_samples(dataset_of(folder, img_suffix='.tif'))
 
 
 def test_a_missing_mask_is_named_with_its_image(folder):
