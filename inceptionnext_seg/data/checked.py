@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..files import read_object, write_text
 from ..ops._native import cache_folder, private_folder
 
-VERSION, KEPT_DAYS = 1, 90
+VERSION, KEPT_DAYS = 2, 90
 
 
 def digest_of(sample, expected):

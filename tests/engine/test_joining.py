@@ -1,10 +1,13 @@
 """Processes that are started again find each other, and not the dead ones before them."""
+import socket
 import threading
 from datetime import timedelta
 
+import pytest
 import torch
 
 from inceptionnext_seg.engine import joining
+from inceptionnext_seg.errors import UserError
 
 
 def attempt(store, processes):
@@ -42,3 +45,17 @@ def test_an_attempt_shares_a_part_of_the_store_with_nobody_before_it():
     wait_for_addresses(second)
     second[0].set('mark', 'second')
     assert second[2].get('mark') == b'second' and not first[2].check(['mark'])
+
+
+def test_processes_started_by_hand_name_the_one_that_never_came(monkeypatch):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    place = dict(RANK='2', WORLD_SIZE='3', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f'process 2 of 3 cannot reach process 0 at 127.0.0.1:{port}'):
+        joining.meet(limit=1.)
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(UserError, match='processes 1, 2 of 3 did not come within 1 s; process 0 has waited'):
+        joining.meet(limit=1.)
