@@ -16,6 +16,8 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
+from studies.gpu import estimate as gpu_estimate
+from studies.gpu import stream as gpu_stream
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
 from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, NONE, STOCK
@@ -312,6 +314,14 @@ DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
+
+
+# What was counted for GPUs that are not here.
+for study in (gpu_estimate, gpu_stream):
+    block = study.__name__.rpartition('.')[2]
+    BLOCKS[f'gpu_{block}'] = lambda study=study, path=ROOT / f'docs/results/gpu_{block}.json': study.table(
+        json.loads(path.read_text()))
+DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 
 
 def filled(text, names):
