@@ -16,7 +16,6 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
-from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
@@ -316,12 +315,9 @@ DOCUMENTS = {
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
 
 
-# What was counted for GPUs that are not here.
-for study in (gpu_estimate, gpu_stream):
-    block = study.__name__.rpartition('.')[2]
-    BLOCKS[f'gpu_{block}'] = lambda study=study, path=ROOT / f'docs/results/gpu_{block}.json': study.table(
-        json.loads(path.read_text()))
-DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
+# What was emulated for GPUs that are not here.
+BLOCKS['gpu_stream'] = lambda: gpu_stream.table(json.loads((ROOT / 'docs/results/gpu_stream.json').read_text()))
+DOCUMENTS['docs/gpu.md'] = ('gpu_stream', )
 
 
 def filled(text, names):
