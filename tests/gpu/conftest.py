@@ -7,6 +7,7 @@ import os
 
 import pytest
 import torch
+
 from gpu import models
 
 # cuBLAS adds up in a fixed order only with it, and reads it when it starts.

@@ -4,8 +4,9 @@ import warnings
 import pytest
 import torch
 import torch.multiprocessing
-from gpu.models import Training, batch, build
 from torch.nn.parallel import DistributedDataParallel
+
+from gpu.models import Training, batch, build
 
 
 def train(rank, folder, on_cuda, size):

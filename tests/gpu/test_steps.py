@@ -3,10 +3,10 @@ import gc
 
 import pytest
 import torch
-from gpu.models import Training, batch, build, loss_of, refusing_to_wait
 from helpers import assert_close, relative_error
 
 import inceptionnext_seg
+from gpu.models import Training, batch, build, loss_of, refusing_to_wait
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import label_check, measured
 
