@@ -76,8 +76,8 @@ def report(result):
     return '\n'.join([
         '# The residual stream under autocast', '', f'`{e["command"]}`, commit {e["commit"]}, on a CPU. Plain '
         f'InceptionNeXt-T of seed 0 in training, 2 images of {result["side"]}×{result["side"]}, against float64. '
-        '"Kept" is how much of what the last stage\'s blocks add arrives, as the projection on what they add in float64; '
-        '1 is all. Errors are relative.', '', table(result), ''])
+        '"Kept" is how much of what the last stage\'s blocks add arrives, as the projection on what they add in '
+        'float64; 1 is all. Errors are relative.', '', table(result), ''])
 
 
 def main():
