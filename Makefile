@@ -7,7 +7,7 @@ READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
-.PHONY: train test lint fuzz sanitize reliability long-run clean
+.PHONY: train test lint fuzz sanitize reliability long-run gpu clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
@@ -35,6 +35,10 @@ fuzz: $(TEST_READY)
 # The operators on random inputs, with C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(TEST_READY)
 	$(BIN)/python tests/sanitize/run.py --out docs/results/reliability/sanitize.json
+
+# Tests and throughput on a GPU, for whoever has one; goes on where it was stopped. Without a GPU: exit status 3.
+gpu: $(TEST_READY)
+	@$(BIN)/python tools/gpu.py $(GPU)
 
 clean:
 	rm -rf $(VENV)

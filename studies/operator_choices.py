@@ -48,7 +48,7 @@ def measure(config, setting):
     measured.TABLE.clear()
     Step(cfg, setting, 'nhwc')()
     return [dict(operator=c.operator, first_map=measured.first_map(c), arguments=c.arguments, form=c.form, rule=c.rule,
-                 seconds=c.seconds) for c in measured.choices()]
+                 seconds=c.seconds) for c in measured.choices() if c.gain is not None]
 
 
 def table(result):

@@ -107,7 +107,7 @@ def check_token_mixer(device, shape, layout='nhwc', dtype=torch.float32, seed=0)
 
 
 def check_large_map(device):
-    """More than 2³¹ elements, of which the last are those of the corner alone: for a GPU with 20 GB."""
+    """More than 2³¹ elements, of which the last are those of the corner alone: for a GPU with 24 GB."""
     _, parameters, _ = inputs((1, 96, 1, 1, 12, 3, 11))
     parameters = [p.to(device) for p in parameters]
     for layout in LAYOUTS.values():
@@ -118,7 +118,7 @@ def check_large_map(device):
         del y
         gamma = parameters[1].repeat(8)
         out, part = (residual_operator.residual_cuda(t, t, gamma, None) for t in (x, corner))
-        assert_close(out[:, :, -64:, -64:].cpu(), part.cpu(), TOLERANCES[torch.float16])
+        assert_close(out[:, :, -64:, -64:].cpu(), part.cpu(), TOLERANCES[torch.float32])
         del x, out
 
 
@@ -137,6 +137,9 @@ def check_residual(device, shape, layout='nhwc', dtype=torch.float32, y_dtype=No
     """As :func:`check_token_mixer`, of ``x + factors · gamma · y``, (B, C, H, W); the first image is dropped."""
     x, y, grad = (draw(*shape, seed=3 * seed + i, dtype=dtype, layout=LAYOUTS[layout]) for i in range(3))
     y = y.to(y_dtype or dtype)
+    # As stock operators: layer scale is float32, and so is the sum.
+    out_dtype = torch.promote_types(x.dtype, torch.float32 if gamma else y.dtype)
+    grad = grad.to(out_dtype)
     gamma = draw(shape[1], seed=seed, dtype=torch.float32) if gamma else None
     factors = torch.tensor([0.] + [1.25] * (shape[0] - 1)) if factors else None
     scale = torch.ones(1, 1, 1, 1, dtype=torch.float64)
@@ -152,9 +155,9 @@ def check_residual(device, shape, layout='nhwc', dtype=torch.float32, y_dtype=No
     out = residual_operator.residual_cuda(x, y, gamma, factors)
     arguments = gamma, factors, y.dtype, True, gamma is not None
     grad_y, grad_gamma = residual_operator.residual_backward_cuda(grad, y, *arguments)
-    assert_close(out.cpu(), expected.detach(), TOLERANCES[dtype])
+    assert_close(out.cpu(), expected.detach(), TOLERANCES[out_dtype])
     assert_close(grad_y.cpu(), exact_y.grad, TOLERANCES[y.dtype])
-    assert out.dtype == dtype and grad_y.dtype == y.dtype and out.stride() == grad_y.stride() == x.stride()
+    assert out.dtype == out_dtype and grad_y.dtype == y.dtype and out.stride() == grad_y.stride() == x.stride()
     if gamma is not None:
         assert_close(grad_gamma.cpu(), exact_gamma.grad, SUMS)
         assert grad_gamma.stride() == gamma.stride()

@@ -17,7 +17,12 @@ from helpers import relative_error
 
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops import _triton, label_check
-from inceptionnext_seg.ops.upsampled_cross_entropy import upsampled_argmax, upsampled_cross_entropy
+from inceptionnext_seg.ops.upsampled_cross_entropy import (
+    triton_sums_operator,
+    upsampled_argmax,
+    upsampled_argmax_operator,
+    upsampled_cross_entropy,
+)
 
 NHWC = torch.channels_last
 FP32, FP16, BF16 = torch.float32, torch.float16, torch.bfloat16
@@ -144,6 +149,28 @@ def check_gradients(device):
     assert half.grad.abs().max() > 0.1
 
 
+def check_operator(device):
+    """Shapes, dtypes and strides are those that torch is told, and a compiled loss and prediction are one graph."""
+    labels = torch.tensor([[[0, 1, 255], [1, 1, 0]]], device=device)
+    for layout in (torch.contiguous_format, NHWC):
+        logits = torch.randn(1, 2, 2, 2, device=device).contiguous(memory_format=layout).requires_grad_()
+        settings = labels, None, 255, 0.1, False
+        torch.library.opcheck(triton_sums_operator, (logits, *settings, True),
+                              test_utils=('test_schema', 'test_faketensor', 'test_autograd_registration'))
+        torch.library.opcheck(upsampled_argmax_operator, ('triton', logits.detach(), (4, 4), False, (0, 1, 0, 0), None,
+                                                          None), test_utils=('test_schema', 'test_faketensor'))
+
+        def both(logits):
+            sums = upsampled_cross_entropy(logits, labels, label_smoothing=0.1, impl='triton')
+            return sums.loss, sums.correct, upsampled_argmax(logits, (4, 5), impl='triton')
+        torch._dynamo.reset()
+        compiled = torch.compile(both, backend='aot_eager', fullgraph=True)
+        for found, expected in zip(compiled(logits), both(logits), strict=True):
+            assert torch.equal(found, expected)
+        gradients = [torch.autograd.grad(function(logits)[0], logits)[0] for function in (compiled, both)]
+        assert torch.equal(*gradients) and gradients[0].stride() == logits.stride()
+
+
 def check_limits(device):
     """Equal logits, none that counts, logits of any size, an empty batch."""
     labels = torch.tensor([[[0, 1, 1]]], device=device)
@@ -218,5 +245,5 @@ if __name__ == '__main__':
                 raise
     else:
         check_all(cpu, CASES, ARGMAX_CASES)
-        for check in (check_wrong_labels, check_gradients, check_limits):
+        for check in (check_wrong_labels, check_gradients, check_limits, check_operator):
             check(cpu)

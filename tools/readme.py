@@ -16,6 +16,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
+from studies.gpu import stream as gpu_stream
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
 from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, NONE, STOCK
@@ -312,6 +313,11 @@ DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
+
+
+# What was emulated for GPUs that are not here.
+BLOCKS['gpu_stream'] = lambda: gpu_stream.table(json.loads((ROOT / 'docs/results/gpu_stream.json').read_text()))
+DOCUMENTS['docs/gpu.md'] = ('gpu_stream', )
 
 
 def filled(text, names):

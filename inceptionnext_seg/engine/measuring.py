@@ -3,6 +3,10 @@
 A copy of the model takes the first batch, forward, while :func:`inceptionnext_seg.measuring` is on. Model, optimizer,
 batch and random numbers stay as they are. Every process runs the copy, in case its modules wait for each other; the
 first alone measures, and then tells the others.
+
+Processes agree before each step in which they wait for each other: where one of them fails, none goes on, and all train
+by rules of thumb. Only within the copy's forward can they not agree. What fails there, fails in the run's first step
+too; with several processes it ends the run, rather than leave the others waiting.
 """
 import contextlib
 import copy
@@ -11,7 +15,7 @@ import random
 
 import numpy as np
 import torch
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
@@ -31,46 +35,75 @@ def measure_first_batch(runner, data_batch, mode):
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     with keeping_random_states():
-        data = attempt(lambda: model.data_preprocessor(copy.deepcopy(data_batch), mode == 'loss'))
-        if data is None:
+        try:
+            data, signature, known = together(lambda: prepare(runner, model, data_batch, mode))
+            if not from_main_process(known):
+                model = together(lambda: copy.deepcopy(model))
+                with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
+                    whole = run_copy(runner, model, data, mode)
+                if is_main_process():
+                    if whole and not found.disturbed:
+                        measured.remember_pass(signature)
+                    print_log(describe(found), 'current')
+        except NotMeasuredError as error:
+            print_log(f'Operators are not measured: {error}', 'current')
             return
-        signature = signature_of(model, data, mode, runner.optim_wrapper)
-        known, = from_main_process(measured.is_known_pass(signature) if is_main_process() else None)
-        if not known:
-            with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
-                whole = attempt(lambda: run_copy(runner, model, data, mode))
-            if is_main_process():
-                if whole and not found.disturbed:
-                    measured.remember_pass(signature)
-                print_log(describe(found), 'current')
     if get_world_size() > 1:
-        measured.load_state(*from_main_process(measured.state() if is_main_process() else None))
+        measured.load_state(from_main_process(measured.state() if is_main_process() else None))
+
+
+class NotMeasuredError(Exception):
+    """Of every process alike, where one of them fails before any waits for another."""
+
+
+def together(function):
+    """What it returns, once it has returned in every process.
+
+    Measuring is no reason to stop a run: what is wrong with model or batch, its first step says better.
+
+    Raises:
+        NotMeasuredError: It has failed in one of them.
+    """
+    result = failure = None
+    try:
+        result = function()
+    except Exception as error:
+        failure = f'{type(error).__name__}: {error}'
+    failures = [found for found in all_gather_object(failure) if found is not None]
+    if failures:
+        raise NotMeasuredError(failures[0])
+    return result
 
 
 def from_main_process(value):
     values = [value]
     broadcast_object_list(values)
-    return values
+    return values[0]
 
 
-def attempt(function):
-    """What it returns, or None, and a log line, where it fails.
-
-    Measuring is no reason to stop a run: what is wrong with model or batch, its first step says better.
-    """
-    try:
-        return function()
-    except Exception as error:
-        print_log(f'Operators are not measured: {type(error).__name__}: {error}', 'current')
-        return None
+def prepare(runner, model, data_batch, mode):
+    """The batch as the model takes it, its signature, and, in the main process, whether that was measured before."""
+    data = model.data_preprocessor(copy.deepcopy(data_batch), mode == 'loss')
+    signature = signature_of(model, data, mode, runner.optim_wrapper)
+    return data, signature, measured.is_known_pass(signature) if is_main_process() else None
 
 
 def run_copy(runner, model, data, mode):
-    model = copy.deepcopy(model)
+    """Whether it ran; of several processes, one in which it does not run raises the error."""
+    try:
+        run_forward(runner, model, data, mode)
+    except Exception as error:
+        if get_world_size() > 1:
+            raise
+        print_log(f'Operators are not measured: {type(error).__name__}: {error}', 'current')
+        return False
+    return True
+
+
+def run_forward(runner, model, data, mode):
     context = contextlib.nullcontext() if mode == 'predict' else runner.optim_wrapper.optim_context(model)
     with context, torch.set_grad_enabled(mode == 'loss'):
         model._run_forward(data, mode=mode)
-    return True
 
 
 @contextlib.contextmanager
@@ -100,7 +133,8 @@ def signature_of(model, data, mode, optim_wrapper):
 def describe(found):
     changed = [choice for choice in found.choices if choice.form != choice.rule]
     named = '; '.join(f'{c.operator} {measured.first_map(c)}: {c.form} takes {1e3 * c.seconds[c.form]:.2g} ms, '
-                      f'{c.rule} {1e3 * c.seconds[c.rule]:.2g} ms' for c in changed)
+                      + (f'{c.rule} {1e3 * c.seconds[c.rule]:.2g} ms' if c.rule in c.seconds else f'{c.rule} fails')
+                      for c in changed)
     text = (f'{len(found.choices)} operators measured in {sum(found.seconds):.1f} s; another form than by the rule of '
             f'thumb runs in {len(changed)}{": " if changed else ""}{named}')
     return text if not found.disturbed else (

@@ -38,10 +38,12 @@ class Form(NamedTuple):
         why_not (Callable): Why it cannot run with these arguments, or None.
         worth (Callable): Whether 'auto' takes it where nothing was measured; asked only where it can run. A rule of
             thumb.
+        timed (Callable): Whether measuring tries it; not where it is known to take much longer than another.
     """
     run: Callable
     why_not: Callable = always_can
     worth: Callable = always_worth
+    timed: Callable = always_worth
 
 
 def run(operator, forms, impl, *args):

@@ -15,6 +15,11 @@ def compute_dtype(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def label_dtype(classes):
+    """The smallest dtype that has the numbers of all classes and one more."""
+    return torch.uint8 if classes < 256 else torch.int16 if classes < 2**15 else torch.int32
+
+
 def autocast_dtype(x):
     """The dtype in which a convolution of ``x`` computes here: autocast's where it is on, but float64 stays."""
     if x.dtype == torch.float64 or x.is_meta or not torch.is_autocast_enabled(x.device.type):

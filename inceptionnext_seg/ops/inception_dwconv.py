@@ -17,7 +17,7 @@ from .registration import TENSORS, gradients_again, register
 
 
 def inception_dwconv2d_torch(x, weight_hw, bias_hw, weight_w, bias_w, weight_h, bias_h):
-    branch = len(weight_hw)
+    branch, x = len(weight_hw), x.to(autocast_dtype(x))     # the identity as well, or the sum of both were float32
     identity, square, width, height = x.split((x.shape[1] - 3 * branch, branch, branch, branch), dim=1)
     return torch.cat((
         identity,

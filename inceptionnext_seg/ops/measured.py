@@ -42,8 +42,9 @@ class Choice(NamedTuple):
         operator (str): Its name.
         arguments (str): What the times depend on: device, threads, autocast, shapes, dtypes, layouts, modules.
         form (str): What runs.
-        rule (str): What the rule of thumb takes.
-        seconds (dict[str, float]): Of every form that was timed.
+        rule (str | None): What the rule of thumb takes; None where a checkpoint brought the form, and it was not
+            measured here.
+        seconds (dict[str, float]): Of every form that was timed and did not fail.
     """
     operator: str
     arguments: str
@@ -53,8 +54,9 @@ class Choice(NamedTuple):
 
     @property
     def gain(self):
-        """Time of stock's operators over that of the form that runs."""
-        return self.seconds['torch'] / self.seconds[self.form]
+        """Time of stock's operators over that of the form that runs; None where one of them has no time."""
+        times = self.seconds.get('torch'), self.seconds.get(self.form)
+        return None if None in times else times[0] / times[1]
 
 
 class Choices(list):
@@ -64,8 +66,9 @@ class Choices(list):
         if not self:
             return 'No operator was measured: rules of thumb choose.'
         rows = [('operator', 'first map', 'form', 'rule of thumb', 'ms', 'torch / form')]
-        rows += [(c.operator, first_map(c), c.form, c.rule, f'{1e3 * c.seconds[c.form]:.2f}', f'{c.gain:.2f}')
-                 for c in self]
+        rows += [(c.operator, first_map(c), c.form, c.rule or 'of the checkpoint',
+                  f'{1e3 * c.seconds[c.form]:.2f}' if c.form in c.seconds else '-',
+                  '-' if c.gain is None else f'{c.gain:.2f}') for c in self]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
                          for row in rows)
@@ -204,7 +207,7 @@ def choose(operator, forms, rule, args):
 def measure(operator, forms, rule, args, arguments):
     """Times the forms and remembers the fastest; None where nothing is to be chosen, or nothing could be measured."""
     global current
-    names = [name for name, form in forms.items() if form.why_not(*args) is None]
+    names = [name for name, form in forms.items() if form.why_not(*args) is None and form.timed(*args)]
     first = first_tensor(args)
     if len(names) < 2 or not first.numel():
         return None
@@ -214,11 +217,12 @@ def measure(operator, forms, rule, args, arguments):
     finally:
         current = found
     found.seconds.append(time.perf_counter() - begin)
-    if math.inf in seconds.values() or not {rule, 'torch'} <= set(seconds):
+    if math.inf in seconds.values() or not seconds:
         found.disturbed.append(operator)
         return None
     best = min(seconds, key=seconds.get)
-    form = best if seconds[best] < (1 - MARGIN) * seconds[rule] else rule
+    # A form that failed, for want of memory, has no time, be it the rule of thumb's.
+    form = rule if rule in seconds and seconds[best] >= (1 - MARGIN) * seconds[rule] else best
     choice = Choice(operator, str(arguments), form, rule, seconds)
     TABLE.add(choice)
     found.choices.append(choice)
@@ -262,9 +266,18 @@ def measuring():
 
 
 def choices() -> Choices:
-    """What was measured and runs in this process: operator, kind of arguments, form, and the seconds of each form."""
-    return Choices(TABLE.measured[text] for text in TABLE.used if text in TABLE.measured
-                   and TABLE.used[text] == TABLE.measured[text].form)
+    """What runs in this process because it was measured: operator, kind of arguments, form, and each form's seconds.
+
+    A run that is resumed takes the forms of its checkpoint; where they were not measured on this machine, there are no
+    seconds.
+    """
+    return Choices(used_choice(text, form) for text, form in TABLE.used.items())
+
+
+def used_choice(text, form):
+    operator, _, arguments = text.partition(' ')
+    known = TABLE.measured.get(text)
+    return Choice(operator, arguments, form, known and known.rule, known.seconds if known else {})
 
 
 # Passes over a whole model
@@ -309,7 +322,7 @@ def load_state(state):
     try:
         for operator, arguments, form, rule, seconds in state['choices']:
             texts = (operator, arguments, form, rule, *seconds)
-            if not all(isinstance(x, str) for x in texts) or not {form, rule, 'torch'} <= set(seconds):
+            if not all(isinstance(x, str) for x in texts) or form not in seconds:
                 raise ValueError('an entry without form or times')
             if not all(isinstance(x, float) and 0 < x < math.inf for x in seconds.values()):
                 raise ValueError('a time that is none')

@@ -425,8 +425,8 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='a
             :mod:`.dispatch`.
 
     Returns:
-        Tensor: (B, C, H, W), channels_last where it is 'native'. On a CPU its dtype is what ``x`` and ``gamma`` promote
-        to, as with stock operators; elsewhere it is that of ``x``.
+        Tensor: (B, C, H, W), channels_last where it is 'native'. Its dtype is what ``x`` and ``gamma`` promote to, as
+        with stock operators.
 
     Raises:
         FormError: ``impl`` is no form, or one that cannot take this input.

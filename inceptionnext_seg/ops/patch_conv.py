@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from .._fast import plain_type, run_plain
+from .._fast import is_bare, plain_type, run_plain
 from . import _native as native
 from . import dispatch
 from .dtypes import autocast_dtype
@@ -17,7 +17,13 @@ from .dtypes import autocast_dtype
 
 
 def patch_conv2d_torch(x, conv, channel_factors):
-    return run_plain(conv, x if channel_factors is None else x * channel_factors[:, :, None, None])
+    x = x if channel_factors is None else x * channel_factors[:, :, None, None]
+    if conv.kernel_size == (1, 1) and is_bare(conv, nn.Conv2d) and conv.groups == 1:
+        # A view of the weight, whose gradient has the strides of the weight and not those of the map's layout.
+        rows = rows_of_filters(conv.weight)
+        weight = rows[:, :, None, None] if conv.weight.stride(3) == 1 else rows[:, None, None].permute(0, 3, 1, 2)
+        return conv._conv_forward(x, weight, conv.bias)
+    return run_plain(conv, x)
 
 
 # As a product

@@ -1,7 +1,9 @@
-"""Residual, layer scale and stochastic depth, ``x + s · γ · y``, in one pass over memory each way, in x's dtype.
+"""Residual, layer scale and stochastic depth, ``x + s · γ · y``, in one pass over memory each way.
 
-Autocast promotes these three operators to float32: layer scale is float32, so are the sum and every map after it, and
-the backward pass keeps a copy of ``y`` in float32. Here maps stay as they come, only the arithmetic is in float32. With
+The sum is what ``x``, ``γ`` and ``y`` promote to, as with stock operators: under autocast ``γ`` is float32, and with it
+the sum and the residual stream after it. It has to be: a new network's layer scale is 1e-6, and what is added then is
+far below the last digit of half precision (:mod:`studies.gpu.stream` has the numbers). Unlike stock operators, the
+backward pass keeps no copy of ``y`` in float32. With
 ``∂`` the gradient of the output, ``∂x = ∂``, ``∂y = s · γ · ∂`` and ``∂γ = Σ s · y · ∂`` over images and pixels; ``y``
 is kept only where γ takes a gradient. On CUDA a Triton kernel (:mod:`inceptionnext_seg.ops.residual_triton`).
 """
@@ -19,10 +21,16 @@ from .registration import TENSORS, register
 
 def residual_torch(x, y, gamma, factors):
     if gamma is None and factors is None:
-        return (x + y).to(x.dtype)
+        return x + y
     # There is no autocast of meta tensors.
     with contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
-        return torch.addcmul(x, scale_of(gamma, factors), y).to(x.dtype)
+        return torch.addcmul(x, scale_of(gamma, factors), y).to(sum_dtype(x, y, gamma))
+
+
+def sum_dtype(x, y, gamma):
+    """What ``x + gamma · y`` promotes to."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return dtype if gamma is None else torch.promote_types(dtype, gamma.dtype)
 
 
 def scale_of(gamma, factors):
@@ -43,8 +51,7 @@ def residual_kernel(x, y, gamma, factors):
 
 def residual_cpu(x: torch.Tensor, y: torch.Tensor, gamma: torch.Tensor | None,
                  factors: torch.Tensor | None) -> torch.Tensor:
-    x = dense(x)
-    return torch.empty_like(x).copy_(residual_torch(x, y, gamma, factors))
+    return residual_fake(x, y, gamma, factors).copy_(residual_torch(x, y, gamma, factors))
 
 
 def residual_cuda(x, y, gamma, factors):
@@ -52,11 +59,13 @@ def residual_cuda(x, y, gamma, factors):
     from .residual_triton import residual_triton
     x = dense(x)
     y = y.contiguous(memory_format=layout(x))
-    return residual_triton(x, y, *map(contiguous, (gamma, factors)))
+    out = residual_fake(x, y, gamma, factors)
+    residual_triton(x, y, *map(contiguous, (gamma, factors)), out)
+    return out
 
 
 def residual_fake(x, y, gamma, factors):
-    return torch.empty_like(dense(x))
+    return torch.empty_like(dense(x), dtype=sum_dtype(x, y, gamma))
 
 
 def contiguous(parameter):
@@ -108,19 +117,20 @@ def gradients(grad, y, gamma, factors, y_dtype, need_y, need_gamma):
 
 
 def save_for_gradient(ctx, inputs, output):
-    _, y, gamma, factors = inputs
-    ctx.y_dtype = y.dtype
+    x, y, gamma, factors = inputs
+    ctx.x_dtype, ctx.y_dtype = x.dtype, y.dtype
     ctx.save_for_backward(y if ctx.needs_input_grad[2] else None, gamma, factors)
 
 
 def residual_gradient(ctx, grad):
     need_x, need_y, need_gamma, _ = ctx.needs_input_grad
     y, gamma, factors = ctx.saved_tensors
+    grad_x = grad.to(ctx.x_dtype) if need_x else None
     grad_y = grad_gamma = None
     if need_y or need_gamma:
         function = gradients if torch.is_grad_enabled() else residual_backward_operator
         grad_y, grad_gamma = function(grad, y, gamma, factors, ctx.y_dtype, need_y, need_gamma)
-    return grad if need_x else None, grad_y if need_y else None, grad_gamma if need_gamma else None, None
+    return grad_x, grad_y if need_y else None, grad_gamma if need_gamma else None, None
 
 
 residual_backward_operator = register(
@@ -136,8 +146,8 @@ residual_operator = register(
 def why_not_triton(x, y, gamma=None, factors=None):
     if x.device.type != 'cuda':
         return f'the input is on {x.device}, and the Triton kernel is for CUDA'
-    for name, tensor in dict(x=x, y=y).items():
-        if tensor.dtype not in TRITON_DTYPES:
+    for name, tensor in dict(x=x, y=y, gamma=gamma).items():
+        if tensor is not None and tensor.dtype not in TRITON_DTYPES:
             return f'{name} is {tensor.dtype}, and the kernel has {", ".join(map(str, TRITON_DTYPES))}'
     if factors is not None and factors.requires_grad:
         return 'the factors of stochastic depth take a gradient'
@@ -157,7 +167,7 @@ FORMS = dict(
 
 
 def residual(x, y, gamma=None, factors=None, impl='auto'):
-    """``x + factors · gamma · y`` in the dtype of ``x``, computed in float32.
+    """``x + factors · gamma · y``, computed in float32, in the dtype that ``x``, ``gamma`` and ``y`` promote to.
 
     Args:
         x (Tensor), y (Tensor): (B, C, H, W).

@@ -89,15 +89,14 @@ def sum_kernel(partial, total, rows, C: tl.constexpr, ROWS: tl.constexpr, COLUMN
     tl.store(total + column, found.to(total.dtype.element_ty), column < C)
 
 
-def residual_triton(x, y, gamma, factors):
-    """Output as ``x``, which is dense, as ``y`` in the same layout."""
-    (batch, channels, height, width), out = x.shape, torch.empty_like(x)
+def residual_triton(x, y, gamma, factors, out):
+    """Fill ``out``; ``x``, ``y`` and ``out`` are dense, in one layout."""
+    batch, channels, height, width = x.shape
     last = x.is_contiguous(memory_format=torch.channels_last)
     block = max(BLOCK, triton.next_power_of_2(channels)) if last else BLOCK
     parts = triton.cdiv(height * width, block // channels) if last else triton.cdiv(height * width, block) * channels
     launch(add_kernel, (batch * parts, ), x, y, gamma, factors, out, parts, height * width, C=channels, LAST=last,
            BLOCK=block, HAS_GAMMA=gamma is not None, HAS_FACTORS=factors is not None)
-    return out
 
 
 def residual_triton_backward(grad, y, gamma, factors, grad_y=None, grad_gamma=None):

@@ -4,6 +4,7 @@ A thread that waits for a core counts for the form that it happens to run, and t
 ten times as long on a busy machine as on a quiet one. Linux says how long each thread has waited (``schedstat``): times
 in which this process waited are not used.
 """
+import contextlib
 import copy
 import math
 import time
@@ -37,25 +38,34 @@ def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
     waited = waited or seconds_waited
     calls, times, fastest, begin = {}, {}, math.inf, clock()
     for name, form in forms.items():
-        call = prepared(form, args)
-        try:
+        with leaving_out(name, times, calls):
+            calls[name] = call = prepared(form, args)
             first = timed(call, device, clock, waited)      # compiles, allocates, plans
             # Of what takes a tenth of a second, little is planning.
             hopeless = math.inf > first > max(0.1, 2 * HOPELESS * fastest)
             times[name] = [first] if hopeless else [timed(call, device, clock, waited)]
-        except RuntimeError as error:
-            print_log(f'The form {name!r} is not measured, since it fails: {error}', 'current')
-            continue
-        calls[name], fastest = call, min(fastest, times[name][0])
+            fastest = min(fastest, times[name][0])
     for attempt in range(TRIES):
         late = attempt and clock() - begin > SECONDS
-        for name, call in calls.items():
+        for name, call in list(calls.items()):
             undisturbed = sum(map(math.isfinite, times[name]))
             hopeless = undisturbed and min(times[name]) > HOPELESS * fastest
             if not hopeless and undisturbed < (1 if late else ENOUGH) and (not late or attempt < TRIES // 4):
-                times[name].append(timed(call, device, clock, waited))
-                fastest = min(fastest, times[name][-1])
+                with leaving_out(name, times, calls):
+                    times[name].append(timed(call, device, clock, waited))
+                    fastest = min(fastest, times[name][-1])
     return {name: min(seconds) for name, seconds in times.items()}
+
+
+@contextlib.contextmanager
+def leaving_out(name, *tables):
+    """A form that fails in the block, for want of memory or of a kernel, leaves the tables; a log line says so."""
+    try:
+        yield
+    except Exception as error:
+        for table in tables:
+            table.pop(name, None)
+        print_log(f'The form {name!r} is not measured, since it fails: {type(error).__name__}: {error}', 'current')
 
 
 def timed(call, device, clock, waited):

@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.autograd import Function
 
 from . import _native as native
 from . import _triton, dispatch, label_check
 from .bilinear import AxisMap, resize
-from .dtypes import C_TYPES, TRITON_DTYPES, compute_dtype
+from .dtypes import C_TYPES, TRITON_DTYPES, compute_dtype, label_dtype
 from .label_check import out_of_range
 from .registration import INTS, TENSORS, gradients_again, register
 
@@ -184,13 +183,34 @@ def to_nhwc(logits):
 # Loss: Triton kernels
 
 
-@torch.compiler.disable
 def upsampled_cross_entropy_triton(logits, labels, class_weight, ignore_index, label_smoothing, align_corners):
+    needs_gradient = logits.requires_grad and torch.is_grad_enabled()
+    loss, *counts, _, _ = triton_sums_operator(
+        logits, labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient)
+    return UpsampledLoss(loss, *(count.detach() for count in counts))
+
+
+def triton_sums(logits: torch.Tensor, labels: torch.Tensor, class_weight: torch.Tensor | None, ignore_index: int,
+                label_smoothing: float, align_corners: bool, needs_gradient: bool) -> TENSORS:
+    """Loss, weight, pixels, correct, and what the gradient needs of each pixel: its label in a small dtype, and the
+    logarithm of its sum; both are empty unless it is needed."""
+    # Not at the top: Triton is not everywhere.
+    from . import upsampled_cross_entropy_triton as kernels
     label_check.check(logits.device)
-    sums = TritonSums.apply(logits, labels.detach(), class_weight, ignore_index, label_smoothing, align_corners,
-                            logits.requires_grad and torch.is_grad_enabled())
-    label_check.check(logits.device)    # on a CPU, in Triton's interpreter, all has arrived
-    return UpsampledLoss(*sums)
+    *sums, wrong, kept = kernels.loss_sums(
+        rows_of_classes(logits), labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient)
+    label_check.watch(wrong, logits.shape[1], ignore_index)
+    if logits.device.type == 'cpu':     # in Triton's interpreter all has arrived
+        label_check.check()
+    return [*sums, *(kept or (labels.new_empty(0, dtype=label_dtype(logits.shape[1])),
+                              logits.new_empty(0, dtype=torch.float32)))]
+
+
+def triton_sums_fake(logits, labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient):
+    number, count = (logits.new_empty((), dtype=dtype) for dtype in (torch.float32, torch.int64))
+    shape = labels.shape if needs_gradient else (0, )
+    return [number, torch.empty_like(number), count, torch.empty_like(count),
+            labels.new_empty(shape, dtype=label_dtype(logits.shape[1])), number.new_empty(shape)]
 
 
 def rows_of_classes(logits):
@@ -198,39 +218,56 @@ def rows_of_classes(logits):
     return logits.detach().permute(0, 2, 3, 1).resolve_neg().contiguous()
 
 
-class TritonSums(Function):
-    """Loss, weight, pixels and correct; the gradient is computed in backward, in the dtype of the logits."""
+def triton_gradient(grad_loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, log_sums: torch.Tensor,
+                    class_weight: torch.Tensor | None, label_smoothing: float, align_corners: bool) -> torch.Tensor:
+    """Gradient to the logits, in their dtype and layout; ``labels`` and ``log_sums`` as :func:`triton_sums` kept them.
+    Where the kernel fails, by blocks of rows."""
+    from . import upsampled_cross_entropy_triton as kernels
+    try:
+        gradient = kernels.loss_gradient(rows_of_classes(logits), (labels, log_sums), class_weight, label_smoothing,
+                                         align_corners, grad_loss)
+    except _triton.LaunchError:
+        # A pixel that does not count has the number of classes as its label.
+        *_, gradient = loss_sums(
+            logits, labels, class_weight, logits.shape[1], label_smoothing, align_corners, 'blocked', True)
+        gradient = (gradient * grad_loss).to(logits.dtype)
+    return laid_out_as(logits, gradient)
 
-    @staticmethod
-    def forward(ctx, logits, labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient):
-        # Not at the top: Triton is not everywhere.
-        from . import upsampled_cross_entropy_triton as kernels
-        *sums, wrong, kept = kernels.loss_sums(
-            rows_of_classes(logits), labels, class_weight, ignore_index, label_smoothing, align_corners, needs_gradient)
-        label_check.watch(wrong, logits.shape[1], ignore_index)
-        ctx.save_for_backward(logits, labels, class_weight, *(kept or ()))
-        ctx.settings = ignore_index, label_smoothing, align_corners
-        ctx.mark_non_differentiable(*sums[1:])
-        return tuple(sums)
 
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        from . import upsampled_cross_entropy_triton as kernels
-        logits, labels, weight, *kept = ctx.saved_tensors
+def laid_out_as(logits, gradient):
+    """A gradient (B, h, w, C) as (B, C, h, w) in the layout of the logits."""
+    gradient = gradient.permute(0, 3, 1, 2)
+    return gradient.contiguous() if logits.is_contiguous() else gradient
 
-        def again():
-            gradient, = gradients_again(
-                lambda logits: upsampled_cross_entropy_torch(logits, labels, weight, *ctx.settings).loss,
-                [logits], [True], grad_loss)
-            return gradient
-        if torch.is_grad_enabled():
-            return (again(), *[None] * 6)
-        try:
-            gradient = kernels.loss_gradient(rows_of_classes(logits), kept, weight, *ctx.settings[1:], grad_loss)
-        except _triton.LaunchError:
-            return (again().detach(), *[None] * 6)
-        gradient = gradient.permute(0, 3, 1, 2)
-        return (gradient.contiguous() if logits.is_contiguous() else gradient, *[None] * 6)
+
+def triton_gradient_fake(grad_loss, logits, *args):
+    return laid_out_as(logits, logits.new_empty([logits.shape[i] for i in (0, 2, 3, 1)]))
+
+
+def save_for_triton_gradient(ctx, inputs, output):
+    ctx.set_materialize_grads(False)    # only the loss has a gradient
+    logits, labels, class_weight, *ctx.settings, _ = inputs
+    ctx.save_for_backward(logits, labels, class_weight, *output[4:])
+
+
+def triton_sums_gradient(ctx, grads):
+    logits, labels, class_weight, *kept = ctx.saved_tensors
+    if grads[0] is None:
+        return (None, ) * 7
+    if torch.is_grad_enabled():
+        gradient, = gradients_again(
+            lambda logits: upsampled_cross_entropy_torch(logits, labels, class_weight, *ctx.settings).loss,
+            [logits], [True], grads[0])
+    else:
+        gradient = triton_gradient_operator(grads[0], logits, *kept, class_weight, *ctx.settings[1:])
+    return (gradient, *[None] * 6)
+
+
+triton_gradient_operator = register(
+    'upsampled_loss_triton_backward', triton_gradient, fake=triton_gradient_fake, devices=None)
+triton_sums_operator = register(
+    'upsampled_loss_triton', triton_sums, fake=triton_sums_fake, backward=triton_sums_gradient,
+    setup_context=save_for_triton_gradient, devices=None)
 
 
 # Gradient of the C++ kernel and of blocks of rows
@@ -239,7 +276,6 @@ class TritonSums(Function):
 def save_for_gradient(ctx, inputs, output):
     ctx.set_materialize_grads(False)    # only the loss has a gradient
     logits, labels, class_weight, *ctx.settings = inputs[:6]
-    ctx.contiguous = logits.is_contiguous()
     ctx.save_for_backward(output[4], logits, labels, class_weight)
 
 
@@ -253,8 +289,7 @@ def loss_sums_gradient(ctx, grads):
             [logits], [True], grads[0])
         return (gradient, *[None] * 7)
     # In float32 up to here: with a loss scale the product is in the range of float16, its factors are not.
-    gradient = (gradient * grads[0]).to(logits.dtype).permute(0, 3, 1, 2)
-    return (gradient.contiguous() if ctx.contiguous else gradient, *[None] * 7)
+    return (laid_out_as(logits, (gradient * grads[0]).to(logits.dtype)), *[None] * 7)
 
 
 loss_sums_operator = register(
@@ -269,13 +304,17 @@ def upsampled_argmax_native(*args):
     return upsampled_argmax_operator('native', *args)
 
 
+def upsampled_argmax_triton(*args):
+    return upsampled_argmax_operator('triton', *args)
+
+
 def upsampled_argmax_blocked(*args):
     return upsampled_argmax_operator('blocked', *args)
 
 
 def class_indices(form: str, logits: torch.Tensor, size: INTS, align_corners: bool, padding: INTS, flip: str | None,
                   ori_shape: INTS | None) -> torch.Tensor:
-    compute = dict(native=native_indices, blocked=blocked_indices)[form]
+    compute = dict(native=native_indices, triton=triton_indices, blocked=blocked_indices)[form]
     return compute(logits, size, align_corners, padding, flip, ori_shape)
 
 
@@ -305,8 +344,7 @@ def blocked_indices(logits, *steps):
     return torch.cat([x_axis.apply(y_axis.part(*block).apply(nhwc, 1), 2).argmax(-1) for block in blocks], 1)
 
 
-@torch.compiler.disable
-def upsampled_argmax_triton(logits, *steps):
+def triton_indices(logits, *steps):
     from . import upsampled_cross_entropy_triton as kernels
     nhwc = rows_of_classes(logits)
     return kernels.class_indices(nhwc, *axis_steps(nhwc, *steps))
@@ -350,15 +388,20 @@ def is_on_cpu(logits, *args):
     return logits.device.type == 'cpu'
 
 
+def is_worth_in_blocks(logits, *args):
+    """Beside the CPU only where torch's own loss, which is not deterministic, would raise an error."""
+    return is_on_cpu(logits) or torch.are_deterministic_algorithms_enabled()
+
+
 LOSS_FORMS = dict(
     native=dispatch.Form(upsampled_cross_entropy_native, why_not_native),
     triton=dispatch.Form(upsampled_cross_entropy_triton, why_not_triton, is_on_cuda),
-    blocked=dispatch.Form(upsampled_cross_entropy_blocked, worth=is_on_cpu),
+    blocked=dispatch.Form(upsampled_cross_entropy_blocked, worth=is_worth_in_blocks, timed=is_on_cpu),
     torch=dispatch.Form(upsampled_cross_entropy_torch))
 ARGMAX_FORMS = dict(
     native=dispatch.Form(upsampled_argmax_native, why_not_native),
     triton=dispatch.Form(upsampled_argmax_triton, why_not_triton, is_on_cuda),
-    blocked=dispatch.Form(upsampled_argmax_blocked, worth=is_on_cpu),
+    blocked=dispatch.Form(upsampled_argmax_blocked, worth=is_on_cpu, timed=is_on_cpu),
     torch=dispatch.Form(upsampled_argmax_torch))
 
 
@@ -381,8 +424,8 @@ def upsampled_cross_entropy(logits, labels, class_weight=None, ignore_index=255,
         label_smoothing (float): As in ``F.cross_entropy``.
         align_corners (bool): As in ``F.interpolate``.
         impl (str): 'native' is the C++ kernel, 'triton' the Triton kernels, 'blocked' the same sums by torch operators
-            on some rows at a time, 'torch' upsamples all logits; 'auto' takes the first that can, and on CUDA never
-            'blocked'. See :mod:`.dispatch`.
+            on some rows at a time, 'torch' upsamples all logits; 'auto' takes the first that can, and on CUDA
+            'blocked' only under deterministic algorithms without Triton. See :mod:`.dispatch`.
 
     Returns:
         UpsampledLoss: The sums.

@@ -22,6 +22,7 @@ import triton.language as tl
 
 from ._triton import launch
 from .bilinear import AxisMap
+from .dtypes import label_dtype
 from .label_check import NONE_WRONG
 
 FEWEST = tl.constexpr(NONE_WRONG)
@@ -355,11 +356,6 @@ def lanes(classes, per_warp=256):
     else:
         parts = whole // 2, triton.next_power_of_2(max(classes - whole // 2, 1))
     return dict(C=classes, CA=parts[0], CB=parts[1], num_warps=1 if parts[0] <= per_warp else min(parts[0] // 128, 16))
-
-
-def label_dtype(classes):
-    """The smallest dtype that has the classes and one more number."""
-    return torch.uint8 if classes < 256 else torch.int16 if classes < 2**15 else torch.int32
 
 
 def loss_sums(nhwc, labels, weight, ignore_index, label_smoothing, align_corners, keep):

@@ -1,4 +1,5 @@
 """Fast classes of MMSegmentation's decode heads: the same parameters, the same checkpoints, the same function."""
+import torch
 import torch.nn as nn
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FCNHead, FPNHead, PSPHead, UPerHead
@@ -43,8 +44,10 @@ class FastHead(Fast):
             UserError: A label is neither a class nor ``ignore_index``.
         """
         form = self.form('loss', 'native', 'triton', 'blocked')
-        # Without a kernel, beside the CPU, stock has some twenty operators, where rows in blocks have thousands.
-        stock = form is False or (form == 'auto' and seg_logits.device.type != 'cpu' and why_not_triton(seg_logits))
+        # Without a kernel, beside the CPU, stock has some twenty operators, where rows in blocks have thousands. But
+        # under deterministic algorithms stock's raise an error there.
+        stock = form is False or (form == 'auto' and seg_logits.device.type != 'cpu' and why_not_triton(seg_logits)
+                                  and not torch.are_deterministic_algorithms_enabled())
         if stock or not takes_sums(self):
             return super().loss_by_feat(seg_logits, batch_data_samples)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)

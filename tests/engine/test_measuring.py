@@ -1,6 +1,8 @@
 """Measuring before the first step of a run: what it leaves alone, what it tells other processes and checkpoints."""
 import copy
 import json
+import multiprocessing
+import os
 import random
 import shutil
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 
+from inceptionnext_seg.engine import measuring
 from inceptionnext_seg.engine.accelerate_hook import AccelerateHook
 from inceptionnext_seg.engine.measuring import measure_first_batch
 from inceptionnext_seg.errors import UserError
@@ -104,6 +107,48 @@ def test_a_model_that_cannot_be_copied_or_run_trains_unmeasured(measuring_is_on,
     assert not measured.time_forms.called
     measure_first_batch(runner, BATCH, 'loss')      # nothing was remembered of what failed
     assert measured.time_forms.called == (native.why_not('batch_norm') is None)
+
+
+def rank_measures(rank, folder, broken, runner):
+    """In a process of its own: a rank that is ``broken`` cannot copy the model, or run it."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
+    if broken and broken[0] == rank:
+        setattr(Model, broken[1], mock.Mock(side_effect=TypeError('boom')))
+    lines = []
+    measuring.print_log = lambda line, *args: lines.append(line)
+    try:
+        measure_first_batch(runner, BATCH, 'loss')
+    except Exception as error:      # the other's is that nobody answers
+        lines.append(f'ended: {error}')
+    else:
+        torch.distributed.barrier()     # nobody waits for anything else
+    (folder / f'{rank}.json').write_text(json.dumps([lines, list(measured.TABLE.measured)]))
+    # Not through what the tests' process does when it ends.
+    os._exit(0)
+
+
+def two_ranks(folder, broken, runner):
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=rank_measures, args=(rank, folder, broken, runner)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        process.kill()
+    return [json.loads((folder / f'{rank}.json').read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize('broken', [None, (0, '__deepcopy__'), (1, '__deepcopy__'), (0, 'forward')], ids=str)
+def test_where_one_of_two_processes_fails_none_waits_for_it(measuring_is_on, runner, tmp_path, broken):
+    native.why_not('batch_norm')
+    (lines, known), (others_lines, others_known) = two_ranks(tmp_path, broken, runner)
+    assert known == others_known
+    if broken is None:
+        assert len(known) == (native.why_not('batch_norm') is None)
+    elif broken[1] == 'forward':    # as its first step would
+        assert lines == ['ended: boom'] and 'ended' in others_lines[0] and not known
+    else:
+        assert 'boom' in lines[0] and 'boom' in others_lines[0] and not known
 
 
 def test_a_resumed_run_takes_the_forms_of_its_checkpoint_and_another_run_does_not(runner):

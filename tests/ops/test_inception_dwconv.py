@@ -237,7 +237,18 @@ def test_autocast_to_a_type_that_the_kernel_has_not_takes_torchs_operators(kerne
         found, expected = inception_dwconv2d(x, *parameters), definition(x, *parameters)
         with pytest.raises(FormError, match=r"'native'.*computed in torch.float16"):
             inception_dwconv2d(x, *parameters, impl='native')
-    assert found.dtype == expected.dtype and torch.equal(found, expected)
+    assert found.dtype == torch.float16 and torch.equal(found, expected.half())
+
+
+@pytest.mark.parametrize('impl', ['native', 'torch'])
+def test_under_autocast_every_form_returns_what_a_convolution_of_torch_returns(kernel, impl):
+    x, parameters, _ = inputs((1, 12, 5, 5, 2, 3, 5))
+    for given in (x, x.bfloat16(), x.double()):
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            found = inception_dwconv2d(given, *(p.to(given.dtype) if given.dtype == torch.float64 else p
+                                                for p in parameters), impl=impl)
+            expected = F.conv2d(given, torch.ones(1, 12, 1, 1, dtype=given.dtype))
+        assert found.dtype == expected.dtype
 
 
 def test_only_what_is_needed_gets_a_gradient(kernel):

@@ -11,8 +11,10 @@ from helpers import draw
 import inceptionnext_seg
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import dispatch, measured, stopwatch
+from inceptionnext_seg.ops._triton import LaunchError
 from inceptionnext_seg.ops.batch_norm_act import batch_norm_act
 from inceptionnext_seg.ops.dispatch import Form
+from inceptionnext_seg.ops.upsampled_cross_entropy import ARGMAX_FORMS, LOSS_FORMS
 
 
 class Clock:
@@ -100,6 +102,58 @@ def test_a_form_that_fails_is_not_chosen(clock):
         raise RuntimeError('out of memory')
     with inceptionnext_seg.measuring():
         assert chosen(dict(native=clock.takes(0.02), triton=Form(fail), torch=clock.takes(0.03)), X) == 'native'
+
+
+@pytest.mark.parametrize('error', [LaunchError('no such architecture'), torch.OutOfMemoryError(), KeyError('x')])
+def test_whatever_a_form_fails_with_at_its_first_run_or_later_the_others_are_measured(clock, error, monkeypatch):
+    runs, lines = [], []
+    monkeypatch.setattr(stopwatch, 'print_log', lambda line, *args: lines.append(line))
+
+    def fail(x):
+        runs.append(1)
+        if len(runs) == 4:
+            raise error
+        return clock.takes(0.001).run(x)
+    forms = dict(triton=Form(fail), native=clock.takes(0.03), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        assert chosen(forms, X) == 'torch'
+    assert len(runs) == 4 and len(lines) == 1 and 'triton' in lines[0] and type(error).__name__ in lines[0]
+
+
+def test_where_stocks_form_has_no_memory_another_is_chosen_and_remembered(clock):
+    def fail(x):
+        raise torch.OutOfMemoryError('40 GiB')
+    forms = dict(native=clock.takes(0.03), triton=clock.takes(0.02), torch=Form(fail))
+    with inceptionnext_seg.measuring() as found:
+        assert chosen(forms, X) == 'triton'
+    measured.TABLE.clear()
+    measured.read_cache()
+    assert chosen(forms, X) == 'triton' and not found.disturbed
+    (choice, ) = inceptionnext_seg.choices()
+    assert choice.gain is None and 'triton' in str(inceptionnext_seg.choices())
+
+
+def test_a_form_that_is_known_to_be_slow_is_not_even_timed(clock):
+    runs = []
+    forms = dict(native=clock.takes(0.03), blocked=Form(runs.append, timed=lambda x: False), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        assert chosen(forms, X) == 'torch'
+    assert not runs
+
+
+@pytest.mark.parametrize('forms', [LOSS_FORMS, ARGMAX_FORMS])
+def test_beside_the_cpu_rows_in_blocks_are_not_timed(forms):
+    assert forms['blocked'].timed(X) and not forms['blocked'].timed(X.to('meta'))
+
+
+def test_what_a_checkpoint_brought_is_among_the_choices_though_nothing_was_measured(clock):
+    """As where the cache was emptied before a run is resumed."""
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    measured.pin({measured.as_text('double', measured.describe_call((X, ))): 'torch', 'double of another run': 'torch'})
+    assert chosen(forms, X) == 'torch'
+    (choice, ) = inceptionnext_seg.choices()
+    assert (choice.operator, choice.form, choice.rule, choice.seconds) == ('double', 'torch', None, {})
+    assert measured.first_map(choice) == '1×2×3×4' and 'checkpoint' in str(inceptionnext_seg.choices())
 
 
 def test_a_second_process_measures_nothing(clock):

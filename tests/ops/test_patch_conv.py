@@ -171,3 +171,18 @@ def test_torch_compile_takes_the_whole_graph_and_gives_the_same(kernel, autocast
     conv, x = inputs(kernel, (13, 11), torch.float32)
     compiled = torch.compile(operator, backend='aot_eager', fullgraph=True)
     assert_close(run(compiled, conv, x), run(operator, conv, x), 1e-6)
+
+
+@pytest.mark.parametrize('weight_layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('bias', [False, True])
+def test_the_gradient_of_a_1x1_weight_lies_as_the_weight_whatever_the_layout_of_the_map(weight_layout, layout, bias):
+    """In torch's form, which CUDA runs; under autocast torch's own convolution gives it the layout of the map."""
+    conv = nn.Conv2d(8, 16, 1, bias=bias).to(memory_format=weight_layout)
+    x = torch.randn(2, 8, 6, 6).contiguous(memory_format=layout)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found, expected = patch_conv2d(x, conv, impl='torch'), conv(x)
+    grad = torch.randn_like(expected)
+    weight, own = (torch.autograd.grad(y, conv.weight, grad)[0] for y in (found, expected))
+    assert torch.equal(found, expected) and torch.equal(weight, own)
+    assert weight.stride() == conv.weight.stride() and found.stride() == expected.stride()

@@ -17,7 +17,7 @@ from mmseg.structures import SegDataSample
 from inceptionnext_seg import accelerate, fuse_for_inference
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops import _native as native
-from inceptionnext_seg.ops import norm_mlp
+from inceptionnext_seg.ops import dispatch, norm_mlp, upsampled_cross_entropy
 
 CLASSES = 7
 LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -380,6 +380,26 @@ def test_two_processes_have_the_gradients_of_two_with_stock_parts(root, run_comm
                          cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     assert all((tmp_path / f'rank_{rank}_done').exists() for rank in range(2))
+
+
+@pytest.mark.parametrize('deterministic', [False, True])
+def test_without_triton_the_loss_on_cuda_is_stocks_unless_algorithms_have_to_be_deterministic(
+        deterministic, monkeypatch):
+    """There stock's cross-entropy of maps raises an error. A form in blocks on the meta device stands for CUDA."""
+    head, calls = build(HEADS['fcn']), []
+    accelerate(head)
+    monkeypatch.setattr(dispatch, 'is_hollow', lambda x: False)
+    monkeypatch.setitem(upsampled_cross_entropy.LOSS_FORMS, 'blocked', upsampled_cross_entropy.LOSS_FORMS[
+        'blocked']._replace(run=lambda logits, *args: calls.append('blocked') or upsampled_cross_entropy.UpsampledLoss(
+            *logits.new_empty(4))))
+    monkeypatch.setattr(type(head).plain, 'loss_by_feat', lambda *args: calls.append('stock'))
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 8, 8, dtype=torch.long, device='meta')))]
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        head.loss_by_feat(torch.empty(1, CLASSES, 4, 4, device='meta'), samples)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert calls == ['blocked' if deterministic else 'stock']
 
 
 def test_meta_tensors_and_traced_models_take_the_stock_way():

@@ -1,0 +1,71 @@
+"""The cells of ``make gpu``: a file of tests, candidates timed against each other, or the forms of operators."""
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..throughput.candidates import NONE, STOCK, variants
+
+ROOT = Path(__file__).parents[2]
+CONVNEXT, INCEPTIONNEXT = (f'configs/upernet_{name}_t_ade20k.py' for name in ('convnext', 'inceptionnext'))
+SMALL = tuple(f'configs/upernet_{name}_a_mini.py' for name in ('convnext', 'inceptionnext'))
+BOTH = ('nchw', 'nhwc')
+
+
+class Cell(NamedTuple):
+    """What one process does.
+
+    Attributes:
+        name (str): By which the result file has it.
+        kind (str): 'tests', 'speed' or 'operators'.
+        path (str): Of the tests; of the config whose operators are measured.
+        candidates (list): Of 'speed': name and layout of each; ratios are to the first.
+        setting (dict): Of 'speed' and 'operators': arguments of :class:`~studies.throughput.setting.Setting`.
+        rounds (int): Of 'speed'.
+    """
+    name: str
+    kind: str
+    path: str = ''
+    candidates: list = []
+    setting: dict = {}
+    rounds: int = 10
+
+
+def cells(device, quick=False):
+    """All cells, in the order in which they run.
+
+    Args:
+        device (str): Of torch.
+        quick (bool): A small model on small images, to exercise the command itself.
+    """
+    found = [Cell(f'tests: {path.stem.removeprefix("test_")}', 'tests', str(path.relative_to(ROOT)))
+             for path in sorted((ROOT / 'tests/gpu').glob('test_*.py'))]
+    convnext, inceptionnext = SMALL if quick else (CONVNEXT, INCEPTIONNEXT)
+    plain = [(f'{path}::{NONE}', layout) for path in (convnext, inceptionnext) for layout in BOTH]
+    fast = [(path, 'nhwc') for path in (convnext, inceptionnext)]
+    segmentors = [*((STOCK, layout) for layout in ([] if quick else BOTH)), *plain, *fast]
+    for dtype in ('fp32', ) if quick else (amp_dtype(device), 'fp32'):
+        for mode, batch_size in (('train', 2), ) if quick else (('train', 16), ('infer', 1), ('infer', 16)):
+            setting = dict(mode=mode, batch_size=batch_size, dtype=dtype, size=64 if quick else 512, device=device)
+            name, rounds = f'{mode}, {dtype}, {batch_size} images', 8 if quick else 10
+            found.append(Cell(f'segmentors, {name}', 'speed', candidates=segmentors, setting=setting, rounds=rounds))
+            if batch_size == 1:
+                continue
+            backbone = dict(setting, part='backbone')
+            found.append(Cell(f'backbones, {name}', 'speed', candidates=[*plain, *fast], setting=backbone,
+                              rounds=rounds))
+            found.append(Cell(f'parts alone, {name}', 'speed', setting=setting, rounds=rounds, candidates=[
+                (candidate, 'nhwc') for candidate in variants(inceptionnext, mode)]))
+            if mode == 'train' and not quick:
+                found.append(Cell(f'compiled, {name}', 'speed', candidates=[(STOCK, 'nhwc'), *fast],
+                                  setting=dict(setting, compile=True), rounds=rounds))
+            found += [Cell(f'operators of {Path(path).stem}, {name}', 'operators', path, setting=setting)
+                      for path in ((inceptionnext, ) if quick else (inceptionnext, convnext))]
+    return found
+
+
+def amp_dtype(device):
+    """As ``--amp`` takes: bf16 where the device has it."""
+    if torch.device(device).type != 'cuda' or torch.cuda.get_device_capability(device) >= (8, 0):
+        return 'bf16'
+    return 'fp16'

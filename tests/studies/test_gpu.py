@@ -1,0 +1,94 @@
+"""make gpu, exercised on a CPU: its cells, that it goes on where it was stopped, what it says without a GPU."""
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+from throughput.common import INCEPTIONNEXT, SMALL
+
+from studies.gpu import cell as cell_module
+from studies.gpu import running
+from studies.gpu.cells import Cell, cells
+from studies.gpu.conditions import conditions, slug
+from studies.gpu.report import report
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_without_a_gpu_it_says_so_and_exits_3(call_tool):
+    done = call_tool('gpu')
+    assert done.returncode == 3
+    assert 'cuda is not there' in done.stderr and 'make gpu' in done.stderr and '--device cpu --quick' in done.stderr
+
+
+def speed_cell():
+    return Cell('segmentors', 'speed', candidates=[(f'{INCEPTIONNEXT}::none', 'nchw'), (INCEPTIONNEXT, 'nhwc')],
+                setting=dict(mode='train', batch_size=2, size=32, dtype='fp32', device='cpu'), rounds=8)
+
+
+def found(cell, device):
+    if cell.kind == 'tests':
+        return dict(tests=[dict(name='test_a', outcome='passed', seconds=1., reason=''),
+                           dict(name='test_b', outcome='failed', seconds=1., reason='E  assert 1 == 2')])
+    if cell.kind == 'operators':
+        return dict(choices=[dict(operator='residual', first_map='1×2', form='triton', rule='triton',
+                                  seconds=dict(triton=0.001, torch=0.003))])
+    raise RuntimeError('out of memory')
+
+
+def test_a_cell_of_throughput_takes_candidates_in_turn_and_is_in_the_report(tmp_path):
+    measured = cell_module.run(speed_cell(), 'cpu', dict(SMALL))
+    assert [row['layout'] for row in measured['results']] == ['nchw', 'nhwc'] and measured['halved'] == 0
+    assert all(len(row['seconds']) == 8 and min(row['seconds']) > 0 for row in measured['results'])
+    result = running.run_all('cpu', tmp_path, quick=True, run=lambda cell, device: (
+        measured if cell.kind == 'speed' else found(cell, device)))
+    text = (tmp_path / 'gpu.md').read_text()
+    assert 'No figure here means anything' in text and 'residual' in text and 'E  assert 1 == 2' in text
+    assert text.count('upernet_inceptionnext_a_mini') >= 2 and 'nan' not in text
+    assert running.failures(result) == [f'{name}: test_b' for name in result['cells'] if name.startswith('tests')]
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_next_cell_and_repeats_what_failed(tmp_path):
+    calls = []
+
+    def stop(cell, device):
+        calls.append(cell.name)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return found(cell, device)
+    with pytest.raises(KeyboardInterrupt):
+        running.run_all('cpu', tmp_path, quick=True, run=stop)
+    first, names = calls[:4], [cell.name for cell in cells('cpu', quick=True)]
+    failed = [name for name in first if not name.startswith(('tests', 'operators'))]
+    calls.clear()
+    result = running.run_all('cpu', tmp_path, quick=True, run=lambda *args: calls.append(args[0].name) or found(*args))
+    assert calls == [name for name in names if name not in first or name in failed]
+    assert list(result['cells']) == names and set(failed) < set(running.failures(result))
+    said = running.what_to_send('docs/results/gpu', result)
+    assert 'pull request' in said and 'git add docs/results/gpu' in said
+    assert 'Did not run: RuntimeError: out of memory' in report(result)
+
+
+def test_every_cell_is_there_for_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (7, 0))
+    names = [cell.name for cell in cells('cuda')]
+    assert {'tests: kernels', 'tests: steps', 'tests: processes', 'segmentors, train, fp16, 16 images',
+            'segmentors, infer, fp32, 1 images', 'backbones, train, fp32, 16 images',
+            'parts alone, infer, fp16, 16 images', 'compiled, train, fp32, 16 images'} <= set(names)
+    assert len(set(names)) == len(names)
+
+
+def test_reports_of_pytest_and_words_of_nvidia_smi_are_read(monkeypatch):
+    xml = ('<testsuites><testsuite><testcase name="a" time="0.5"/><testcase name="b" time="1"><skipped message="needs '
+           'two GPUs"/></testcase><testcase name="c" time="1"><failure message="m">trace</failure></testcase>'
+           '</testsuite></testsuites>')
+    assert [(t['name'], t['outcome'], t['reason']) for t in cell_module.read_report(xml)] == [
+        ('a', 'passed', ''), ('b', 'skipped', 'needs two GPUs'), ('c', 'failed', 'trace')]
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(uuid='1-2'))
+    said = conditions('cuda', lambda command, **settings: SimpleNamespace(
+        stdout='570.1, 400.00, 60.5, 1410, 1410, 1593, 1593, 31, 0x0000000000000000, Enabled, 5, 81920, [N/A]\n'))
+    assert said['driver'] == '570.1' or said['driver'] == 570.1
+    assert said['power_limit_W'] == 400 and said['largest_clock_MHz'] == 1410 and 'mig' not in said
+
+    def missing(*args, **settings):
+        raise subprocess.CalledProcessError(9, 'nvidia-smi')
+    assert conditions('cuda', missing) == {} and slug('NVIDIA A100-SXM4-80GB') == 'nvidia-a100-sxm4-80gb'
