@@ -2,11 +2,13 @@
 
 python -m studies.exported --files DIR --write --out docs/results/MACHINE/exported.json    writes the files, untimed
 python -m studies.exported --files DIR --seconds 280 --out docs/results/MACHINE/exported.json
+python -m studies.exported --files DIR --accuracy CONFIG CHECKPOINT DATA HOW --out …/exported.json    mIoU of each file
 
 Each measurement is a process of its own, and the cells take turns: one process of each, then the next of each. A run
 that was stopped, or has used its ``--seconds``, goes on with what the file has.
 """
 import argparse
+import copy
 import importlib.metadata
 import json
 import os
@@ -24,11 +26,13 @@ import torch
 import torch._inductor.config as inductor
 from tqdm import tqdm
 
-from inceptionnext_seg import create_model, fuse_for_inference, measuring
+from inceptionnext_seg import accelerate, create_model, fuse_for_inference, measuring
 from inceptionnext_seg.engine.allocator import keep_freed_memory
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.export import Graph
 from inceptionnext_seg.export.files import FORMATS, Runtime, write
+from inceptionnext_seg.export.proof import accuracy, calibration_images, labelled_images
 from inceptionnext_seg.files import markdown_table, read_object, write_json, write_text
 from inceptionnext_seg.provenance import commit, environment
 
@@ -76,6 +80,8 @@ def parse_args():
     parser.add_argument('--threads', type=int, nargs='+', default=[os.cpu_count(), 1])
     parser.add_argument('--processes', type=int, default=3, help='of each cell')
     parser.add_argument('--seconds', type=float, default=float('inf'), help='begin no process after these')
+    parser.add_argument('--accuracy', nargs=4, metavar=('CONFIG', 'CHECKPOINT', 'DATA', 'HOW'),
+                        help='mIoU of a trained model in each file, instead of times; HOW it was trained, for the page')
     parser.add_argument('--out', required=True)
     parser.add_argument('--child', help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -113,6 +119,10 @@ def torch_runner(cell):
         inductor.freezing = inductor.max_autotune = True
         model = torch.compile(model)
 
+    return as_runtime(model)
+
+
+def as_runtime(model):
     def run(image):
         with torch.no_grad():
             return [model(torch.from_numpy(image)).numpy()]
@@ -174,6 +184,37 @@ def measure_all(args, result):
         write_json(args.out, result)
 
 
+# mIoU of a trained model
+
+
+def measure_accuracy(args, result):
+    """mIoU in per cent of a checkpoint, in torch and in files, on the validation images below DATA, at their size."""
+    config, checkpoint, data, how = args.accuracy
+    folders = [Path(data) / kind / 'validation' for kind in ('images', 'annotations')]
+    model = create_model(load_config(config), checkpoint=checkpoint, accelerate=False).eval()
+    size = next(labelled_images(*folders, None, 0))[0].shape[:2]
+    calibration = calibration_images(Path(data) / 'images/training', size, 1)
+    calibration = [model.normalize(torch.from_numpy(image).permute(0, 3, 1, 2)) for image in calibration]
+    found = result['accuracy'] = dict(config=config, calibration=len(calibration), how=how, rows=[])
+    fast = copy.deepcopy(model)
+    fast.acceleration = accelerate(fast)
+    for runtime, form, dtype in (('torch', 'accelerated', 'bf16'), ('torch', 'accelerated', 'int8'),
+                                 ('onnx', 'winograd', 'fp32'), ('onnx', 'factorized', 'int8'),
+                                 ('openvino', 'winograd', 'fp32'), ('openvino', 'winograd', 'bf16'),
+                                 ('openvino', 'factorized', 'int8')):
+        if runtime == 'torch':
+            ranges = calibration if dtype == 'int8' else None
+            run = as_runtime(fuse_for_inference(fast, dtype=dtype, calibration=ranges))
+        else:
+            path = Path(args.files) / f'accuracy_{dtype}{FORMATS[runtime][0]}'
+            write(Graph(model, form), path, runtime, 1, size, dtype,
+                  [image.numpy() for image in calibration] if dtype == 'int8' else ())
+            run = Runtime(path, runtime, dtype=dtype)
+        row = accuracy(model, run, labelled_images(*folders, size, 0), False, False)
+        found['rows'].append(dict(row._asdict(), what=f'{RUNTIMES[runtime]} {form} {dtype}'))
+        write_json(args.out, result)
+
+
 # The report
 
 
@@ -208,10 +249,13 @@ def table(result, family, count):
          'to the first result, s', 'memory, MiB', 'same classes as plain torch, %'], rows)
 
 
-def accuracy_table(result):
-    rows = [[row['what'], f'{row["miou"]:.2f}', f'{row["miou"] - row["torch"]:+.2f}', f'{row["equal"]:.2f}']
-            for row in result['accuracy']['rows']]
-    return markdown_table(['file', 'mIoU, %', 'less torch fp32', 'same classes, %'], rows)
+def accuracy_section(found):
+    rows = [[row['what'], f'{row["file"]:.2f}', f'{row["file"] - row["model"]:+.2f}', f'{row["equal"]:.2f}']
+            for row in found['rows']]
+    first = found['rows'][0]
+    return (f'`{found["config"]}`, {found["how"]}: mIoU in torch fp32 {first["model"]:.2f} % on the {first["images"]} '
+            f'validation images; ranges from {found["calibration"]} training images.\n\n'
+            + markdown_table(['what', 'mIoU, %', 'less torch fp32', 'same classes, %'], rows))
 
 
 def report(result):
@@ -233,7 +277,7 @@ def report(result):
             if summary(result, family, count):
                 sections += [f'## {title}, {count} thread{"s" if count > 1 else ""}', table(result, family, count)]
     if 'accuracy' in result:
-        sections += ['## Accuracy', result['accuracy']['note'], accuracy_table(result)]
+        sections += ['## Accuracy', accuracy_section(result['accuracy'])]
     return '\n\n'.join(sections) + '\n'
 
 
@@ -251,9 +295,12 @@ def main():
     result = dict(runs=[])
     if Path(args.out).is_file():
         result = read_object(args.out, 'a result of studies.exported', 'another --out')
-    result.update(environment=environment('cpu'), commit=commit(),
-                  versions={name: importlib.metadata.version(name) for name in VERSIONS})
-    measure_all(args, result)
+    if args.accuracy:
+        measure_accuracy(args, result)
+    else:
+        result.update(environment=environment('cpu'), commit=commit(),
+                      versions={name: importlib.metadata.version(name) for name in VERSIONS})
+        measure_all(args, result)
     write_json(args.out, result)
     write_text(Path(args.out).with_suffix('.md'), report(result))
 

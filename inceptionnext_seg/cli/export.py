@@ -27,18 +27,8 @@ from ..engine.inference import config_metainfo
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error
-from ..export import FORMS, Graph
+from ..export import FORMS, Graph, proof
 from ..export.files import DTYPES, FORMATS, Runtime, replacing, require_packages, write
-from ..export.proof import (
-    LEAST_EQUAL,
-    MOST_LOST,
-    TOLERANCE,
-    accuracy,
-    calibration_images,
-    compare,
-    labelled_images,
-    samples,
-)
 
 
 def parse_args():
@@ -122,8 +112,8 @@ def main():
     graph = Graph(model, form, args.preprocess, args.postprocess)
     if graph.note:
         print(f'Written as it was trained: {graph.note}.')
-    batches = samples(args.images or args.calibration, size, args.batch_size)
-    calibration = calibration_images(args.calibration, size, args.batch_size) if args.calibration else []
+    batches = proof.samples(args.images or args.calibration, size, args.batch_size)
+    calibration = proof.calibration_images(args.calibration, size, args.batch_size) if args.calibration else []
     calibration = [images if args.preprocess else normalized(model, images) for images in calibration]
     start = time.perf_counter()
     with replacing(out) as temporary:
@@ -132,17 +122,17 @@ def main():
         print(f'Exported in {written - start:.0f} s; running it on images of '
               f'{len({batch.shape[1:3] for batch in batches})} sizes.')
         runtime = Runtime(temporary, args.format, dtype=args.dtype)
-        found = compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
+        found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
         print('\n'.join(map(str, found)))
         if args.labels:
             first = int(bool(config_metainfo(cfg).get('reduce_zero_label')))
-            pairs = labelled_images(args.images, args.labels, size, first)
-            found.append(accuracy(model, runtime, pairs, args.preprocess, args.postprocess))
+            pairs = proof.labelled_images(args.images, args.labels, size, first)
+            found.append(proof.accuracy(model, runtime, pairs, args.preprocess, args.postprocess))
             print(found[-1])
         if not all(comparison.passes for comparison in found):
             raise UserError(
                 'the file does not compute what the model does, and was not kept. Expected: '
-                f'{f"differences up to {TOLERANCE}, " if args.dtype == "fp32" else ""}at least '
-                f'{100 * LEAST_EQUAL[args.dtype]:g} % equal classes and at most {MOST_LOST} points of mIoU less. '
-                f'Next: {NEXT[args.dtype]}')
+                f'{f"differences up to {proof.TOLERANCE}, " if args.dtype == "fp32" else ""}at least '
+                f'{100 * proof.LEAST_EQUAL[args.dtype]:g} % equal classes and at most {proof.MOST_LOST} points of mIoU '
+                f'less. Next: {NEXT[args.dtype]}')
     print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}, {args.dtype}.')

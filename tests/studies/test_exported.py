@@ -16,7 +16,8 @@ RESULT = dict(
     runs=[run('onnx', 'plain', 'fp32', [4., 2., 3.], 100), run('onnx', 'plain', 'fp32', [5., 5., 6.], 300),
           run('onnx', 'plain', 'fp32', [4.], 200), run('onnx', 'winograd', 'fp32', [2.], 100, equal=0.9999),
           run('openvino', 'winograd', 'fp32', [9.], 100), run('torch', 'plain', 'fp32', [7.], 100, 'convnext')],
-    accuracy=dict(note='A checkpoint.', rows=[dict(what='onnx int8', torch=41., miou=40.75, equal=99.1)]))
+    accuracy=dict(config='a.py', how='trained by hand', calibration=32, rows=[
+        dict(what='onnx int8', images=101, model=41., file=40.75, equal=99.1)]))
 
 
 def test_a_cell_is_the_median_over_processes_and_compared_with_its_runtimes_plain_graph():
@@ -34,5 +35,5 @@ def test_the_report_has_a_table_for_each_model_that_was_measured_and_the_accurac
     text = report(RESULT)
     for expected in ('InceptionNeXt-T, 2 threads', 'ConvNeXt-T, 2 threads', 'abc123', 'nncf 3.4',
                      '| ONNX Runtime | winograd | fp32 | 2.00 | 2.00–2.00 | 1 | 2.00 | 1.5 | 100 | 99.990 |',
-                     '| onnx int8 | 40.75 | -0.25 | 99.10 |'):
+                     'trained by hand: mIoU in torch fp32 41.00 % on the 101', '| onnx int8 | 40.75 | -0.25 | 99.10 |'):
         assert expected in text
