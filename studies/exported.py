@@ -295,12 +295,10 @@ def main():
     result = dict(runs=[])
     if Path(args.out).is_file():
         result = read_object(args.out, 'a result of studies.exported', 'another --out')
-    if args.accuracy:
-        measure_accuracy(args, result)
-    else:
+    if not args.accuracy or 'environment' not in result:
         result.update(environment=environment('cpu'), commit=commit(),
                       versions={name: importlib.metadata.version(name) for name in VERSIONS})
-        measure_all(args, result)
+    (measure_accuracy if args.accuracy else measure_all)(args, result)
     write_json(args.out, result)
     write_text(Path(args.out).with_suffix('.md'), report(result))
 
