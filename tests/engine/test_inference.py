@@ -1,4 +1,5 @@
 """Predicting images without annotations, against forward passes by hand, stock mmseg, and hand-made files."""
+import contextlib
 import importlib
 import json
 import re
@@ -16,7 +17,6 @@ from PIL import Image
 from inceptionnext_seg.engine import inference as prediction
 from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_images, find_labels, shares
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.ops import measured
 from inceptionnext_seg.segmentation import large
 
 REPOSITORY = Path(__file__).parents[2]
@@ -376,7 +376,15 @@ def test_cuda_predicts_what_the_cpu_does(camvid, camvid_weights):
 @pytest.mark.parametrize('count', [2, 3])
 def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measured(tmp_path, monkeypatch, count):
     monkeypatch.setattr(prediction, 'MEASURED_FROM', 3)
-    seen = []
+    seen, inside = [], []
+
+    @contextlib.contextmanager
+    def measuring():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(prediction, 'measuring', measuring)
 
     class Stub:
         labels = FACTS
@@ -387,7 +395,7 @@ def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measur
             return np.zeros((4, 5, 3), np.uint8)
 
         def classes_of(self, image, progress):
-            seen.append(measured.current is not None)
+            seen.append(bool(inside))
             return np.zeros((4, 5), np.int64)
 
     paths = [Path(f'{i}.png') for i in range(count)]
