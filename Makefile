@@ -7,7 +7,7 @@ READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
-.PHONY: train test lint fuzz sanitize reliability clean
+.PHONY: train test lint fuzz sanitize reliability long-run clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
@@ -21,8 +21,12 @@ lint: $(TEST_READY)
 
 # Kills training at random and resumes it; about half an hour.
 reliability: $(TEST_READY)
-	$(BIN)/python tools/reliability.py --out docs/results/reliability.json
+	$(BIN)/python tools/reliability.py --out docs/results/reliability/kills.json
 	$(BIN)/python tools/readme.py
+
+# 2,000 iterations, about a quarter of an hour: do memory, open files or time grow?
+long-run: $(TEST_READY)
+	$(BIN)/python tools/long_run.py --out docs/results/reliability/long_run.json
 
 # 10,000 random inputs; in pieces: make fuzz FUZZ='--only operators --seed 1 --add'
 fuzz: $(TEST_READY)
@@ -30,7 +34,7 @@ fuzz: $(TEST_READY)
 
 # The operators on random inputs, with C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(TEST_READY)
-	$(BIN)/python tests/sanitize/run.py
+	$(BIN)/python tests/sanitize/run.py --out docs/results/reliability/sanitize.json
 
 clean:
 	rm -rf $(VENV)

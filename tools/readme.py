@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
 from studies import exported as exported_files
+from studies import fuzzing, long_run
 from studies import other_segmentors as others
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
@@ -28,7 +29,7 @@ EXCERPT = RESULTS / 'mini_run.txt'
 SPEED = RESULTS / 'speed.json'
 OTHERS = RESULTS / 'accelerate_others.json'
 EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
-RELIABILITY = RESULTS / 'reliability.json'
+RELIABILITY = RESULTS / 'reliability'
 PICTURE = ROOT / 'docs/pictures/speed.png'
 
 
@@ -286,7 +287,7 @@ def any_upernet():
 
 
 def killed_runs():
-    result = json.loads(RELIABILITY.read_text())
+    result = json.loads((RELIABILITY / 'kills.json').read_text())
     made = result['environment']
     return (f'{reliability_table(result)}\n\n{made["date"][:10]}, {made["device_name"]}, one thread, '
             f'torch {made["versions"]["torch"]}.')
@@ -314,12 +315,26 @@ def exported():
     return '\n'.join(lines)
 
 
+def random_inputs():
+    return fuzzing.words(json.loads((RELIABILITY / 'fuzz.json').read_text()))
+
+
+def sanitized():
+    result = json.loads((RELIABILITY / 'sanitize.json').read_text())
+    return (f'{result["environment"]["date"][:10]}, {result["compiler"]}: {result["cases"]} random inputs, '
+            f'{"no finding" if result["passed"] else "findings"}.')
+
+
+def watched_run():
+    return long_run.words(json.loads((RELIABILITY / 'long_run.json').read_text()))
+
+
 BLOCKS = dict(mini_run=mini_run, any_upernet=any_upernet, paper=paper, speed=speed, speed_all=speed_all,
               speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated,
-              exported=exported, killed_runs=killed_runs)
+              exported=exported, killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run)
 DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
-    'docs/reliability.md': ('killed_runs', ),
+    'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
 
 

@@ -185,6 +185,9 @@ def check_sections(cfg: Config) -> None:
         for path, metric in metrics.items():
             cls = METRICS.get(metric['type']) if isinstance(metric, dict) and isinstance(
                 metric.get('type'), str) else None
+            if cls is not None and not inspect.isclass(cls):    # mmengine imports a module of that name
+                raise UserError(f'{path}.type is {metric["type"]!r}; expected: a metric, such as IoUMetric. Next: '
+                                f'correct it in the config, or --cfg-options {path}.type=…')
             if cls is not None and cls.__module__.partition('.')[0] in KNOWN_PACKAGES:
                 refuse_unknown(path, metric, arguments_of(cls))
 

@@ -57,6 +57,14 @@ def component(*others: Any) -> Rule:
     return Rule(lambda value: value in others or not isinstance(value, plain), f'a dict{words}')
 
 
+def one_or_several(*others: Any) -> Rule:
+    """A config, or a list of them."""
+    one = component(*others)
+    return Rule(lambda value: one.allows(value) or (
+        isinstance(value, list | tuple) and len(value) > 0 and all(map(component().allows, value))),
+        f'{one.expected}, or a list of dicts')
+
+
 def is_class_weight(value: Any) -> bool:
     if isinstance(value, str):  # mmseg would unpickle others
         return Path(value).is_file() and Path(value).suffix in ('.json', '.yaml', '.yml', '.npy')
@@ -70,8 +78,18 @@ SEED = Rule(lambda value: value is None or (is_whole(value) and 0 <= value < 2**
 PARTS = {
     'model': component(), 'train_dataloader': component(None), 'val_dataloader': component(None),
     'test_dataloader': component(None), 'train_cfg': component(None), 'optim_wrapper': component(None),
-    'default_hooks': component(None)}
+    'default_hooks': component(None), 'visualizer': component(None), 'val_cfg': component(None),
+    'test_cfg': component(None), 'env_cfg': component(None), 'randomness': component(None),
+    'auto_scale_lr': component(None)}
 RULES = {
+    'val_evaluator': one_or_several(None),
+    'test_evaluator': one_or_several(None),
+    'model.test_cfg': component(None),
+    'model.backbone': component(),
+    'model.decode_head': one_or_several(),
+    'model.auxiliary_head': one_or_several(None),
+    'model.data_preprocessor': component(None),
+    'optim_wrapper.optimizer': component(None),
     'train_cfg.max_iters': whole(1),
     'train_cfg.max_epochs': whole(1),
     'train_cfg.val_interval': whole(1),
@@ -150,6 +168,16 @@ def check_parts(cfg: Config) -> None:
             refuse(name, cfg[name], rule.expected)
 
 
+def check_types(tree: Any, path: str = '') -> None:
+    """Raise a UserError where a ``type`` is an empty string, which registries do not name in their errors."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    for key, value in items:
+        below = f'{path}.{key}' if path else str(key)
+        if key == 'type' and value == '':
+            refuse(below, value, 'the name of a class')
+        check_types(value, below)
+
+
 def check_values(cfg: Config) -> list[str]:
     """Look at the values of a config's settings.
 
@@ -161,6 +189,7 @@ def check_values(cfg: Config) -> list[str]:
             is missing.
     """
     check_parts(cfg)
+    check_types(cfg._cfg_dict)
     for pattern, rule in RULES.items():
         for path, value in found_at(cfg, pattern):
             if not rule.allows(value):
@@ -220,6 +249,8 @@ def check_crops(cfg: Config) -> list[str]:
     if size is not None and side_pair(size) is None:
         refuse('model.data_preprocessor.size', size, 'height and width in pixels, such as (512, 512)')
     for path, dataset in datasets_of(cfg.get('train_dataloader')):
+        if not isinstance(dataset.get('pipeline') or (), list | tuple):
+            refuse(f'train_dataloader.{path}.pipeline', dataset['pipeline'], 'a list of transforms')
         for i, step in enumerate(dataset.get('pipeline') or ()):
             kind, place = isinstance(step, dict) and step.get('type'), f'train_dataloader.{path}.pipeline.{i}'
             for name in ('scale', 'ratio_range', 'scale_factor') if kind in ('Resize', 'RandomResize') else ():

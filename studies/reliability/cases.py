@@ -148,5 +148,7 @@ def table(result):
         detail = {'sigterm': 'status {status}, {lines} line', 'ctrl-c': 'status {status}, {lines} line',
                   'workers': 'another seed: {another_seed} differ', 'torchrun': 'started {starts} times'}.get(
             name, '{while_writing} while a checkpoint was written; all ended within {seconds_to_the_end_of_all} s')
+        if found.get('before_meeting') and name.startswith('kill-2'):
+            detail += ', but for {before_meeting} in which they had not met'
         rows.append([title, f'{found["differing"]} of {found["tensors"]}', detail.format(**found)])
     return markdown_table(['what happened', 'tensors that differ from the undisturbed run', ''], rows)

@@ -75,6 +75,11 @@ def iterations_of(log):
     return [int(number) for number in re.findall(r'Iter\(train\) *\[ *(\d+)/', text)]
 
 
+def have_met(log):
+    """Whether the processes of a run have formed their group, after which the first logs where it runs."""
+    return log.is_file() and 'System environment' in log.read_text(errors='replace')
+
+
 def finish(arguments, log, processes=1, limit=LONGEST):
     """Train to the end; the seconds to the first iteration, and of each later one."""
     run, started, first = Run(arguments, log, processes), time.monotonic(), None
@@ -93,36 +98,49 @@ def finish(arguments, log, processes=1, limit=LONGEST):
 def killed(arguments, folder, processes, kills, pace, seed):
     """Kill and resume a run ``kills`` times, then let it end.
 
-    Every fourth kill waits for a checkpoint that is being written; the others come at a random moment, so spread that
-    they fall all over the run. Of two processes either or both are killed, in turns.
+    Of four kills one waits for a checkpoint that is being written, one comes while the run starts, and two come amid or
+    between iterations, so many later as let the kills fall all over the run, and a random part
+    of an iteration after that. Of two processes either or both are killed, in turns.
 
     Returns:
-        dict: How many kills there were, after which iterations, how many during writing, and the most seconds that a
-        process outlived the other.
+        dict: How many kills there were, after which iterations, how many during writing, how many before a second
+        process had met the first, and the most seconds that a process outlived the other after that.
     """
-    numbers, moments, writing, outlived = random.Random(seed), [], 0, 0.
-    work_dir = folder / 'run'
-    life = 2 * pace['iteration'] * ITERATIONS / (kills + 1)
+    numbers, moments, writing, alone, outlived = random.Random(seed), [], 0, 0, 0.
+    work_dir, resumed = folder / 'run', 0
     for i in range(kills):
         log = folder / f'life{i}.log'
         run = Run([*arguments, '--work-dir', work_dir, *(['--resume'] if i else [])], log, processes)
-        until = time.monotonic() + pace['start'] + numbers.uniform(-0.2 * pace['start'], life)
-        wait_for_writing = i % 4 == 3
-        while not run.poll() and time.monotonic() < until + (60 if wait_for_writing else 0):
-            if wait_for_writing and any(work_dir.glob('.iter_*')):
-                writing += 1
+        started, kind = time.monotonic(), ('amid', 'starting', 'amid', 'writing')[i % 4]
+        last = min(resumed + numbers.randint(0, 3 * ITERATIONS // kills), ITERATIONS - INTERVAL)
+        wait = numbers.uniform(0, pace['start'] if kind == 'starting' else pace['iteration'])
+        while not run.poll() and time.monotonic() - started < LONGEST:
+            if kind == 'starting':
+                if time.monotonic() - started > wait:
+                    break
+            elif kind == 'writing':
+                if any(work_dir.glob('.iter_*')):
+                    writing += 1
+                    break
+            elif max(iterations_of(log), default=0) >= last:
+                time.sleep(wait)
                 break
-            time.sleep(0.001 if wait_for_writing else 0.01)
+            time.sleep(0.001 if kind == 'writing' else 0.01)
         if run.poll():
-            break   # it was faster than expected, and has ended
+            raise UserError(f'the run of {log} ended before kill {i + 1} of {kills}: '
+                            f'{log.read_text(errors="replace")[-3000:]}')
         for pid in [run.pids[i % 2]] if processes == 2 and i % 3 else run.pids:
             run.send(pid, signal.SIGKILL)
-        at = time.monotonic()
-        run.wait(120)
-        outlived = max(outlived, time.monotonic() - at)
+        met, at = processes == 1 or have_met(log), time.monotonic()
+        run.wait(120 if met else 1)
+        if met:
+            outlived = max(outlived, time.monotonic() - at)
+        else:
+            alone += 1
         moments.append(max(iterations_of(log), default=None))
+        resumed = max([resumed, *(int(path.stem[5:]) for path in work_dir.glob('iter_*.pth'))])
     finish([*arguments, '--work-dir', work_dir, '--resume'], folder / 'last.log', processes)
-    return dict(kills=len(moments), after_iterations=moments, while_writing=writing,
+    return dict(kills=len(moments), after_iterations=moments, while_writing=writing, before_meeting=alone,
                 seconds_to_the_end_of_all=round(outlived, 1))
 
 

@@ -123,6 +123,9 @@ def assert_alike(found, expected, plain, dtype, what):
         # Some convolutions of torch in half precision read memory that is not theirs where the input is expanded.
         if dtype != torch.float64 and not error(stock, exact) < 1:
             return
+        # torch's batch norm mixes up a single image and a gradient whose axes lie in memory in another order.
+        if error(stock, exact) > max(1e-9, TOLERANCE[dtype]) and torch.equal(x, stock):
+            continue
         limit = TOLERANCE[dtype] + (10 * error(stock, exact) if dtype != torch.float64 else 0)
         assert error(x, exact) <= limit, f'{what}, tensor {i}: off by {error(x, exact):.1e}, above {limit:.1e}'
 
@@ -132,6 +135,6 @@ def all_finite(tensors):
 
 
 def assert_not_hidden(found, plain, what):
-    """Where stock operators let something that is not finite through, so does a form. Not always in the same tensor: a
-    weight that meets padding alone is multiplied by zero in one algorithm, and left out in another."""
+    """Where stock operators let something that is not finite through, so does a form, if not always in the same
+    tensor."""
     assert all_finite(plain) or not all_finite(found), f'{what}: hides what is not finite'

@@ -74,6 +74,8 @@ def test_no_form_hides_what_is_not_finite(operator, data):
         case.settings['factors'] = 'none'
     with case.setting():
         plain = case('torch')
+        if not isinstance(plain, Exception) and not case.poison_matters():
+            return
         for form in forms_of(case):
             found = case(form)
             if not isinstance(plain, Exception) and not isinstance(found, FormError):

@@ -29,8 +29,10 @@ def test_runs_are_compared_bit_for_bit(tmp_path):
 
 def test_the_table_says_what_was_done_and_what_differs():
     text = table(dict(cases={
-        'kill-2-deterministic': dict(kills=20, differing=0, tensors=7, while_writing=5, seconds_to_the_end_of_all=2.5),
+        'kill-2-deterministic': dict(kills=20, differing=0, tensors=7, while_writing=5, seconds_to_the_end_of_all=2.5,
+                                     before_meeting=2),
         'sigterm': dict(status=143, lines=1, differing=3, tensors=7)}))
     first, second = text.splitlines()[2:]
-    assert '20 × SIGKILL, 2 processes, `--deterministic`' in first and '0 of 7' in first and '2.5 s' in first
+    assert '20 × SIGKILL, 2 processes, `--deterministic`' in first and '0 of 7' in first
+    assert '2.5 s, but for 2 ' in first
     assert '3 of 7' in second and '143' in second
