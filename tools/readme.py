@@ -331,7 +331,8 @@ def watched_run():
 
 BLOCKS = dict(mini_run=mini_run, any_upernet=any_upernet, paper=paper, speed=speed, speed_all=speed_all,
               speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated,
-              exported=exported, killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run)
+              exported=exported, killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized,
+              watched_run=watched_run)
 DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
