@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, replacing, write_text
+from studies import exported as exported_files
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
 from studies.gpu import stream as gpu_stream
@@ -28,6 +29,7 @@ RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
 SPEED = RESULTS / 'speed.json'
 OTHERS = RESULTS / 'accelerate_others.json'
+EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
 RELIABILITY = RESULTS / 'reliability'
 PICTURE = ROOT / 'docs/pictures/speed.png'
 
@@ -292,6 +294,28 @@ def killed_runs():
             f'torch {made["versions"]["torch"]}.')
 
 
+def exported():
+    """InceptionNeXt-T in each runtime: seconds of the plain graph, and how many times faster the others are."""
+    result = json.loads(EXPORTED.read_text())
+    threads = max(int(count) for run in result['runs'] for count in run['threads'])
+    lines = []
+    for runtime in ('openvino', 'onnx'):
+        found = {cell: row for cell, row in exported_files.summary(result, 'inceptionnext', threads).items()
+                 if cell.runtime == runtime}
+        plain = {cell.dtype: row for cell, row in found.items() if cell.form == 'plain'}
+        own = {}
+        for cell, row in found.items():
+            if cell.form != 'plain' and row['faster'] > own.get(cell.dtype, 0):
+                own[cell.dtype] = row['faster']
+        faster = ', '.join(
+            f'{dtype} {value:.2f}×' + (f' (plain graph {plain[dtype]["faster"]:.2f}×)' if dtype != 'fp32' else '')
+            for dtype, value in own.items())
+        processes = min(row['processes'] for row in found.values())
+        lines.append(f'- {exported_files.RUNTIMES[runtime]}: {plain["fp32"]["seconds"]:.2f} s on the plain fp32 graph; '
+                     f"with this package's {faster}; processes of each: {processes}")
+    return '\n'.join(lines)
+
+
 def random_inputs():
     return fuzzing.words(json.loads((RELIABILITY / 'fuzz.json').read_text()))
 
@@ -308,9 +332,10 @@ def watched_run():
 
 BLOCKS = dict(mini_run=mini_run, any_upernet=any_upernet, paper=paper, speed=speed, speed_all=speed_all,
               speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated,
-              killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run)
+              exported=exported, killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized,
+              watched_run=watched_run)
 DOCUMENTS = {
-    'README.md': ('mini_run', 'any_upernet', 'speed'), 'docs/ade20k.md': ('paper', ),
+    'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
 

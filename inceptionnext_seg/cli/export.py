@@ -9,6 +9,9 @@ three sizes and compared with the model in torch; where they differ, the exit co
           classes     uint8 (B, H, W), or int32 for more than 256 classes
           confidence  floats (B, H, W), the largest softmax probability
 
+--dtype int8 has the convolutions in 8 bits (pip install "inceptionnext-seg[export-int8]"), bf16 is for processors and
+runtimes that multiply bfloat16. Their proof is the share of equal pixels, and with --labels mIoU beside torch's.
+
 Sliding windows and resizing of the config's test pipeline are not in the file: it sees the image that it is given.
 """
 import argparse
@@ -16,13 +19,16 @@ import re
 import time
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from ..api import create_model
+from ..engine.inference import config_metainfo
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error
-from ..export import FORMS, Graph
-from ..export.files import FORMATS, Runtime, replacing, require_packages, write
-from ..export.proof import LEAST_EQUAL, TOLERANCE, compare, samples
+from ..export import FORMS, Graph, proof
+from ..export.files import DTYPES, FORMATS, Runtime, replacing, require_packages, write
 
 
 def parse_args():
@@ -34,13 +40,18 @@ def parse_args():
                         help='pixels of an image, such as 512x683; dynamic (default) leaves batch, height and width '
                              'open, from 64 pixels on')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of a fixed size')
+    parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='(default: %(default)s)')
+    parser.add_argument('--calibration', metavar='DIR',
+                        help='for int8: images like those it will see, of which 32 show the ranges of activations')
     parser.add_argument('--preprocess', action='store_true', help='8-bit images in')
     parser.add_argument('--postprocess', action='store_true', help='class indices and confidences out')
     parser.add_argument('--form', choices=['auto', *FORMS], default='auto',
                         help='plain: as it was trained; factorized: without concatenating resized maps; winograd: and '
-                             'half the multiplications at stride 4; auto: winograd, or factorized for torch-export')
+                             'half the multiplications at stride 4; auto: what is fastest in the format and dtype')
     parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
     parser.add_argument('--images', metavar='DIR', help='what the file is proved on (default: drawn scenes)')
+    parser.add_argument('--labels', metavar='DIR',
+                        help='class indices of the images in --images, PNG files of the same names: mIoU is proved too')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
                         help='override settings of the config')
     return parser.parse_args()
@@ -56,6 +67,33 @@ def size_of(text):
     return tuple(map(int, match.groups()))
 
 
+NEXT = dict(
+    fp32='--form plain; if it differs too, another version of the runtime.',
+    bf16='--dtype fp32.',
+    int8='--calibration with other images, more like those it will see; or --dtype fp32.')
+
+
+def form_of(args):
+    """The form of the graph, with settings that do not fit each other refused."""
+    if (args.dtype == 'int8') != (args.calibration is not None):
+        raise UserError(f'--dtype is {args.dtype} and --calibration {args.calibration or "is missing"}; expected: both '
+                        'int8 and a folder of images that are like those the file will see, or neither.')
+    if args.labels and not args.images:
+        raise UserError(f'--labels is {args.labels} and --images is missing; expected: the images of these labels.')
+    if args.labels and args.batch_size != 1:
+        raise UserError(f'--labels is {args.labels} and --batch-size {args.batch_size}; expected: 1 image at a time.')
+    if args.dtype == 'int8' and args.form == 'winograd':
+        raise UserError('--form is winograd, whose transformed weights 8 bits are too few for; expected with --dtype '
+                        'int8: plain, factorized or auto.')
+    if args.form != 'auto':
+        return args.form
+    return 'factorized' if args.format == 'torch-export' or args.dtype == 'int8' else 'winograd'
+
+
+def normalized(model, images):
+    return np.ascontiguousarray(model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy())
+
+
 @exit_on_user_error
 def main():
     args = parse_args()
@@ -67,25 +105,34 @@ def main():
     out = args.out or Path(Path(args.config).stem).with_suffix(suffix)
     if out.suffix != suffix:
         raise UserError(f'--out is {out}; expected for --format {args.format}: a name that ends in {suffix}.')
-    require_packages(args.format)
-    form = args.form if args.form != 'auto' else 'factorized' if args.format == 'torch-export' else 'winograd'
+    form = form_of(args)
+    require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)
     model = create_model(cfg, checkpoint=args.checkpoint, accelerate=False).eval()
     graph = Graph(model, form, args.preprocess, args.postprocess)
     if graph.note:
         print(f'Written as it was trained: {graph.note}.')
-    batches = samples(args.images, size, args.batch_size)
+    batches = proof.samples(args.images or args.calibration, size, args.batch_size)
+    calibration = proof.calibration_images(args.calibration, size, args.batch_size) if args.calibration else []
+    calibration = [images if args.preprocess else normalized(model, images) for images in calibration]
     start = time.perf_counter()
     with replacing(out) as temporary:
-        write(graph, temporary, args.format, args.batch_size, size)
+        write(graph, temporary, args.format, args.batch_size, size, args.dtype, calibration)
         written = time.perf_counter()
         print(f'Exported in {written - start:.0f} s; running it on images of '
               f'{len({batch.shape[1:3] for batch in batches})} sizes.')
-        found = compare(model, Runtime(temporary, args.format), batches, args.preprocess, args.postprocess)
+        runtime = Runtime(temporary, args.format, dtype=args.dtype)
+        found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
         print('\n'.join(map(str, found)))
+        if args.labels:
+            first = int(bool(config_metainfo(cfg).get('reduce_zero_label')))
+            pairs = proof.labelled_images(args.images, args.labels, size, first)
+            found.append(proof.accuracy(model, runtime, pairs, args.preprocess, args.postprocess))
+            print(found[-1])
         if not all(comparison.passes for comparison in found):
             raise UserError(
-                f'the file does not compute what the model does, and was not kept. Expected: differences up to '
-                f'{TOLERANCE} and at least {100 * LEAST_EQUAL} % equal classes. Next: --form plain; if it differs too, '
-                'another version of the runtime.')
-    print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}.')
+                'the file does not compute what the model does, and was not kept. Expected: '
+                f'{f"differences up to {proof.TOLERANCE}, " if args.dtype == "fp32" else ""}at least '
+                f'{100 * proof.LEAST_EQUAL[args.dtype]:g} % equal classes and at most {proof.MOST_LOST} points of mIoU '
+                f'less. Next: {NEXT[args.dtype]}')
+    print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}, {args.dtype}.')

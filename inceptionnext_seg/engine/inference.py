@@ -11,6 +11,7 @@ The class indices in the files are those of ``tools/test.py --out``: 0 is the fi
 occurs, as the benchmark's server expects it. A data set restricted to some classes counts these only. ``classes.json``,
 beside the predictions, names every index.
 """
+import contextlib
 import functools
 import importlib.util
 import os
@@ -32,10 +33,13 @@ from ..data.mini import CLASSES_USED
 from ..errors import UserError
 from ..files import write_json
 from ..models.checkpoint import load_model
+from ..ops.measured import measuring
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+# From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
+MEASURED_FROM = 16
 CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
 
 
@@ -360,6 +364,9 @@ def predict_files(segmentor: Segmentor, images: dict[Path, Path], out: str | Pat
                   progress: bool = True) -> dict[Path, str]:
     """Segment image files and write, for each, class indices and an overlay; the module's docstring says which indices.
 
+    Of ``MEASURED_FROM`` images and more, the first is where the operators are measured
+    (:func:`inceptionnext_seg.measuring`) unless they were before.
+
     Args:
         segmentor (Segmentor): The model.
         images (dict[Path, Path]): From image to relative output, of :func:`find_images`.
@@ -377,10 +384,13 @@ def predict_files(segmentor: Segmentor, images: dict[Path, Path], out: str | Pat
     out = Path(out)
     write_json(out / 'classes.json', segmentor.labels.as_json())
     failures = {}
+    first = measuring if len(images) >= MEASURED_FROM else contextlib.nullcontext
     for path, name in tqdm(images.items(), desc='predicting', unit='image', disable=not progress):
         try:
             image = segmentor.load(path)
-            prediction = segmentor.classes_of(image, progress)
+            with first():
+                prediction = segmentor.classes_of(image, progress)
+            first = contextlib.nullcontext
         except OSError as error:
             failures[path] = f'cannot be read: {error}'
             continue

@@ -2,14 +2,17 @@
 import contextlib
 import importlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..acceleration.precision import why_not_bf16
 from ..errors import UserError
 from .graph import Graph
+from .quantized import quantize_onnx, quantize_openvino
 
 # The suffix of each format's file, and the packages that write and run it.
 FORMATS = {
@@ -17,19 +20,28 @@ FORMATS = {
     'torch-export': ('.pt2', ()),
     'openvino': ('.xml', ('onnx', 'onnxscript', 'openvino')),
 }
+DTYPES = ('fp32', 'bf16', 'int8')
 # Below, the smallest map has one pixel on a side, where torch.export cannot tell layouts apart.
 SMALLEST, LARGEST = 64, 8192
 AXES = ('batch', 'height', 'width')
 
 
-def require_packages(kind: str) -> None:
-    """Raise a UserError where a package that ``kind`` needs cannot be imported."""
-    for name in FORMATS[kind][1]:
+def require_packages(kind: str, dtype: str = 'fp32') -> None:
+    """Raise a UserError where a file of this format and dtype cannot be, or a package for it cannot be imported."""
+    if kind == 'torch-export' and dtype != 'fp32':
+        raise UserError(f'--dtype {dtype} is for --format openvino or onnx; expected for torch-export: fp32. Next: '
+                        f"in torch, inceptionnext_seg.fuse_for_inference(model, dtype='{dtype}').")
+    if kind == 'onnx' and dtype == 'bf16':
+        raise UserError("--dtype bf16 is for --format openvino: ONNX Runtime does not convolve bfloat16 on a CPU, "
+                        'so that the file could not be proved. Expected for onnx: fp32 or int8. Next: --format '
+                        'openvino; or fp32, whose precision TensorRT and Core ML lower themselves.')
+    quantizer, extra = (['nncf'], 'export-int8') if (kind, dtype) == ('openvino', 'int8') else ([], 'export')
+    for name in (*FORMATS[kind][1], *quantizer):
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise UserError(f'--format {kind} needs {name}, which cannot be imported ({error}). Next: '
-                            'pip install "inceptionnext-seg[export]"') from error
+            raise UserError(f'--format {kind} --dtype {dtype} needs {name}, which cannot be imported ({error}). Next: '
+                            f'pip install "inceptionnext-seg[{extra}]"') from error
 
 
 def export(graph: Graph, batch: int, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
@@ -55,8 +67,16 @@ def export(graph: Graph, batch: int, size: tuple[int, int] | None) -> torch.expo
                                    prefer_deferred_runtime_asserts_over_guards=True)
 
 
-def write(graph: Graph, path: Path, kind: str, batch: int, size: tuple[int, int] | None) -> None:
-    """Write the graph to ``path``, and of OpenVINO also its weights beside it, ``.bin``."""
+def write(graph: Graph, path: Path, kind: str, batch: int, size: tuple[int, int] | None, dtype: str = 'fp32',
+          calibration: Sequence[np.ndarray] = ()) -> None:
+    """Write the graph to ``path``, and of OpenVINO also its weights beside it, ``.bin``.
+
+    Args:
+        batch, size: As of :func:`export`.
+        dtype (str): One of ``DTYPES``: 'bf16' and 'int8' as :func:`require_packages` allows them. The weights of a
+            bf16 file have 16 bits; what it is computed in is said where it is loaded, as :class:`Runtime` does.
+        calibration (Sequence[ndarray]): For 'int8', inputs of the graph.
+    """
     program = export(graph, batch, size)
     if kind == 'torch-export':
         torch.export.save(program, path)
@@ -64,14 +84,19 @@ def write(graph: Graph, path: Path, kind: str, batch: int, size: tuple[int, int]
     onnx_program = torch.onnx.export(
         program, dynamo=True, verbose=False, input_names=['images'], output_names=list(graph.outputs))
     name_axes(onnx_program.model.graph, graph)
+    if kind == 'onnx' and dtype == 'int8':
+        quantize_onnx(onnx_program.model_proto, path, calibration)
+        return
     if kind == 'onnx':
         onnx_program.save(path)
         return
     openvino = importlib.import_module('openvino')
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         onnx_program.save(Path(folder) / 'graph.onnx')
-        # As it is in fp32: what a device computes in is chosen where the file is loaded.
-        openvino.save_model(openvino.convert_model(Path(folder) / 'graph.onnx'), path, compress_to_fp16=False)
+        model = openvino.convert_model(Path(folder) / 'graph.onnx')
+        if dtype == 'int8':
+            model = quantize_openvino(model, calibration)
+        openvino.save_model(model, path, compress_to_fp16=dtype == 'bf16')
 
 
 def name_axes(ir, graph):
@@ -95,9 +120,10 @@ class Runtime:
     Args:
         path (Path): As :func:`write` left it.
         threads (int | None): Of the runtime; by default torch's number.
+        dtype (str): Of the file. What is not in 8 bits of an int8 file is computed in bfloat16 where the CPU has it.
     """
 
-    def __init__(self, path: Path, kind: str, threads: int | None = None) -> None:
+    def __init__(self, path: Path, kind: str, threads: int | None = None, dtype: str = 'fp32') -> None:
         threads = threads or torch.get_num_threads()
         if kind == 'torch-export':
             self.run: Any = torch.export.load(path).module()
@@ -109,9 +135,10 @@ class Runtime:
             self.run = lambda images: session.run(None, {session.get_inputs()[0].name: images})
         else:
             runtime = importlib.import_module('openvino')
-            # On processors with bfloat16 tiles it is otherwise bfloat16 that is computed in.
+            # On processors with bfloat16 tiles it is otherwise bfloat16 that is computed in, whatever the file.
+            precision = 'bf16' if dtype != 'fp32' and why_not_bf16() is None else 'f32'
             compiled = runtime.Core().compile_model(
-                path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads})
+                path, 'CPU', {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads})
             self.run = lambda images: [compiled(images)[i].copy() for i in range(len(compiled.outputs))]
         self.kind = kind
 

@@ -7,6 +7,8 @@ that a graph of dynamic sizes computes them for the image it gets, and one of fi
 import torch
 import torch.nn as nn
 
+from ..ops.adaptive_pooling import averaging_matrix
+
 
 def interpolation_weights(place, size_in, size_out, align_corners, like):
     """(…, size_in): what the output positions ``place`` (…), integers, take of each input, as ``F.interpolate`` does.
@@ -36,24 +38,6 @@ def bilinear_matrix(size_in, size_out, align_corners, like):
         torch.arange(size_out, device=like.device), size_in, size_out, align_corners, like)
 
 
-def pooling_matrix(size_in, size_out, like):
-    """(size_out, size_in): what ``F.adaptive_avg_pool2d`` does to an axis.
-
-    Window ``i`` is from ``floor(i n / k)`` to ``ceil((i + 1) n / k)``: start_index and end_index in ATen's
-    native/AdaptivePooling.h.
-    """
-    out, at = torch.arange(size_out, device=like.device), torch.arange(size_in, device=like.device)
-    first = out * size_in // size_out
-    last = ((out + 1) * size_in + size_out - 1) // size_out
-    inside = ((at >= first[:, None]) & (at < last[:, None])).to(like.dtype)
-    return inside / (last - first).to(like.dtype)[:, None]
-
-
-def along_axes(down, x, across):
-    """``down · x · acrossᵀ`` for each channel of (B, C, h, w): (B, C, H, W)."""
-    return torch.matmul(down, torch.matmul(x, across.t()))
-
-
 class ExactAdaptiveAvgPool2d(nn.Module):
     """``nn.AdaptiveAvgPool2d`` of any size, as two matrix products."""
 
@@ -64,7 +48,9 @@ class ExactAdaptiveAvgPool2d(nn.Module):
     def forward(self, x):
         height, width = self.output_size
         height, width = x.shape[2] if height is None else height, x.shape[3] if width is None else width
-        return along_axes(pooling_matrix(x.shape[2], height, x), x, pooling_matrix(x.shape[3], width, x))
+        down, across = (averaging_matrix(size, grid, x.dtype, x.device)
+                        for size, grid in zip(x.shape[2:], (height, width), strict=True))
+        return torch.matmul(down, torch.matmul(x, across.t()))
 
 
 def tap_matrix(size_in, size_out, align_corners, like):

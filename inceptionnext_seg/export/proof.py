@@ -1,22 +1,47 @@
 """What a written file computes, against the model that it was made of, on images."""
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from ..api.model import SegmentationModel
 from ..data.mini.scenes import draw_scene
 from ..engine.inference import IMAGE_SUFFIXES
 from ..errors import UserError
 
-# Of the largest logit, or of a probability; what float32 and another order of the arithmetic leave is below 1e-5.
+# In fp32, of the largest logit, or of a probability; what another order of the arithmetic leaves is below 1e-5.
 TOLERANCE = 1e-4
-# Where the two largest logits of a pixel are equal but for rounding, either class is right.
-LEAST_EQUAL = 0.999
+# Share of equal pixels. Where the two largest logits of a pixel are equal but for rounding, either class is right.
+LEAST_EQUAL = dict(fp32=0.999, bf16=0.98, int8=0.95)
+MOST_LOST = 0.5     # points of mIoU
+CALIBRATION_IMAGES = 32
 DRAWN = ((160, 224), (256, 256), (101, 299))
+
+
+class Accuracy(NamedTuple):
+    """Of a folder of labelled images, in per cent.
+
+    Attributes:
+        images (int): How many.
+        model (float), file (float): mIoU of the model in torch, in float32, and of the file.
+        equal (float): The share of pixels with the same class.
+    """
+    images: int
+    model: float
+    file: float
+    equal: float
+
+    @property
+    def passes(self):
+        return self.model - self.file <= MOST_LOST
+
+    def __str__(self):
+        return (f'{self.images} labelled images: mIoU {self.file:.2f} %, in torch {self.model:.2f} % '
+                f'({self.file - self.model:+.2f}); {self.equal:.2f} % of the pixels have the same class')
 
 
 class Comparison(NamedTuple):
@@ -26,14 +51,17 @@ class Comparison(NamedTuple):
         shape (tuple[int, int, int]): Images, height and width.
         difference (float): The largest, relative to the largest logit, or of confidences.
         equal (float): The share of pixels with the same class.
+        dtype (str): Of the file.
     """
     shape: tuple
     difference: float
     equal: float
+    dtype: str = 'fp32'
 
     @property
     def passes(self):
-        return self.difference <= TOLERANCE and self.equal >= LEAST_EQUAL      # NaN does not
+        """NaN does not."""
+        return (self.difference <= TOLERANCE or self.dtype != 'fp32') and self.equal >= LEAST_EQUAL[self.dtype]
 
     def __str__(self):
         count, height, width = self.shape
@@ -52,10 +80,7 @@ def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int)
     if folder is None:
         images = [draw_scene(seed, size)[0] for seed, size in enumerate(DRAWN)]
     else:
-        paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not paths:
-            raise UserError(f'--images {folder} has no image. Expected: a folder of photographs.')
-        images = [read(path) for path in paths[:3]]
+        images = [read(path) for path in find(folder, '--images')[:3]]
         while len(images) < 3:      # another size, at least
             images.append(images[-1][:-8, :-16] if size is None else images[-1][:, ::-1])
     if size is not None:
@@ -63,6 +88,53 @@ def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int)
         return [np.stack([image] * batch) for image in images]
     images = [fit(image) for image in images]
     return [np.stack([images[0], images[0][:, ::-1]]), *(image[None] for image in images[1:])]
+
+
+def find(folder, option):
+    """The images below a folder, sorted."""
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise UserError(f'{option} {folder} has no image. Expected: a folder of photographs.')
+    return paths
+
+
+def calibration_images(folder: str | Path, size: tuple[int, int] | None, batch: int) -> list[np.ndarray]:
+    """Up to 32 batches of 8-bit RGB images (B, H, W, 3), evenly from a folder, of the size of the file.
+
+    Raises:
+        UserError: The folder has no image that can be read.
+    """
+    paths = find(folder, '--calibration')
+    paths = paths[::-(-len(paths) // CALIBRATION_IMAGES)]
+    images = (read(path, '--calibration') for path in paths)
+    return [np.stack([fit(image) if size is None else resized(image, size)] * batch) for image in images]
+
+
+def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int] | None, first: int,
+                    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of an 8-bit RGB image (H, W, 3) and its class indices (H, W), int64, negative or 255 where there are none.
+
+    Args:
+        labels (str | Path): PNG files below it have the names of the images.
+        size (tuple[int, int] | None): To which both are resized.
+        first (int): The number of the first class in the files, 1 where 0 is no class.
+
+    Raises:
+        UserError: A file is missing, or cannot be read, or has another size than its image.
+    """
+    for path in find(folder, '--images'):
+        at = (Path(labels) / path.relative_to(folder)).with_suffix('.png')
+        if not at.is_file():
+            raise UserError(f'--labels: {path} has no label file {at}. Expected: one of one channel for each image.')
+        image = read(path)
+        label = read(at, '--labels', None)
+        if label.shape != image.shape[:2]:
+            raise UserError(f'--labels: {at} is {label.shape}; expected: {image.shape[:2]}, one channel, as {path}.')
+        if size is not None:
+            image = resized(image, size)
+            label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
+        label = label.astype(np.int64)
+        yield image, np.where(label == 255, 255, label - first)
 
 
 def fit(image, smallest=64, largest=1024):
@@ -75,22 +147,23 @@ def resized(image, size):
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def read(path):
+def read(path, option='--images', mode='RGB'):
     try:
         with Image.open(path) as file:
-            return np.asarray(file.convert('RGB'))
+            return np.asarray(file.convert(mode) if mode else file)
     except OSError as error:
-        raise UserError(f'--images: {path} cannot be read as an image: {error}') from error
+        raise UserError(f'{option}: {path} cannot be read as an image: {error}') from error
 
 
 def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarray], preprocess: bool,
-            postprocess: bool) -> list[Comparison]:
+            postprocess: bool, dtype: str = 'fp32') -> list[Comparison]:
     """Run a file on batches of 8-bit images and compare its outputs with ``model``'s.
 
     Args:
         model (SegmentationModel): In eval mode, as it was trained.
         run (Callable): From the input of the file to its outputs, arrays.
         preprocess, postprocess (bool): Of the file; see :class:`.graph.Graph`.
+        dtype (str): Of the file.
     """
     found = []
     for images in batches:
@@ -105,5 +178,38 @@ def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarra
         else:
             classes = outputs[0].argmax(1)
             difference = np.abs(outputs[0] - expected).max() / np.abs(expected).max()
-        found.append(Comparison(images.shape[:3], float(difference), float((classes == expected.argmax(1)).mean())))
+        equal = float((classes == expected.argmax(1)).mean())
+        found.append(Comparison(images.shape[:3], float(difference), equal, dtype))
     return found
+
+
+def accuracy(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.ndarray, np.ndarray]], preprocess: bool,
+             postprocess: bool) -> Accuracy:
+    """mIoU of a file beside that of ``model``, on pairs of :func:`labelled_images`; the rest as :func:`compare`.
+
+    Raises:
+        UserError: A label is no class of the model.
+    """
+    classes, images, equal = model.num_classes, 0, 0.
+    counts = np.zeros((2, classes, classes), np.int64)      # (of the model and of the file, labels, predictions)
+    for image, label in tqdm(pairs, desc='labelled images', unit='image', leave=False):
+        inputs = model.normalize(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2))
+        with torch.no_grad():
+            expected = model(inputs).argmax(1)[0].numpy()
+        outputs = run(np.ascontiguousarray(image[None] if preprocess else inputs.numpy()))
+        found = (outputs[0] if postprocess else outputs[0].argmax(1))[0]
+        counted = (label >= 0) & (label != 255)
+        if label[counted].max(initial=0) >= classes:
+            raise UserError(f'--labels: a label is {label[counted].max()}; expected: 0 to {classes - 1}, or 255 for '
+                            'none.')
+        for side, prediction in enumerate((expected, found)):
+            pairs_seen = label[counted] * classes + prediction[counted]
+            counts[side] += np.bincount(pairs_seen, minlength=classes**2).reshape(classes, classes)
+        images, equal = images + 1, equal + float((expected == found).mean())
+    return Accuracy(images, miou(counts[0]), miou(counts[1]), 100 * equal / images)
+
+
+def miou(counts):
+    """In per cent, over the classes that occur, from counts (labels, predictions)."""
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    return 100 * float((counts.diagonal()[union > 0] / union[union > 0]).mean())

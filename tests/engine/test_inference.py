@@ -1,4 +1,5 @@
 """Predicting images without annotations, against forward passes by hand, stock mmseg, and hand-made files."""
+import contextlib
 import importlib
 import json
 import re
@@ -370,3 +371,34 @@ def test_cuda_predicts_what_the_cpu_does(camvid, camvid_weights):
     image = scene(96, 64)
     found = Segmentor(Config.fromfile(CAMVID), camvid_weights, prediction.open_device()).predict(image)
     assert (found == camvid.predict(image)).mean() > 0.99
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measured(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(prediction, 'MEASURED_FROM', 3)
+    seen, inside = [], []
+
+    @contextlib.contextmanager
+    def measuring():
+        inside.append(True)
+        yield
+        inside.pop()
+
+    monkeypatch.setattr(prediction, 'measuring', measuring)
+
+    class Stub:
+        labels = FACTS
+
+        def load(self, path):
+            if path.name == '0.png':
+                raise OSError('cut short')
+            return np.zeros((4, 5, 3), np.uint8)
+
+        def classes_of(self, image, progress):
+            seen.append(bool(inside))
+            return np.zeros((4, 5), np.int64)
+
+    paths = [Path(f'{i}.png') for i in range(count)]
+    failures = prediction.predict_files(Stub(), {path: path for path in paths}, tmp_path, progress=False)
+    assert list(failures) == paths[:1]
+    assert seen == [count == 3, False][:count - 1]

@@ -4,10 +4,15 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inceptionnext_seg import create_model
 from inceptionnext_seg.cli import export as tool
+from inceptionnext_seg.data.mini.scenes import draw_scene
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.export import files, proof
 from inceptionnext_seg.export.files import Runtime
+from inceptionnext_seg.export.proof import labelled_images, miou
 
 from .models import SHALLOW, sensitive
 
@@ -97,7 +102,81 @@ def test_a_file_that_computes_something_else_is_an_error_and_replaces_nothing(ex
     assert [file.name for file in tmp_path.iterdir()] == ['out.pt2'] and path.read_text() == 'before'
 
 
+@pytest.fixture(scope='module')
+def pictures(trained, tmp_path_factory):
+    """Folders of four images and of what the model says of them, so that its own mIoU is 100."""
+    folder = tmp_path_factory.mktemp('pictures')
+    for name in ('images', 'labels'):
+        (folder / name).mkdir()
+    for seed in range(4):
+        image = draw_scene(seed, (96, 128))[0]
+        with torch.no_grad():
+            label = trained[2](torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2)).argmax(1)[0]
+        Image.fromarray(image).save(folder / 'images' / f'{seed}.png')
+        Image.fromarray((label + 1).byte().numpy()).save(folder / 'labels' / f'{seed}.png')
+    return folder
+
+
+@pytest.mark.parametrize(('kind', 'suffix', 'rounding'), [
+    ('onnx', '.onnx', b'QuantizeLinear'), ('openvino', '.xml', b'FakeQuantize')])
+def test_an_int8_file_is_proved_by_equal_pixels_and_miou(
+        export, pictures, tmp_path, monkeypatch, kind, suffix, rounding):
+    for package in ('onnxscript', 'onnxruntime', *(('openvino', 'nncf') if kind == 'openvino' else ())):
+        pytest.importorskip(package)
+    # Random weights, which every layer's rounding moves; a trained model's file stays within the limits.
+    monkeypatch.setitem(proof.LEAST_EQUAL, 'int8', 0.5)
+    monkeypatch.setattr(proof, 'MOST_LOST', 50)
+    code, out, err = export(
+        '--format', kind, '--dtype', 'int8', '--size', '96x128', '--out', tmp_path / f'out{suffix}',
+        '--calibration', pictures / 'images', '--images', pictures / 'images', '--labels', pictures / 'labels')
+    assert code == 0, err
+    assert '4 labelled images' in out and 'in torch 100.00 %' in out
+    assert rounding in (tmp_path / f'out{suffix}').read_bytes()
+
+
+def test_a_file_that_loses_more_miou_than_the_limit_is_an_error(export, pictures, tmp_path, monkeypatch):
+    pytest.importorskip('openvino')
+    monkeypatch.setattr(proof, 'MOST_LOST', -0.1)
+    monkeypatch.setitem(proof.LEAST_EQUAL, 'bf16', 0.9)
+    code, out, err = export(
+        '--format', 'openvino', '--dtype', 'bf16', '--size', '96x128', '--out', tmp_path / 'out.xml',
+        '--images', pictures / 'images', '--labels', pictures / 'labels')
+    assert code == 2 and 'points of mIoU less. Next: --dtype fp32' in err, out
+    assert not any(tmp_path.iterdir())
+
+
+def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):
+    (tmp_path / 'images').mkdir()
+    Image.new('RGB', (5, 4)).save(tmp_path / 'images/a.jpg')
+    with pytest.raises(UserError, match=r'a\.jpg has no label file .*a\.png'):
+        next(labelled_images(tmp_path / 'images', tmp_path / 'labels', None, 0))
+    (tmp_path / 'labels').mkdir()
+    Image.fromarray(np.array([[0, 1, 2, 150, 255]] * 4, np.uint8)).save(tmp_path / 'labels/a.png')
+    for first, expected in ((0, [0, 1, 2, 150, 255]), (1, [-1, 0, 1, 149, 255])):
+        (_, label), = labelled_images(tmp_path / 'images', tmp_path / 'labels', None, first)
+        assert label[0].tolist() == expected
+
+
+def test_miou_is_the_mean_over_the_classes_that_occur():
+    counts = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])    # labels, predictions
+    assert miou(counts) == pytest.approx(100 * (3 / 6 + 4 / 7) / 2)
+
+
+def test_a_quantizer_that_is_missing_is_named_with_what_installs_it(monkeypatch):
+    def import_module(name):
+        if name == 'nncf':
+            raise ImportError('No module named nncf')
+    monkeypatch.setattr(files.importlib, 'import_module', import_module)
+    files.require_packages('openvino', 'fp32')
+    with pytest.raises(UserError, match=r'needs nncf.*pip install "inceptionnext-seg\[export-int8\]"'):
+        files.require_packages('openvino', 'int8')
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
+    (['--dtype', 'int8'], '--calibration is missing'), (['--calibration', '.'], r'is fp32 and --calibration \.'),
+    (['--dtype', 'bf16'], 'does not convolve bfloat16'), (['--labels', '.'], '--images is missing'),
+    (['--dtype', 'int8', '--calibration', '.', '--form', 'winograd'], 'plain, factorized or auto'),
+    (['--dtype', 'bf16', '--format', 'torch-export'], r"fuse_for_inference\(model, dtype='bf16'\)"),
     (['--size', '512'], "'512'; expected: HEIGHTxWIDTH"), (['--batch-size', '2'], 'of a dynamic one the batch is open'),
     (['--out', 'a.pt'], r'a\.pt; expected for --format onnx: .*\.onnx'), (['--images', '.'], 'has no image')])
 def test_a_wrong_argument_is_one_message(export, tmp_path, monkeypatch, arguments, message):

