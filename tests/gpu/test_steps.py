@@ -159,14 +159,14 @@ def test_deterministic_training_has_the_same_bits_twice(device, size, triton, mo
 
 
 @pytest.mark.compile
-def test_the_losses_compile_to_one_graph(device, size):
-    """By inductor on a GPU; elsewhere the graph alone."""
+def test_the_losses_compile_to_one_graph(cuda, size):
+    """On a CPU: tests/engine/test_compiling.py."""
+    device = cuda
     model = build(size, device)
     images, samples = batch(size, device)
     expected = loss_of(model, images, samples, dtypes(device)[1])
     torch._dynamo.reset()
-    model.loss = torch.compile(model.loss, fullgraph=True,
-                               backend='inductor' if device.type == 'cuda' else 'eager')
+    model.loss = torch.compile(model.loss, fullgraph=True)
     found = loss_of(model, images, samples, dtypes(device)[1])
     found.backward()
     torch.testing.assert_close(found.detach(), expected.detach(), rtol=0.02, atol=0.)
