@@ -24,7 +24,7 @@ def site(root, tmp_path_factory):
 
 def test_links_work_in_the_site_as_on_github(site):
     """Also those of README and CONTRIBUTING, and to what lies outside docs/, which has pages of its source."""
-    for name in ('index', 'contributing', 'quickstart', 'tools', 'results/README'):
+    for name in ('index', 'contributing', 'quickstart', 'tools', 'results/index'):
         text = (site / f'{name}.html').read_text()
         targets = re.findall(r'(?:href|src)="?(?!http|#|data:|mailto:)([^"\s>#]+)', text)
         folder = (site / f'{name}.html').parent
@@ -49,6 +49,9 @@ def test_the_notebook_runs_from_top_to_bottom(root, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime', reason='needs the extra `export`')
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(root), *filter(None, [os.environ.get('PYTHONPATH')])]))
     monkeypatch.setenv('QUICKSTART_ITERATIONS', '2')
+    monkeypatch.setenv('QUICKSTART_OPTIONS', ' '.join(
+        f'{split}_dataloader.dataset.num_{part}={count}' for split in ('train', 'val', 'test')
+        for part, count in (('train', 16), ('val', 2))))
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     book = nbformat.read(root / 'docs/quickstart.ipynb', as_version=4)
     nbclient.NotebookClient(book, timeout=300, kernel_name='python3',

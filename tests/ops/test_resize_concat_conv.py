@@ -284,7 +284,7 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(kernels, nee
 
 @pytest.mark.parametrize('name', ['resize_concat_conv2d', 'resize_concat_conv2d_factorized'])
 def test_an_operator_of_several_maps_has_no_defaults_which_torch_2_4_would_not_count_as_inputs(name):
-    """There backward is to return as many gradients as arguments were given, and a default that is given is left out."""
+    """There backward has to return as many gradients as arguments were given, less those that are their defaults."""
     schema = getattr(torch.ops.inceptionnext_seg, name).default._schema
     assert not any(argument.has_default_value() for argument in schema.arguments)
 
