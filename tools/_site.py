@@ -82,6 +82,14 @@ def notebook(text):
     return '\n\n'.join(blocks) + '\n', pictures
 
 
+def on_config(config):
+    """Pages of docs/ that ``nav`` does not place are listed at its end."""
+    placed = set(re.findall(r"'([\w/]+\.md)'", repr(config['nav'])))
+    if others := sorted({path.name for path in (ROOT / 'docs').glob('*.md')} - placed):
+        config['nav'].append({'More': others})
+    return config
+
+
 def on_files(files, config):
     """Every page with rewritten links, and a page for all that they link to."""
     pages = {path: (ROOT / path).read_text(encoding='utf-8') for path in OUTSIDE if path != 'LICENSE'}
