@@ -7,7 +7,7 @@ READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
 
-.PHONY: train test lint fuzz sanitize reliability long-run gpu clean
+.PHONY: train test lint fuzz sanitize reliability long-run gpu docs wheel clean
 
 train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
@@ -39,6 +39,13 @@ sanitize: $(TEST_READY)
 # Tests and throughput on a GPU, for whoever has one; goes on where it was stopped. Without a GPU: exit status 3.
 gpu: $(TEST_READY)
 	@$(BIN)/python tools/gpu.py $(GPU)
+# The documentation as a site, in site/; a link to nothing ends it.
+docs: $(TEST_READY)
+	$(BIN)/mkdocs build --strict
+
+# dist/*.whl
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf $(VENV)

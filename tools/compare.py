@@ -2,9 +2,12 @@
 
     python tools/compare.py NAME=RUN[,RUN...] NAME=RUN[,RUN...] ... --out docs/results/camvid.md
     python tools/compare.py --from docs/results/camvid.json --out docs/results/camvid.md
+    python tools/compare.py NAME=RUN[,RUN...] --format latex
+
 
 A RUN is a run's work_dir, of which the newest metrics.json counts, or a metrics.json. Several RUNs of one NAME are its
-seeds. Differences are to the first NAME. Beside the report lie its pictures, and a JSON that rebuilds it.
+seeds. Differences are to the first NAME. Beside the report lie its pictures, and a JSON that rebuilds it. With --format
+only the tables of totals and classes are written, to be pasted; one NAME is enough for them.
 """
 import argparse
 import re
@@ -13,16 +16,22 @@ from pathlib import Path
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import write_text
 from studies.comparison.collecting import collect, read_collected
 from studies.comparison.report import write_report
+from studies.comparison.tables import FORMATS, read_candidates, tables
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('candidates', nargs='*', metavar='NAME=RUN[,RUN...]', help='two candidates or more')
+    parser.add_argument('candidates', nargs='*', metavar='NAME=RUN[,RUN...]',
+                        help='two candidates or more; with --format, one')
     parser.add_argument('--from', dest='source', type=Path, metavar='REPORT.json',
                         help='rebuild a report from the JSON beside it, without the runs')
-    parser.add_argument('--out', type=Path, required=True, metavar='REPORT.md', help='the report to write')
+    parser.add_argument('--out', type=Path, metavar='FILE',
+                        help='the report to write, a name that ends in .md; with --format any (default: the terminal)')
+    parser.add_argument('--format', choices=FORMATS,
+                        help='write the tables alone: LaTeX for booktabs, CSV with full precision, or Markdown')
     parser.add_argument('--title', help="the report's title (default: the candidates' names)")
     parser.add_argument('--benchmark', action='append', default=[], type=Path, metavar='RESULT.json',
                         help='add throughput from a result of tools/benchmark.py; may be repeated')
@@ -32,12 +41,15 @@ def parse_args(argv=None):
         parser.error('give either two candidates or more, NAME=RUN[,RUN...] each, or --from REPORT.json')
     if args.source and args.benchmark:
         parser.error('--benchmark adds to a report that is made from runs; --from rebuilds one as it was')
-    if args.out.suffix != '.md':
-        parser.error(f'--out is {args.out}; expected a name that ends in .md')
+    if args.format:
+        if args.title or args.benchmark or args.html:
+            parser.error('--title, --benchmark and --html are of a report; --format writes the tables alone')
+    elif args.out is None or args.out.suffix != '.md':
+        parser.error(f'--out is {args.out}; expected a name that ends in .md, or a --format')
     return args
 
 
-def candidates_of(arguments):
+def candidates_of(arguments, least=2):
     """dict name -> list of runs, from NAME=RUN[,RUN...]."""
     candidates = {}
     for argument in arguments:
@@ -48,7 +60,7 @@ def candidates_of(arguments):
         if name in candidates:
             raise UserError(f'candidate {name} is given twice; expected one. Next: {name}=RUN,RUN names several runs.')
         candidates[name] = runs.split(',')
-    if len(candidates) < 2:
+    if len(candidates) < least:
         raise UserError(f'one candidate given, {arguments[0]!r}; expected two or more to compare. Next: add NAME=RUN.')
     return candidates
 
@@ -56,6 +68,16 @@ def candidates_of(arguments):
 @exit_on_user_error
 def main(argv=None):
     args = parse_args(argv)
+    if args.format:
+        candidates = (read_collected(args.source)['candidates'] if args.source
+                      else read_candidates(candidates_of(args.candidates, least=1)))
+        text = tables(candidates, args.format)
+        if args.out is None:
+            print(text, end='')
+        else:
+            write_text(args.out, text)
+            print(f'wrote {args.out}')
+        return
     if args.source:
         content = read_collected(args.source)
         content['title'] = args.title or content['title']

@@ -19,6 +19,7 @@ COMMANDS = {
     'test': 'evaluate a checkpoint',
     'predict': 'segment an image, or a folder of images',
     'export': 'write ONNX, torch.export or OpenVINO files, proved against torch',
+    'demo': 'a page that segments what is dropped on it',
     'prepare-ade20k': 'download, unpack and check ADE20K',
     'complexity': 'parameters and MACs of configs',
     'list': 'names of the configs; `list PATTERN` those that match, as in list "*convnext_t*"',

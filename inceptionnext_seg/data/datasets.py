@@ -20,11 +20,15 @@ class MiniADE20KDataset(ADE20KDataset):
     """The embedded data set: drawn scenes in ADE20K's layout and class numbering, made on first use.
 
     Files hold ADE20K's numbers (0 unlabelled, 1 to 150); training sees the classes that occur, 0 to ``N - 1``.
+
+    Args:
+        data_root (str): Where the scenes are, or are drawn.
+        num_train, num_val (int): Scenes of both splits; the same for all data sets in one folder.
     """
 
-    def __init__(self, data_root, **settings):
+    def __init__(self, data_root, num_train=320, num_val=64, **settings):
         if get_rank() == 0:
-            make_mini_ade20k(data_root)
+            make_mini_ade20k(data_root, num_train, num_val)
         barrier()
         settings.setdefault('metainfo', dict(classes=tuple(CLASSES_USED)))
         super().__init__(data_root=data_root, img_suffix='.png', **settings)

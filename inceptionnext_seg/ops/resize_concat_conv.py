@@ -66,7 +66,7 @@ def resize_concat_conv2d_native_bf16(*args):
 
 
 def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torch.Tensor | None, height: int,
-                             width: int, align_corners: bool, bf16: bool = False) -> torch.Tensor:
+                             width: int, align_corners: bool, bf16: bool) -> torch.Tensor:
     size, batch, out_channels = (height, width), features[0].shape[0], weight.shape[0]
     out_dtype = features[0].dtype
     dtype = compute_dtype(out_dtype)

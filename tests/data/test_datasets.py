@@ -20,7 +20,7 @@ def mini(tmp_path_factory):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, 'make_mini_ade20k',
-                      lambda root: make_mini_ade20k(root, num_train=3, num_val=1, size=(48, 64)))
+                      lambda root, *_: make_mini_ade20k(root, num_train=3, num_val=1, size=(48, 64)))
         yield [MiniADE20KDataset(data_root=str(folder), data_prefix=PREFIX, pipeline=pipeline) for _ in range(2)]
 
 

@@ -277,9 +277,16 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(kernels, nee
     features, weight, bias, grad = inputs(2, 5, (12, 10), [(3, 12, 10), (4, 6, 5)], torch.float32, torch.channels_last)
     for tensor in (*features, weight, bias):
         tensor.requires_grad_()
-    torch.library.opcheck(fusion.resize_concat_conv2d_operator, (features, weight, bias, 12, 10, False))
+    torch.library.opcheck(fusion.resize_concat_conv2d_operator, (features, weight, bias, 12, 10, False, False))
     torch.library.opcheck(fusion.resize_concat_conv2d_backward_operator, (
         grad, [x.detach() for x in features], weight.detach(), False, needs_weight))
+
+
+@pytest.mark.parametrize('name', ['resize_concat_conv2d', 'resize_concat_conv2d_factorized'])
+def test_an_operator_of_several_maps_has_no_defaults_which_torch_2_4_would_not_count_as_inputs(name):
+    """There backward has to return as many gradients as arguments were given, less those that are their defaults."""
+    schema = getattr(torch.ops.inceptionnext_seg, name).default._schema
+    assert not any(argument.has_default_value() for argument in schema.arguments)
 
 
 @pytest.mark.compile

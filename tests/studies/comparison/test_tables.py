@@ -1,0 +1,73 @@
+"""Tables of totals and classes, against what is written out by hand."""
+import compare
+import pytest
+
+from inceptionnext_seg.errors import UserError
+from studies.comparison.tables import tables
+
+
+def run(miou, sky, bus):
+    return dict(metrics=dict(mIoU=miou, mAcc=50.0, aAcc=75.5, per_class={
+        'sky': dict(IoU=sky, Acc=1.0), 'bus & tram_2|3': dict(IoU=bus, Acc=None)}))
+
+
+# Mean 31, deviation sqrt(2); sky 80 ± 0; the bus occurs in none of A's second run.
+CANDIDATES = [dict(name='A_100%', runs=[run(30.0, 80.0, 10.0), run(32.0, 80.0, None)]),
+              dict(name='B', runs=[run(33.333, 90.0, 12.345)])]
+LATEX = r'''% \usepackage{booktabs}
+\begin{tabular}{lrrr}
+\toprule
+ & mIoU (\%) & mAcc (\%) & aAcc (\%) \\
+\midrule
+A\_100\% & 31.00\,$\pm$\,1.41 & 50.00\,$\pm$\,0.00 & 75.50\,$\pm$\,0.00 \\
+B & 33.33 & 50.00 & 75.50 \\
+\bottomrule
+\end{tabular}
+
+\begin{tabular}{lrr}
+\toprule
+IoU (\%) & A\_100\% & B \\
+\midrule
+sky & 80.00\,$\pm$\,0.00 & 90.00 \\
+bus \& tram\_2|3 & -- & 12.35 \\
+\bottomrule
+\end{tabular}
+'''
+CSV = '''table,candidate,name,runs,mean,standard deviation
+total,A_100%,mIoU,2,31.0,1.4142135623730951
+total,A_100%,mAcc,2,50.0,0.0
+total,A_100%,aAcc,2,75.5,0.0
+total,B,mIoU,1,33.333,
+total,B,mAcc,1,50.0,
+total,B,aAcc,1,75.5,
+class,A_100%,sky,2,80.0,0.0
+class,B,sky,1,90.0,
+class,A_100%,bus & tram_2|3,2,,
+class,B,bus & tram_2|3,1,12.345,
+'''
+MARKDOWN = r'''|  | n | mIoU (%) | mAcc (%) | aAcc (%) |
+| :-- | --: | --: | --: | --: |
+| A_100% | 2 | 31.00 ± 1.41 | 50.00 ± 0.00 | 75.50 ± 0.00 |
+| B | 1 | 33.33 | 50.00 | 75.50 |
+
+| IoU (%) | A_100% | B |
+| :-- | --: | --: |
+| sky | 80.00 ± 0.00 | 90.00 |
+| bus & tram_2\|3 | – | 12.35 |
+'''
+
+
+@pytest.mark.parametrize(('form', 'expected'), [('latex', LATEX), ('csv', CSV), ('markdown', MARKDOWN)])
+def test_the_tables_are_those_worked_out_by_hand(form, expected):
+    assert tables(CANDIDATES, form) == expected
+
+
+def test_one_run_is_enough_for_tables_and_a_report_needs_two(candidates, tmp_path, capsys):
+    only = f'A={candidates["A"][0]}'
+    compare.main([only, '--format', 'csv'])
+    printed = capsys.readouterr().out
+    assert printed.startswith('table,candidate,name,runs,mean') and '\ntotal,A,mIoU,1,' in printed
+    compare.main([only, '--format', 'csv', '--out', str(tmp_path / 'table.csv')])
+    assert (tmp_path / 'table.csv').read_text() == printed
+    with pytest.raises((UserError, SystemExit)):
+        compare.main([only, '--out', str(tmp_path / 'report.md')])

@@ -1,0 +1,60 @@
+"""GitHub's workflows and the Dockerfile, as far as they can be checked without running them."""
+import re
+
+import pytest
+
+yaml = pytest.importorskip('yaml')
+tomllib = pytest.importorskip('tomllib', reason='is part of Python from 3.11 on')
+NAMES = ('ci', 'release')
+
+
+@pytest.fixture(scope='module', params=NAMES)
+def workflow(request, root):
+    return yaml.safe_load((root / f'.github/workflows/{request.param}.yml').read_text())
+
+
+def steps(workflow):
+    return [step for job in workflow['jobs'].values() for step in job['steps']]
+
+
+def test_a_workflow_runs_what_the_makefile_has_with_no_more_rights_than_it_needs(workflow, root):
+    assert workflow[True] and workflow['permissions'] == {'contents': 'read'}     # YAML 1.1 reads `on` as True
+    targets = set(re.findall(r'^([\w-]+):', (root / 'Makefile').read_text(), re.M))
+    runs = '\n'.join(step.get('run', '') for step in steps(workflow))
+    called = set(re.findall(r'\bmake ([\w-]+)', runs))
+    assert called and called <= targets
+    assert all(('run' in step) != ('uses' in step) for step in steps(workflow))
+    assert all(re.search(r'@(v\d+|release/v\d+)$', step['uses']) for step in steps(workflow) if 'uses' in step)
+    for job in workflow['jobs'].values():
+        assert set(job.get('needs', '').split()) <= workflow['jobs'].keys()
+
+
+def test_the_tests_run_on_every_python_and_on_the_oldest_and_the_newest_torch(root):
+    project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
+    matrix = yaml.safe_load((root / '.github/workflows/ci.yml').read_text())['jobs']['tests']['strategy']['matrix']
+    assert matrix['python'] == ['3.10', '3.11', '3.12', '3.13']
+    assert project['requires-python'] == f'>={matrix["python"][0]}'
+    assert f'torch>={matrix["torch"][0]}' in project['dependencies'] and matrix['torch'][1] == 'newest'
+    assert matrix['exclude'] == [dict(python='3.13', torch='2.4')]
+
+
+def test_a_release_is_of_the_version_in_the_package_and_published_without_a_token(root):
+    text = (root / '.github/workflows/release.yml').read_text()
+    pattern, = re.findall(r'sed -n "s/(.*?)/\\1/p" (inceptionnext_seg/_version\.py)', text)
+    version = (root / pattern[1]).read_text()
+    assert re.search(pattern[0].replace(r'\(', '(').replace(r'\)', ')'), version, re.M)
+    jobs = yaml.safe_load(text)['jobs']
+    assert jobs['pypi']['permissions'] == {'id-token': 'write'} and jobs['pypi']['environment'] == 'pypi'
+    assert 'password' not in text and 'secrets' not in text
+
+
+def test_the_image_copies_what_is_there_and_is_not_run_as_root(root):
+    text = (root / 'Dockerfile').read_text()
+    copied = [name for line in re.findall(r'^COPY (?!--from)(.*) \S+$', text, re.M) for name in line.split()]
+    assert copied and all((root / name).exists() for name in copied)
+    kept = set(re.findall(r'^!(\S+)$', (root / '.dockerignore').read_text(), re.M))
+    assert set(copied) == kept
+    stages = re.split(r'^FROM ', text, flags=re.M)[1:]
+    final = {name: stage for stage in stages if (name := stage.split('\n')[0].split()[-1]) in ('cpu', 'cuda')}
+    assert len(final) == 2 and all('USER 1000:1000' in stage and 'ENTRYPOINT' in stage for stage in final.values())
+    assert re.search(r'^FROM python:3\.\d+\.\d+-', text, re.M)
