@@ -42,7 +42,8 @@ def main():
         result = measure_memory([cell for cell in args.cells if cell.suite == 'main'], args.out)
     else:
         result = measure_all(args.cells, args.out, args.processes, args.minutes)
-    write_report(result, Path(args.out))
+    if result['records']:
+        write_report(result, Path(args.out))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
 """Cells measured process by process, each result added to the file as it comes."""
+import contextlib
+import importlib.metadata
 import random
 import statistics
 import time
@@ -17,6 +19,7 @@ from .cells import CANDIDATES
 
 # Cores that other programs may keep busy, and seconds that they are waited for.
 MOST_BUSY, PATIENCE = 0.5, 60
+LIBRARIES = ('onedl-mmpretrain', 'segmentation-models-pytorch', 'transformers')
 # A layout that is slower than the other by more than this in each of the first processes is not measured further.
 EXPLORED, CLEARLY_SLOWER = 2, 1.1
 WHAT = 'a result of studies.speed'
@@ -86,13 +89,26 @@ def wait_for_quiet(busy_cores=steps.busy_cores, patience=PATIENCE, clock=time.mo
     return busy
 
 
+def machine_and_versions():
+    """:func:`environment` with the candidates' libraries, and what the processor multiplies bfloat16 with."""
+    described = environment('cpu')
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            described['versions'][name] = importlib.metadata.version(name)
+    try:
+        flags = Path('/proc/cpuinfo').read_text().split()
+    except OSError:     # not Linux
+        flags = []
+    return dict(described, features=[flag for flag in ('amx_bf16', 'avx512_bf16') if flag in flags])
+
+
 def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_for_quiet):
     """Measure what the file does not have yet, process after process; stops between two candidates after ``minutes``.
 
     Returns:
         dict: The result file's content.
     """
-    result, begin = open_result(path, environment('cpu')), time.monotonic()
+    result, begin = open_result(path, machine_and_versions()), time.monotonic()
     made_by = dict(commit=commit(), command=environment('cpu')['command'])
     if made_by not in result.setdefault('runs', []):
         result['runs'].append(made_by)
@@ -117,13 +133,13 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
 
 
 def measure_memory(cells, path, progress=print):
-    """The peak of a process that takes two steps, of each candidate in each layout that the file does not have yet."""
-    result = open_result(path, environment('cpu'))
+    """The peak of a process that takes two steps, of the cells' main candidates, where the file does not have it."""
+    result = open_result(path, machine_and_versions())
     for cell in cells:
         done = {(r['candidate'], r['layout']) for r in result['memory'] if r['cell'] == cell.name}
-        for name in cell.candidates:
+        for name, processes in cell.candidates.items():
             for layout in CANDIDATES[name].layouts:
-                if layout not in cell.layouts or (name, layout) in done:
+                if processes < max(cell.candidates.values()) or (name, layout) in done:
                     continue
                 with ProcessPoolExecutor(1, get_context('spawn')) as pool:
                     peak = pool.submit(steps.peak_memory, name, cell.setting, layout).result()

@@ -1,27 +1,29 @@
 """Steps of candidates of all kinds, and what a process is like in which they are timed."""
 import contextlib
+import importlib
 import itertools
 import os
-import tempfile
+import sys
 import time
-from pathlib import Path
 
 import psutil
 import torch
 
 from inceptionnext_seg.engine.allocator import keep_freed_memory
-from inceptionnext_seg.ops import measured
+from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops.stopwatch import seconds_waited
 
 from ..other_segmentors import CLASSES, loss_of, predict
-from ..throughput.candidates import AS_SHIPPED
+from ..throughput.candidates import AS_SHIPPED, NONE
 from ..throughput.memory import highest_memory
 from ..throughput.step import Step, candidate_step
 from ..timing import MEMORY_FORMATS
 from .cells import CANDIDATES, LIBRARIES
 
 # Rounds that fill this many seconds after one that does not count; at least one and at most this many.
-ROUND_SECONDS, MOST_ROUNDS = 4.0, 8
+ROUND_SECONDS, MOST_ROUNDS = 2.0, 8
+# A first step of this many seconds counts: what it plans is less than what such steps differ by.
+LONG = 8.0
 
 
 class LibraryStep(Step):
@@ -61,13 +63,30 @@ def build_step(name, setting, layout):
     return candidate_step(CANDIDATES[name].source, CANDIDATES[name].options, setting, layout, images)
 
 
+def import_mmpretrain():
+    """Register mmpretrain's ConvNeXt, stock's backbone; its multimodal models, not needed, fail beside transformers 5.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition('.')[0] == 'transformers'}
+    sys.modules['transformers'] = None      # as if it were not installed
+    try:
+        importlib.import_module('mmpretrain.models')
+    except ImportError as error:
+        raise UserError(f'stock has the backbone of mmpretrain, which cannot be imported: {error}. '
+                        'Next: pip install onedl-mmpretrain.') from error
+    finally:
+        del sys.modules['transformers']
+        sys.modules.update(hidden)
+
+
 def prepare(threads, keeps_memory=True):
-    """What a process does first: freed memory stays, as in tools/train.py, and no choice of a form is known."""
+    """What a process does first: freed memory stays, as in tools/train.py."""
     torch.set_num_threads(threads)
+    import_mmpretrain()
     if keeps_memory:
         keep_freed_memory()
-    path = Path(tempfile.mkdtemp()) / 'choices.json'
-    measured.cache_file = lambda: path
 
 
 def measure(name, setting, layout):
@@ -78,22 +97,25 @@ def measure(name, setting, layout):
         run in it; ``first``, seconds of the round that does not count; ``others``, cores that other programs, and the
         hypervisor, had meanwhile.
     """
-    step = build_step(name, setting, layout)
-    begin = time.perf_counter()
-    step()      # allocates, plans, measures forms
-    first = time.perf_counter() - begin
-    trial = first
-    if CANDIDATES[name].source.startswith('configs'):   # without what measuring forms took
-        begin = time.perf_counter()
-        step()
-        trial = time.perf_counter() - begin
-    rounds = int(min(max(ROUND_SECONDS // trial, 1), MOST_ROUNDS))
-    seconds, waited, usage = [], [], Usage()
-    for _ in range(rounds):
+    step, usage = build_step(name, setting, layout), Usage()
+    measures_forms = CANDIDATES[name].source.startswith('configs') and not CANDIDATES[name].source.endswith(NONE)
+    seconds, waited = [], []
+
+    def take():
         before, begin = seconds_waited(), time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begin)
         waited.append(round(seconds_waited() - before, 4))
+
+    take()      # allocates and plans; ours measures forms first
+    first = seconds[0]
+    if measures_forms:
+        del seconds[:], waited[:]
+        take()
+    if (trial := seconds[0]) < LONG:
+        del seconds[:], waited[:]
+        for _ in range(int(min(max(ROUND_SECONDS // trial, 1), MOST_ROUNDS))):
+            take()
     return dict(seconds=seconds, waited=waited, first=round(first, 3), others=round(usage.others(), 3))
 
 

@@ -32,6 +32,10 @@ class Result:
         self.cells = {cell.name: cell for cell in cells()}
         self.peaks = {(r['cell'], r['candidate'], r['layout']): r['peak'] for r in content['memory']}
 
+    def has(self, suite):
+        """Whether something of a suite was measured."""
+        return any(self.cells[cell].suite == suite for cell, _, _ in self.seconds)
+
     def layouts(self, cell, candidate):
         """Seconds by layout and process."""
         return {layout: self.seconds[cell, candidate, layout] for layout in CANDIDATES[candidate].layouts
