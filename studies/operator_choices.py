@@ -3,23 +3,25 @@
 python -m studies.operator_choices --out docs/results/MACHINE/operator_choices.json
 
 One training step and one prediction of each network in each dtype, on random images; the cache of earlier measurements
-is not read. Writes the JSON and a table beside it.
+is not read. Writes the JSON and a table beside it. What the file has is not measured again; --minutes stops.
 """
 import argparse
+import itertools
 import os
 import tempfile
+import time
 from pathlib import Path
 
-import psutil
 import torch
 from tqdm import tqdm
 
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.files import markdown_table, read_object, write_json, write_text
 from inceptionnext_seg.ops import measured
-from inceptionnext_seg.provenance import environment
+from inceptionnext_seg.provenance import commit, environment
 
+from .speed.measuring import wait_for_quiet
 from .throughput.candidates import candidate_config
 from .throughput.setting import Setting
 from .throughput.step import Step
@@ -34,8 +36,7 @@ def parse_args():
     parser.add_argument('--batch-size', type=int, default=2)
     parser.add_argument('--dtypes', nargs='+', default=['fp32', 'bf16'], choices=['fp32', 'bf16', 'fp16'])
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--most-load', type=float, default=0.7,
-                        help='load average above which nothing is measured (default: %(default)s)')
+    parser.add_argument('--minutes', type=float, help='stop after so many, between two networks')
     parser.add_argument('--out', required=True, metavar='FILE.json')
     return parser.parse_args()
 
@@ -72,34 +73,34 @@ def report(result):
             f'over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. In {changed} another form '
             f'runs than by the rule of thumb, whose time it has to beat by {measured.MARGIN:.0%}.\n\n'
             f'`{e["command"]}`, commit {e["commit"]}, {e["cpu"]}, {e["threads"]} threads, torch '
-            f'{e["versions"]["torch"]}, load average {result["load_average"][0]} before and '
-            f'{result["load_average"][1]} after, {e["date"][:10]}.\n\n{table(result)}\n')
+            f'{e["versions"]["torch"]}, other programs on at most '
+            f'{max(run["busy_before"] for run in result["runs"]):.2f} cores, {e["date"][:10]}.\n\n{table(result)}\n')
 
 
 @exit_on_user_error
 def main():
     args = parse_args()
-    load = psutil.getloadavg()[0]
-    if load > args.most_load:
-        raise UserError(f'the load average is {load:.1f}, expected at most {args.most_load}: other programs run, and '
-                        'times would be theirs, too. Next: wait, or --most-load.')
     os.environ.pop('INCEPTIONNEXT_SEG_MEASURE', None)
-    runs = []
+    result, begin = dict(environment=environment(args.device), runs=[]), time.monotonic()
+    if Path(args.out).is_file():
+        result = read_object(args.out, 'a result of studies.operator_choices', 'another --out')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'choices.json'
         measured.cache_file = lambda: path      # not what an earlier run has measured
-        combinations = [(config, mode, dtype) for config in args.configs for mode in ('train', 'infer')
-                        for dtype in args.dtypes]
-        for config, mode, dtype in tqdm(combinations):
+        for config, mode, dtype in tqdm(list(itertools.product(args.configs, ('train', 'infer'), args.dtypes))):
+            run = dict(network=Path(config).stem, mode=mode, dtype=dtype, size=args.size,
+                       batch_size=args.batch_size if mode == 'train' else 1, commit=commit())
+            if any(run.items() <= dict(found, commit=run['commit']).items() for found in result['runs']):
+                continue
+            if args.minutes is not None and time.monotonic() - begin > 60 * args.minutes:
+                break
+            busy = wait_for_quiet()
             path.unlink(missing_ok=True)
-            setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device,
-                              batch_size=args.batch_size if mode == 'train' else 1)
-            runs.append(dict(network=Path(config).stem, mode=mode, dtype=dtype, size=args.size,
-                             batch_size=setting.batch_size, choices=measure(config, setting)))
-    result = dict(environment=environment(args.device), load_average=[round(load, 1), environment()['load_average']],
-                  runs=runs)
-    write_json(args.out, result)
-    write_text(Path(args.out).with_suffix('.md'), report(result))
+            setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device, batch_size=run['batch_size'])
+            result['runs'].append(dict(run, busy_before=round(busy, 3), choices=measure(config, setting)))
+            write_json(args.out, result)
+    if result['runs']:
+        write_text(Path(args.out).with_suffix('.md'), report(result))
 
 
 if __name__ == '__main__':

@@ -11,7 +11,6 @@ from PIL import Image
 from inceptionnext_seg.engine.launch import load_config
 from studies.comparison.formats import markdown as comparison_markdown
 from studies.comparison.report import report as comparison_report
-from studies.throughput.report import report as throughput_report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -40,32 +39,8 @@ def test_a_report_is_what_its_tool_writes_from_the_result_file_beside_it(path):
             result, path.stem, note.read_text().strip() if note.is_file() else None)
         assert comparison_markdown(blocks) == text
         assert {name for name in pictures if not path.with_name(name).is_file()} == set()
-    elif 'runs' in result:
-        assert throughput_report(result, re.findall(r'!\[.*?\]\((.*?)\)', text)) == text
     assert {picture.name for picture in path.parent.glob(f'{path.stem}_*.png')} == {
         name for name in re.findall(r'!\[.*?\]\((.*?)\)', text) if name.startswith(f'{path.stem}_')}
-
-
-def test_the_picture_of_speed_is_drawn_from_the_result_file_and_fits_a_page(tool):
-    path = tool['PICTURE']
-    with Image.open(path) as picture:
-        assert picture.text['Description'] == tool['picture_source']()
-        assert picture.width == 800
-    assert path.stat().st_size < 200_000
-
-
-def test_the_ratio_at_stocks_faster_dtype_is_of_the_fastest_stock_of_the_same_work(tool):
-    bf16 = tool['main_comparison']('train', 'bf16', 'stock')
-    fp32 = tool['main_comparison']('train', 'fp32', 'stock')
-    fastest = max(fp32['layouts'].values())
-    assert fastest > max(bf16['layouts'].values())  # on the machine of this file
-    expected = f'{bf16["ours"]["images_per_s"] / fastest:.2f} (fp32, {fastest:.3g})'
-    assert tool['best_dtype_cell'](bf16) == expected and expected in README
-    assert tool['best_dtype_cell'](fp32) == '–'
-
-
-def test_of_two_measurements_of_one_setting_the_readme_shows_that_of_both_layouts(tool):
-    assert set(tool['main_comparison']('train', 'fp32', 'stock')['layouts']) == {'nchw', 'nhwc'}
 
 
 def test_the_readme_is_short():

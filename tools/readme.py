@@ -1,37 +1,34 @@
 """Fill the marked blocks of README.md and docs/*.md from docs/results: python tools/readme.py
 
-With --run WORK_DIR the excerpt of a training run is taken from its newest log first. With --picture the plot of speed,
-docs/pictures/speed.png, is drawn anew from docs/results/speed.json too.
+With --run WORK_DIR the excerpt of a training run is taken from its newest log first. Reports and pictures of speed are
+written anew by ``python -m studies.speed --report --out docs/results/MACHINE/speed.json``.
 """
 import argparse
-import hashlib
 import json
 import re
 from pathlib import Path
 
 import _repository  # noqa: F401
-from matplotlib.figure import Figure
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import markdown_table, replacing, write_text
+from inceptionnext_seg.files import markdown_table, write_text
 from studies import exported as exported_files
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
 from studies.gpu import stream as gpu_stream
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
-from studies.throughput.candidates import ALL, AS_SHIPPED, DEPLOYED, NONE, STOCK
-from studies.throughput.summary import summarize
+from studies.speed.pictures import machine
+from studies.speed.report import goals_table, limits_table, mixers_table, what
+from studies.speed.summary import Result
 from studies.timing import Interval, describe_ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
-SPEED = RESULTS / 'speed.json'
 OTHERS = RESULTS / 'accelerate_others.json'
 EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
 RELIABILITY = RESULTS / 'reliability'
-PICTURE = ROOT / 'docs/pictures/speed.png'
 
 
 def excerpt_of(work_dir):
@@ -67,213 +64,53 @@ def paper():
          'here'], rows)
 
 
-# Speed: every run of tools/benchmark.py in docs/results/speed.json compares candidates with the first of them.
+# Speed: docs/results/MACHINE/speed.json of each machine.
 
 
-def comparisons():
-    """A dict for each candidate beside its run's first one: the setting, both rows, and the first one's layouts.
-
-    ``first`` and ``ours`` are rows of :func:`studies.throughput.summarize`; ``change`` is what stands behind '::' in
-    the candidate's name; ``layouts`` maps each layout that the first one was measured in to its images/s.
-    """
-    for run in json.loads(SPEED.read_text())['runs']:
-        first, *others = summarize(run)
-        measured = sorted({r['layout'] for r in run['results'] if r['name'] == first['name']})
-        layouts = {layout: next(row for row in summarize(run, layout) if row['name'] == first['name'])['images_per_s']
-                   for layout in measured}
-        for ours in others:
-            config, _, change = ours['name'].partition('::')
-            yield dict(setting=run['setting'], first=first, ours=ours, config=Path(config).stem, change=change,
-                       layouts=layouts)
-
-
-def same_work(setting):
-    """What two settings share that differ in their dtype at most."""
-    return tuple(setting[key] for key in ('mode', 'part', 'batch_size', 'size', 'width', 'compile', 'device'))
-
-
-def best_dtype(setting):
-    """dtype and images/s of stock at its fastest over all dtypes, layouts and runs of the same work."""
-    return max(((c['first']['images_per_s'], c['setting']['dtype']) for c in comparisons()
-                if c['first']['name'] == STOCK and same_work(c['setting']) == same_work(setting)), default=None)
-
-
-def images(setting):
-    return f'{setting["batch_size"]} × {setting["size"]}×{setting["width"] or setting["size"]}'
-
-
-def stock_cell(comparison):
-    """images/s of the first candidate's better layout, and which layouts it was measured in."""
-    (best, value), *rest = sorted(comparison['layouts'].items(), key=lambda item: -item[1])
-    others = ', '.join(f'{layout.upper()} {other:.3g}' for layout, other in rest)
-    return f'{value:.3g} ({best.upper()}{"; " + others if others else " only"})'
-
-
-def best_dtype_cell(comparison):
-    """Ours over stock at its faster dtype, or '–' where that is the row's own dtype or no other was measured."""
-    best = best_dtype(comparison['setting']) if comparison['first']['name'] == STOCK else None
-    if not best or best[1] == comparison['setting']['dtype']:
-        return '–'
-    return f'{comparison["ours"]["images_per_s"] / best[0]:.2f} ({best[1]}, {best[0]:.3g})'
-
-
-def memory_cell(comparison):
-    """Peaks of the two processes in MiB."""
-    peaks = [comparison[side]['peak_memory'] for side in ('first', 'ours')]
-    return ' → '.join(f'{peak / 2**20:.0f}' for peak in peaks) if all(peaks) else '–'
-
-
-COLUMNS = ['stock, images/s (layouts measured)', 'ours, images/s', 'ours / stock (95 % over rounds)',
-           "ours / stock's faster dtype", 'peak of the process, MiB, stock → ours']
-
-
-def cells(comparison):
-    return [stock_cell(comparison), f'{comparison["ours"]["images_per_s"]:.3g}',
-            describe_ratio(comparison['ours']['speedup']), best_dtype_cell(comparison), memory_cell(comparison)]
-
-
-def against_stock():
-    """Comparisons of a whole network of ours with stock."""
-    return [c for c in comparisons()
-            if c['first']['name'] in (STOCK, AS_SHIPPED) and c['change'] in ('', ALL, DEPLOYED)]
-
-
-# The README's rows and the picture's: label, the setting's mode and dtype, the first candidate.
-MAIN = (('training, fp32', 'train', 'fp32', STOCK),
-        ('training, fp32, stock as shipped', 'train', 'fp32', AS_SHIPPED),
-        ('training, bf16', 'train', 'bf16', STOCK),
-        ('inference, fp32', 'infer', 'fp32', STOCK))
-
-
-def main_comparison(mode, dtype, first):
-    """The comparison of whole segmentors at 512 pixels, that with most of stock's layouts and then memory."""
-    found = [c for c in against_stock() if c['change'] == '' and c['first']['name'] == first
-             and c['setting']['part'] == 'segmentor' and c['setting']['size'] == 512
-             and (c['setting']['mode'], c['setting']['dtype']) == (mode, dtype)]
-    if not found:
-        raise UserError(f'{SPEED}: no {mode} row in {dtype} against {first!r} at 512 pixels. Next: measure it with '
-                        'tools/benchmark.py --against, see docs/speed.md.')
-    return max(found, key=lambda c: (len(c['layouts']), bool(c['ours']['peak_memory'])))
+def speed_results():
+    """The result of each machine that was measured."""
+    return [Result(json.loads(path.read_text())) for path in sorted(RESULTS.glob('*/speed.json'))]
 
 
 def speed():
-    """Four rows for the README."""
-    rows = []
-    for label, mode, dtype, first in MAIN:
-        comparison = main_comparison(mode, dtype, first)
-        rows.append([f'{label}, {images(comparison["setting"])}', *cells(comparison)])
-    return markdown_table(['', *COLUMNS], rows)
-
-
-def speed_all():
-    """Every comparison with stock."""
-    rows = []
-    for c in against_stock():
-        s = c['setting']
-        what = f'{s["part"]}, {"training" if s["mode"] == "train" else "inference"}, {s["dtype"]}, {images(s)}'
-        what += ', deploy form' if c['change'] == DEPLOYED else ''
-        what += ', stock as shipped' if c['first']['name'] == AS_SHIPPED else ''
-        rows.append([what, *cells(c)])
-    return markdown_table(['InceptionNeXt-T', *COLUMNS], rows)
-
-
-def speed_variants():
-    """Our own networks, plain operators against all parts of the acceleration."""
-    rows = [[c['config'], f'{c["setting"]["mode"]}, {c["setting"]["dtype"]}, {images(c["setting"])}', *cells(c)[:3],
-             memory_cell(c)] for c in comparisons() if c['first']['name'].endswith(f'::{NONE}') and c['change'] == '']
+    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine."""
+    result, rows = speed_results()[0], []
+    for cell in result.cells.values():
+        if cell.suite != 'main':
+            continue
+        best = result.best_dtype_cell(cell.name)
+        faster = '–' if best in (None, cell.name) else str(
+            result.speedup(cell.name, 'inceptionnext', baseline_cell=best))
+        ours = [speedup_text(result, cell.name, baseline) for baseline in ('stock', 'smp-inceptionnext', 'convnext')]
+        rows.append([what(cell), *(number(result, cell.name, name) for name in (
+            'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
     return markdown_table(
-        ['config', 'measured', 'plain, images/s (layouts measured)', 'accelerated, images/s',
-         'accelerated / plain (95 % over rounds)', 'peak of the process, MiB, plain → accelerated'], rows)
+        ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
+         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows)
 
 
-def speed_parts():
-    """Each part of the acceleration alone, against stock, in one run."""
-    rows = [[c['change'], f'{c["ours"]["images_per_s"]:.3g}', describe_ratio(c['ours']['speedup']), memory_cell(c)]
-            for c in comparisons() if c['first']['name'] == STOCK and c['change'] not in ('', DEPLOYED)]
-    return markdown_table(
-        ['InceptionNeXt-T UperNet, training, with this part alone', 'images/s', 'over stock (95 % over rounds)',
-         'peak of the process, MiB, stock → this'], rows)
+def number(result, cell, name):
+    found = result.images_per_second(cell, name)
+    return '–' if found is None else f'{found.value:.3g}'
 
 
-def speed_repeated():
-    """Candidates measured in one setting and layout by several processes: each value, and how far they are apart."""
-    found = {}
-    for run in json.loads(SPEED.read_text())['runs']:
-        work = (*same_work(run['setting']), run['setting']['dtype'])
-        for layout in ('nchw', 'nhwc'):
-            for row in summarize(run, layout):
-                name = row['name'].removesuffix(f'::{ALL}')
-                found.setdefault((work, name, layout), []).append(row['images_per_s'])
-    rows = [['stock' if name == STOCK else Path(name).stem, layout.upper(), ', '.join(f'{v:.3g}' for v in values),
-             f'{max(values) / min(values) - 1:.0%}']
-            for (_, name, layout), values in found.items() if len(values) > 1]
-    return markdown_table(['candidate', 'layout', 'images/s of each process', 'fastest over slowest'], rows)
+def speedup_text(result, cell, baseline):
+    found = result.speedup(cell, 'inceptionnext', baseline)
+    return '–' if found is None else str(found)
 
 
-# The picture
-
-COLOURS = {AS_SHIPPED: '#b8b8b8', STOCK: '#6e6e6e', 'ours': '#1f77b4'}
-NAMES = {AS_SHIPPED: 'MMSegmentation ConvNeXt-T, as shipped', STOCK: 'MMSegmentation ConvNeXt-T, freed memory kept',
-         'ours': 'InceptionNeXt-T, accelerated (this package)'}
-
-
-def picture_source():
-    """What the picture is drawn from, written into it: a test compares."""
-    return f'docs/results/speed.json sha256 {hashlib.sha256(SPEED.read_bytes()).hexdigest()}'
+def speed_machines():
+    """A row a machine: how many times as fast as stock the accelerated InceptionNeXt-T is."""
+    rows = []
+    for path, result in zip(sorted(RESULTS.glob('*/speed.json')), speed_results(), strict=True):
+        cells = [cell for cell in result.cells.values() if cell.suite == 'main']
+        rows.append([f'[{machine(result.content)}](results/{path.parent.name}/speed.md)',
+                     *(speedup_text(result, cell.name, 'stock') for cell in cells)])
+    return markdown_table(['InceptionNeXt-T UperNet, × stock of the same dtype', *map(what, cells)], rows)
 
 
-def draw_picture(path):
-    """images/s of a training step and of inference, stock and ours, and their ratios on an axis of their own."""
-    environment = json.loads(SPEED.read_text())['environment']
-    found = {label: main_comparison(mode, dtype, first) for label, mode, dtype, first in MAIN if dtype == 'fp32'}
-    training, shipped, inference = found.values()
-    figure = Figure(figsize=(8, 3.5), layout='constrained')
-    panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
-    for axes, title, sides in (
-            (panels[0], 'training step',
-             [(AS_SHIPPED, shipped['first']), (STOCK, training['first']), ('ours', training['ours'])]),
-            (panels[1], 'inference', [(STOCK, inference['first']), ('ours', inference['ours'])])):
-        setting = (training if axes is panels[0] else inference)['setting']
-        for i, (name, row) in enumerate(sides):
-            low, high = row['images_per_s_interval']
-            value = row['images_per_s']
-            axes.bar(i, value, 0.7, color=COLOURS[name])
-            axes.errorbar(i, value, [[max(value - low, 0)], [max(high - value, 0)]], color='black', capsize=3)
-            axes.annotate(f'{value:.3g}', (i, high), (0, 3), textcoords='offset points', ha='center', fontsize=9)
-        axes.set_title(f'{title}, {images(setting)}', fontsize=9)
-        axes.set_ylabel('images/s', fontsize=9)
-        axes.set_xticks([])
-        axes.set_ylim(0, 1.18 * max(row['images_per_s'] for _, row in sides))
-    axes = panels[2]
-    labels = ['training,\nas shipped', 'training', 'inference']
-    for i, comparison in enumerate((shipped, training, inference)):
-        interval = comparison['ours']['speedup']
-        axes.errorbar(interval.median, -i, xerr=[[interval.median - interval.low], [interval.high - interval.median]],
-                      fmt='o', color=COLOURS['ours'], ecolor='black', capsize=3)
-        axes.annotate(f'{interval.median:.2f}', (interval.median, -i), (0, 6), textcoords='offset points', ha='center',
-                      fontsize=9)
-    axes.axvline(1, color='black', linewidth=1)
-    axes.set_xlim(0, 5.5)
-    axes.set_xticks(range(6))
-    axes.set_yticks([0, -1, -2], labels, fontsize=9)
-    axes.set_ylim(-2.5, 0.6)
-    axes.set_xlabel('ours / stock (1: equally fast)', fontsize=9)
-    axes.set_title('ratio of images/s', fontsize=9)
-    for axes in panels:
-        axes.tick_params(labelsize=9)
-        axes.spines[['top', 'right']].set_visible(False)
-    handles = [panels[0].bar(0, 0, color=colour) for colour in COLOURS.values()]
-    figure.legend(handles, [NAMES[name] for name in COLOURS], loc='outside upper center', ncols=2, fontsize=9,
-                  frameon=False)
-    layouts = {label: ' and '.join(map(str.upper, c['layouts'])) for label, c in found.items()}
-    measured = '; '.join(f'{label.replace(", fp32", "")} {names}' for label, names in layouts.items())
-    figure.supxlabel(
-        f'UperNet, fp32, {environment["device_name"]}, {environment["threads"]} threads, torch '
-        f'{environment["versions"]["torch"]}; bars: 95 % over the rounds of one process\n'
-        f'layouts stock was measured in, the faster is shown: {measured}', fontsize=8)
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=100, format='png', metadata=dict(Description=picture_source()))
+def of_first_machine(table):
+    return lambda: table(speed_results()[0])
 
 
 def any_upernet():
@@ -330,14 +167,15 @@ def watched_run():
     return long_run.words(json.loads((RELIABILITY / 'long_run.json').read_text()))
 
 
-BLOCKS = dict(mini_run=mini_run, any_upernet=any_upernet, paper=paper, speed=speed, speed_all=speed_all,
-              speed_parts=speed_parts, speed_variants=speed_variants, speed_repeated=speed_repeated,
-              exported=exported, killed_runs=killed_runs, random_inputs=random_inputs, sanitized=sanitized,
-              watched_run=watched_run)
+BLOCKS = dict(
+    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, killed_runs=killed_runs,
+    random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
+    speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
+        goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
 DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
-    'docs/speed.md': ('speed', 'speed_repeated', 'speed_parts', 'speed_all', 'speed_variants')}
+    'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}
 
 
 # What was emulated for GPUs that are not here.
@@ -360,15 +198,12 @@ def filled(text, names):
 def main():
     parser = argparse.ArgumentParser(description='Fill the marked blocks of README.md and docs/*.md from docs/results')
     parser.add_argument('--run', metavar='WORK_DIR', help='take the excerpt of a run from here first')
-    parser.add_argument('--picture', action='store_true', help=f'draw {PICTURE.relative_to(ROOT)} too')
     args = parser.parse_args()
     if args.run:
         write_text(EXCERPT, excerpt_of(args.run))
     for document, names in DOCUMENTS.items():
         path = ROOT / document
         write_text(path, filled(path.read_text(), names))
-    if args.picture:
-        draw_picture(PICTURE)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 """Keep memory that was freed for the next step, on a CPU with glibc.
 
 By itself glibc takes every block above its threshold, 32 MiB at most, fresh from the system and gives it back when it
-is freed. Each step then pays again for having its pages zeroed and mapped: in docs/results/speed.md stock "as shipped"
+is freed. Each step then pays again for having its pages zeroed and mapped: in docs/speed.md stock "as shipped"
 against stock. PyTorch's recipe for CPUs is another allocator, by LD_PRELOAD, for the same reason
 (https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html); with one of those this changes nothing.
 """

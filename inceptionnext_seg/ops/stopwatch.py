@@ -20,6 +20,8 @@ from ..provenance import synchronize
 ENOUGH, TRIES, SECONDS = 4, 12, 0.25
 # A form that takes this many times as long as another when both are warm is not timed again.
 HOPELESS = 3
+# One whose first time is so many seconds, of which little is planning, and so many times another's, is timed once only.
+LONG, CLEARLY = 0.5, 1.5
 # Waiting, as a share of the time, that disturbs it.
 DISTURBED = 0.1
 
@@ -42,15 +44,16 @@ def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
             calls[name] = call = prepared(form, args)
             first = timed(call, device, clock, waited)      # compiles, allocates, plans
             # Of what takes a tenth of a second, little is planning.
-            hopeless = math.inf > first > max(0.1, 2 * HOPELESS * fastest)
+            hopeless = math.inf > first > min(max(0.1, 2 * HOPELESS * fastest), max(LONG, CLEARLY * fastest))
             times[name] = [first] if hopeless else [timed(call, device, clock, waited)]
             fastest = min(fastest, times[name][0])
     for attempt in range(TRIES):
-        late = attempt and clock() - begin > SECONDS
+        late = clock() - begin > SECONDS
         for name, call in list(calls.items()):
+            enough = 1 if late and (attempt or min(times[name]) > LONG) else ENOUGH
             undisturbed = sum(map(math.isfinite, times[name]))
             hopeless = undisturbed and min(times[name]) > HOPELESS * fastest
-            if not hopeless and undisturbed < (1 if late else ENOUGH) and (not late or attempt < TRIES // 4):
+            if not hopeless and undisturbed < enough and (not late or attempt < TRIES // 4):
                 with leaving_out(name, times, calls):
                     times[name].append(timed(call, device, clock, waited))
                     fastest = min(fastest, times[name][-1])

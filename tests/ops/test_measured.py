@@ -172,6 +172,15 @@ def test_a_second_process_measures_nothing(clock):
     assert '1×2×3×4' in str(inceptionnext_seg.choices())
 
 
+def test_a_form_of_seconds_that_is_clearly_slower_runs_once(clock):
+    calls = []
+    slow = clock.takes(2.0)
+    forms = dict(native=clock.takes(1.0), torch=Form(lambda x: calls.append(x) or slow.run(x)))
+    with inceptionnext_seg.measuring():
+        assert chosen(forms, X) == 'native'
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize('content', [
     b'\xff\xfe', b'[' * 200_000, b'{}', b'{"choices": [["double", "x", "native"]], "passes": []}',
     b'{"choices": [["double", "x", "native", "native", {"native": "1", "torch": 2}]], "passes": []}'])

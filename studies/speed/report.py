@@ -1,0 +1,247 @@
+"""The report of a result file: goals, tables by question, and how it was measured."""
+from pathlib import Path
+
+from inceptionnext_seg.files import markdown_table, without_html, write_text
+
+from .cells import BACKBONE_GMACS, CANDIDATES, PARTS
+from .measuring import CLEARLY_SLOWER, EXPLORED, MOST_BUSY
+from .pictures import MODES, draw_pictures, growth_cells, machine, parts, picture_paths
+from .statistics import RESAMPLES, median_of_medians
+from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
+from .summary import DISTURBED, Result
+
+NONE = '–'
+
+
+def number(value):
+    return NONE if value is None else f'{value:.3g}'
+
+
+def speed_text(found):
+    """images/s with the interval over processes."""
+    if found is None:
+        return NONE
+    return number(found.value) if found.low is None else f'{found.value:.3g} ({found.low:.3g}–{found.high:.3g})'
+
+
+def text(found):
+    return NONE if found is None else str(found)
+
+
+def what(cell):
+    part = ', backbone alone' if cell.part == 'backbone' else ''
+    threads = '' if cell.threads == 2 else f', {cell.threads} thread'
+    return f'{MODES[cell.mode]}{part}, {cell.dtype}, {cell.batch_size} × {cell.size}×{cell.size}{threads}'
+
+
+def best_layout_text(result, cell, name):
+    """The faster layout, and images/s of the other."""
+    layout, _ = result.best(cell, name)
+    images = result.cells[cell].batch_size
+    others = [f'{other.upper()} {images / median_of_medians(list(seconds.values())):.3g}'
+              for other, seconds in result.layouts(cell, name).items() if other != layout]
+    return layout.upper() + (f'; {", ".join(others)}' if others else '')
+
+
+def cell_table(result, cell):
+    """A row a candidate of one cell: speed, layouts, ratios to stock, memory."""
+    rows = []
+    best = result.best_dtype_cell(cell.name)
+    for name in cell.candidates:
+        if (found := result.images_per_second(cell.name, name)) is None:
+            continue
+        same = result.speedup(cell.name, name) if name != 'stock' else None
+        fastest = result.speedup(cell.name, name, baseline_cell=best) if best not in (None, cell.name) else None
+        peak = result.peak(cell.name, name)
+        rows.append([CANDIDATES[name].label, best_layout_text(result, cell.name, name), speed_text(found),
+                     found.processes, text(same), text(fastest), f'{peak:.0f}' if peak else NONE])
+    header = ['candidate', 'faster layout; the other', 'images/s (95 %)', 'processes', '× stock', '× stock in its '
+              'faster dtype', 'peak memory, MiB']
+    keep = [i for i, title in enumerate(header) if title != header[5] or any(row[5] != NONE for row in rows)]
+    keep = [i for i in keep if i != 6 or any(row[6] != NONE for row in rows)]
+    return markdown_table([header[i] for i in keep], [[row[i] for i in keep] for row in rows])
+
+
+# Goals and questions
+
+
+def cell_of(result, suite, mode, dtype):
+    return next(c.name for c in result.cells.values() if (c.suite, c.mode, c.dtype) == (suite, mode, dtype))
+
+
+def goals(result):
+    """Rows of what was aimed at: label, goal, the ratio measured."""
+    train = {dtype: cell_of(result, 'main', 'train', dtype) for dtype in ('fp32', 'bf16')}
+    infer = cell_of(result, 'backbone', 'infer', 'fp32'), cell_of(result, 'backbone', 'train', 'fp32')
+    small = cell_of(result, 'small', 'train', 'fp32')
+    rows = [('InceptionNeXt-T UperNet over stock, training, fp32', 3.5, (train['fp32'], 'inceptionnext', 'stock')),
+            ('the same, bf16', 3.2, (train['bf16'], 'inceptionnext', 'stock')),
+            ('over smp InceptionNeXt-T, training, bf16', 2.2, (train['bf16'], 'inceptionnext', 'smp-inceptionnext')),
+            ('the same, fp32', 3.5, (train['fp32'], 'inceptionnext', 'smp-inceptionnext')),
+            ('InceptionNeXt-A UperNet over its own torch form, training, fp32', 1.5, (small, 'small', 'small-plain')),
+            ('InceptionNeXt-T over our ConvNeXt-T, both accelerated: backbone, inference, fp32', 1.25,
+             (infer[0], 'inceptionnext', 'convnext')),
+            ('the same, backbone, training, fp32', 1.4, (infer[1], 'inceptionnext', 'convnext')),
+            ('the same, whole training step, fp32', 1.15, (train['fp32'], 'inceptionnext', 'convnext'))]
+    return [(label, goal, result.speedup(*cell)) for label, goal, cell in rows]
+
+
+def goals_table(result):
+    rows = []
+    for label, goal, found in goals(result):
+        verdict = 'not measured' if found is None else 'reached' if found.value >= goal else 'missed'
+        rows.append([label, f'{goal:.2f}', text(found), found.processes if found else NONE, verdict])
+    return markdown_table(['', 'goal', 'measured (95 %)', 'processes', ''], rows)
+
+
+def mixers_table(result):
+    """InceptionNeXt-T over ConvNeXt-T with the same head and treatment."""
+    rows = []
+    for suite in ('main', 'backbone'):
+        for mode in MODES:
+            row = [f'{"whole network" if suite == "main" else "backbone"}, {MODES[mode]}']
+            for treatment in ('-plain', ''):
+                for dtype in ('fp32', 'bf16'):
+                    cell = cell_of(result, suite, mode, dtype)
+                    row.append(text(result.speedup(cell, f'inceptionnext{treatment}', f'convnext{treatment}')))
+            rows.append(row)
+    return markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain, fp32', 'plain, bf16', 'accelerated, fp32',
+                           'accelerated, bf16'], rows)
+
+
+def seconds_of(result, suite, mode, dtype, name):
+    cell = cell_of(result, suite, mode, dtype)
+    found = result.images_per_second(cell, name)
+    return found and result.cells[cell].batch_size / found.value
+
+
+def limits_table(result):
+    """What of our ConvNeXt-T's time the backbone is, and what its being faster can bring the whole network."""
+    rows = []
+    for mode, title in MODES.items():
+        for dtype in ('fp32', 'bf16'):
+            whole, backbone = (seconds_of(result, suite, mode, dtype, 'convnext') for suite in ('main', 'backbone'))
+            other = seconds_of(result, 'backbone', mode, dtype, 'inceptionnext')
+            if not (whole and backbone and other):
+                continue
+            goal = dict(train=1.4, infer=1.25)[mode]
+            # Images, and in training forward and two products backward.
+            passes = result.cells[cell_of(result, 'main', mode, dtype)].batch_size * dict(train=3, infer=1)[mode]
+            rates = [f'{passes * BACKBONE_GMACS[name] / seconds:.0f}' for name, seconds in (
+                ('convnext', backbone), ('inceptionnext', other))]
+            rows.append([f'{title}, {dtype}', f'{whole:.2f}', f'{backbone:.2f} ({rates[0]})',
+                         f'{other:.2f} ({rates[1]})', f'{backbone / whole:.0%}',
+                         f'{whole / (whole - backbone + other):.2f}',
+                         f'{whole / (whole - backbone * (1 - 1 / goal)):.2f}'])
+    return markdown_table(
+        ['', 'ConvNeXt-T UperNet, s', 'its backbone (GMACs/s)', "InceptionNeXt-T's", 'share of the backbone',
+         'whole network, with the other backbone', 'with one as fast as the goal'], rows)
+
+
+def parts_table(result):
+    rows = []
+    for mode, title in MODES.items():
+        alone, without = parts(result, mode)
+        rows += [[f'{title}: {part}', text(alone[part]), text(without[part])] for part in PARTS[mode]]
+        cell = cell_of(result, 'parts', mode, 'fp32')
+        rows.append([f'{title}: all', text(result.speedup(cell, 'inceptionnext', 'inceptionnext-plain')), NONE])
+    return markdown_table(['InceptionNeXt-T UperNet, fp32', 'alone: times as fast as plain',
+                           'left out: times as slow as with all'], rows)
+
+
+def growth_table(result):
+    rows = []
+    for mode in MODES:
+        for cell in growth_cells(result, mode):
+            rows.append([what(cell), *(speed_text(result.images_per_second(cell.name, name))
+                                       for name in ('stock', 'convnext', 'inceptionnext')),
+                         text(result.speedup(cell.name, 'inceptionnext'))])
+    return markdown_table(['', 'stock, images/s', 'our ConvNeXt-T', 'our InceptionNeXt-T', 'InceptionNeXt-T × stock'],
+                          rows)
+
+
+# The document
+
+
+def repeated(records):
+    """How far two long steps of one candidate were apart, taken one after the other in a process; '' without any."""
+    pairs = [(r['first'], r['seconds'][0]) for r in records
+             if r['seconds'][0] > LONG and 1e-3 < abs(r['first'] - r['seconds'][0]) < r['seconds'][0]]
+    if not pairs:
+        return ''
+    apart = sorted(max(pair) / min(pair) - 1 for pair in pairs)
+    return (f'Where a process took two long steps of one candidate, they differed by {apart[0]:.0%}–{apart[-1]:.0%} '
+            f'({len(pairs)} times): without more processes, smaller differences than that show nothing.')
+
+
+def conditions(result):
+    content = result.content
+    records, e = content['records'], content['environment']
+    loads, busy, others = ([r[key] for r in records] for key in ('load_average', 'busy_before', 'others'))
+    runs = '\n'.join(f'- commit {run["commit"]}: `{run["command"]}`' for run in content['runs'])
+    dates = sorted(r['date'] for r in records)
+    return [
+        f'{machine(content)}; {e["cpu_cores"]} cores, no other program; ' + ', '.join(
+            f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
+        f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
+        '- A process measures the candidates of one comparison in random order: a step that does not count, then as '
+        f'many as fit in {ROUND_SECONDS:.0f} seconds, at least one and at most {MOST_ROUNDS}. A first step of more '
+        f'than {LONG:.0f} seconds counts, and is the only one, but never that in which forms of operators are '
+        'measured. Comparisons take turns, process by process.',
+        '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
+        'the median over processes is shown; ratios between dtypes are of medians. Brackets are 95 % intervals of a '
+        f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '
+        f'more than the range. A figure without brackets is of one process. {repeated(records)}',
+        f'- Every candidate runs in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
+        f'{CLEARLY_SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
+        'One that is missing has no round that counts.',
+        f'- Before each process other programs kept {max(busy):.2f} cores busy at most (limit {MOST_BUSY}); while '
+        f'measuring, {max(others):.2f} at most, with the hypervisor and compilers that the process started. The load '
+        f'average was {min(loads)}–{max(loads)}: it counts the process before. {result.excluded} of '
+        f'{result.excluded + result.rounds} rounds are left out, since threads waited for a core for more than '
+        f'{DISTURBED:.0%} of them; nothing else is.',
+        '- A training step is forward, loss, backward and AdamW on random images and labels of 150 classes; inference '
+        'ends with class indices at the size of the image. bf16 is autocast. Freed memory stays with the process for '
+        'all candidates but "as shipped" (`inceptionnext_seg/engine/allocator.py`). Forms of operators are those that '
+        'the first process measured.',
+        '- Peak memory is that of a process that takes two such steps, libraries included.',
+        "- Stock is MMSegmentation's own ConvNeXt-T config with mmpretrain's backbone, its SyncBN made BN. smp is "
+        "segmentation_models.pytorch's `UPerNet` with `tu-inception_next_tiny` or `tu-convnext_tiny` and 512 channels; "
+        "it has no auxiliary head, which makes its training step cheaper than the others'. Hugging Face is "
+        '`UperNetForSemanticSegmentation`. "Plain" is this package without acceleration.',
+        'Runs:\n\n' + runs]
+
+
+def report(content, path):
+    """Markdown of the content of the result file ``path``, which the pictures stand beside."""
+    result = Result(content)
+    pictures = picture_paths(result, path)
+
+    def picture(kind, alt):
+        return [f'![{alt}]({pictures[kind].name})'] if kind in pictures else []
+
+    blocks = [f'# Speed on {machine(content)}', '## Goals', goals_table(result), '## What a user would pick',
+              *picture('users', 'Images per second of training and inference in times of stock fp32')]
+    for suite in ('main', 'backbone', 'small', 'threads'):
+        if suite == 'backbone':
+            blocks += ['## InceptionNeXt or ConvNeXt', mixers_table(result), limits_table(result)]
+        for cell in result.cells.values():
+            if cell.suite == suite and any(key[0] == cell.name for key in result.seconds):
+                blocks += [f'### {what(cell)[0].upper()}{what(cell)[1:]}', cell_table(result, cell)]
+    if result.has('parts'):
+        blocks += ['## Parts', *picture('parts', 'What each part brings alone, and what leaving it out costs'),
+                   parts_table(result)]
+    if result.has('growth'):
+        blocks += ['## Growth', *picture('growth', 'Seconds a megapixel by side and by batch'), growth_table(result)]
+    missing = sorted({cell.suite for cell in result.cells.values() if not result.has(cell.suite)})
+    if missing:
+        blocks += [f'Not measured yet: {", ".join(missing)}.']
+    blocks += ['## How it was measured', *conditions(result)]
+    return without_html('\n\n'.join(blocks)) + '\n'
+
+
+def write_report(content, path):
+    """Write the Markdown and the pictures beside the result file ``path``."""
+    path, result = Path(path), Result(content)
+    draw_pictures(result, picture_paths(result, path))
+    write_text(path.with_suffix('.md'), report(content, path))

@@ -1,0 +1,152 @@
+"""Steps of candidates of all kinds, and what a process is like in which they are timed."""
+import contextlib
+import importlib
+import itertools
+import os
+import sys
+import time
+
+import psutil
+import torch
+
+from inceptionnext_seg.engine.allocator import keep_freed_memory
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.ops.stopwatch import seconds_waited
+
+from ..other_segmentors import CLASSES, loss_of, predict
+from ..throughput.candidates import AS_SHIPPED, NONE
+from ..throughput.memory import highest_memory
+from ..throughput.step import Step, candidate_step
+from ..timing import MEMORY_FORMATS
+from .cells import CANDIDATES, LIBRARIES
+
+# Rounds that fill this many seconds after one that does not count; at least one and at most this many.
+ROUND_SECONDS, MOST_ROUNDS = 2.0, 8
+# A first step of this many seconds counts: what it plans is less than what such steps differ by.
+LONG = 8.0
+
+
+class LibraryStep(Step):
+    """A step of another library's segmentor, with its own loss where it has one, else cross-entropy, and AdamW."""
+
+    def __init__(self, name, setting, layout, images):
+        self.setting, self.layout, self.name = setting, layout, name
+        self.allocator = self.measure = contextlib.nullcontext
+        torch.manual_seed(0)
+        self.model = LIBRARIES[name]().to(memory_format=MEMORY_FORMATS[layout]).train(setting.mode == 'train')
+        labels = torch.randint(CLASSES, (4, setting.batch_size, *setting.image_size),
+                               generator=torch.Generator().manual_seed(0))
+        self.batches = zip(images, itertools.cycle(labels), strict=False)
+        self.forward = getattr(self, setting.mode)
+        if setting.mode == 'train':
+            self.scaler = torch.amp.GradScaler(enabled=False)
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.05)
+
+    @property
+    def library(self):
+        return CANDIDATES[self.name].label
+
+    def train(self, images, labels):
+        return loss_of(self.library, self.model, images, labels)
+
+    def infer(self, images, labels):
+        return predict(self.library, self.model, images, labels)
+
+
+def build_step(name, setting, layout):
+    """The step of a candidate, on a few random images: a step reads so much that no cache keeps them."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, setting.batch_size, 3, *setting.image_size, generator=generator)
+    images = itertools.cycle([image.contiguous(memory_format=MEMORY_FORMATS[layout]) for image in images])
+    if name in LIBRARIES:
+        return LibraryStep(name, setting, layout, images)
+    return candidate_step(CANDIDATES[name].source, CANDIDATES[name].options, setting, layout, images)
+
+
+def import_mmpretrain():
+    """Register mmpretrain's ConvNeXt, stock's backbone; its multimodal models, not needed, fail beside transformers 5.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition('.')[0] == 'transformers'}
+    sys.modules['transformers'] = None      # as if it were not installed
+    try:
+        importlib.import_module('mmpretrain.models')
+    except ImportError as error:
+        raise UserError(f'stock has the backbone of mmpretrain, which cannot be imported: {error}. '
+                        'Next: pip install onedl-mmpretrain.') from error
+    finally:
+        del sys.modules['transformers']
+        sys.modules.update(hidden)
+
+
+def prepare(threads, keeps_memory=True):
+    """What a process does first: freed memory stays, as in tools/train.py."""
+    torch.set_num_threads(threads)
+    import_mmpretrain()
+    if keeps_memory:
+        keep_freed_memory()
+
+
+def measure(name, setting, layout):
+    """Time the steps of one candidate in this process.
+
+    Returns:
+        dict: ``seconds`` of each round and ``waited``, the seconds that threads of this process were ready and did not
+        run in it; ``first``, seconds of the round that does not count; ``others``, cores that other programs, and the
+        hypervisor, had meanwhile.
+    """
+    step, usage = build_step(name, setting, layout), Usage()
+    measures_forms = CANDIDATES[name].source.startswith('configs') and not CANDIDATES[name].source.endswith(NONE)
+    seconds, waited = [], []
+
+    def take():
+        before, begin = seconds_waited(), time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - begin)
+        waited.append(round(seconds_waited() - before, 4))
+
+    take()      # allocates and plans; ours measures forms first
+    first = seconds[0]
+    if measures_forms:
+        del seconds[:], waited[:]
+        take()
+    if (trial := seconds[0]) < LONG:
+        del seconds[:], waited[:]
+        for _ in range(int(min(max(ROUND_SECONDS // trial, 1), MOST_ROUNDS))):
+            take()
+    return dict(seconds=seconds, waited=waited, first=round(first, 3), others=round(usage.others(), 3))
+
+
+def peak_memory(name, setting, layout):
+    """Bytes that this process has at most in two steps, libraries included, which it had not loaded before."""
+    prepare(torch.get_num_threads(), keeps_memory=CANDIDATES[name].source != AS_SHIPPED)
+    step = build_step(name, setting, layout)
+    for _ in range(2):
+        step.step(*next(step.batches)) if CANDIDATES[name].source == AS_SHIPPED else step()
+    return highest_memory('cpu')
+
+
+class Usage:
+    """How many cores are busy with other programs than this process from its making on."""
+
+    def __init__(self):
+        self.begin = self.reading()
+
+    @staticmethod
+    def reading():
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, 'iowait', 0.)
+        return time.perf_counter(), time.process_time(), idle
+
+    def others(self):
+        wall, own, idle = (now - then for now, then in zip(self.reading(), self.begin, strict=True))
+        return max(os.cpu_count() - (own + idle) / wall, 0.)
+
+
+def busy_cores(seconds=1.0):
+    """Cores that other programs keep busy while this process sleeps."""
+    usage = Usage()
+    time.sleep(seconds)
+    return usage.others()

@@ -1,0 +1,92 @@
+"""What is measured, in which order, and what a run that goes on leaves out."""
+import json
+from concurrent.futures import Future
+
+import pytest
+
+from inceptionnext_seg.errors import UserError
+from studies.speed import measuring, steps
+from studies.speed.cells import CANDIDATES, Cell, cells
+from studies.speed.measuring import layouts_left, left_to_do, measure_all, open_result, wait_for_quiet
+
+CELL = Cell('main', 'train', 'fp32', 2, 64, {'stock': 3, 'small': 1})
+
+
+def record(candidate, layout, process, *seconds, cell=CELL):
+    return dict(cell=cell.name, process=process, candidate=candidate, layout=layout, seconds=list(seconds))
+
+
+def test_every_cell_has_a_name_of_its_own_and_known_candidates():
+    names = [cell.name for cell in cells()]
+    assert len(names) == len(set(names))
+    assert {name for cell in cells() for name in cell.candidates} == set(CANDIDATES)
+
+
+def test_a_layout_that_is_clearly_slower_in_both_first_processes_is_left_out_of_the_rest():
+    records = [record('stock', 'nchw', 0, 1.0), record('stock', 'nhwc', 0, 1.2),
+               record('stock', 'nchw', 1, 1.0), record('stock', 'nhwc', 1, 9.0, 1.05, 1.0)]
+    assert layouts_left(records, CELL, 'stock', 1) == ['nchw', 'nhwc']
+    assert layouts_left(records, CELL, 'stock', 2) == ['nchw', 'nhwc']      # once 5 % slower only
+    records[-1]['seconds'] = [1.15]
+    assert layouts_left(records, CELL, 'stock', 2) == ['nchw']
+
+
+def test_a_candidate_is_measured_in_as_many_processes_as_the_cell_says_and_not_twice():
+    every = {('stock', 'nchw'), ('stock', 'nhwc'), ('small', 'nchw'), ('small', 'nhwc')}
+    assert set(left_to_do([], CELL, 0)) == every
+    assert left_to_do([], CELL, 0) == left_to_do([], CELL, 0)
+    assert {name for name, _ in left_to_do([], CELL, 1)} == {'stock'}
+    assert set(left_to_do([record('stock', 'nchw', 0, 1.0)], CELL, 0)) == every - {('stock', 'nchw')}
+    assert not left_to_do([], CELL, 3)
+
+
+def test_the_result_of_another_machine_is_not_overwritten(tmp_path):
+    described = dict(cpu='A', cpu_cores=2, device_name='A', versions=dict(torch='2'))
+    path = tmp_path / 'speed.json'
+    path.write_text(json.dumps(dict(environment=described, records=[], memory=[])))
+    assert open_result(path, described)['records'] == []
+    with pytest.raises(UserError, match=r"cpu 'A'.*'B'"):
+        open_result(path, dict(described, cpu='B'))
+    with pytest.raises(UserError, match=r"torch.*3"):
+        open_result(path, dict(described, versions=dict(torch='3')))
+
+
+def test_a_busy_machine_is_waited_for_and_then_refused():
+    readings = iter([2.0, 0.8, 0.1])
+    assert wait_for_quiet(lambda: next(readings), clock=iter(range(9)).__next__) == 0.1
+    with pytest.raises(UserError, match=r'2\.0 cores busy'):
+        wait_for_quiet(lambda: 2.0, patience=5, clock=iter(range(99)).__next__)
+
+
+class Here:
+    """The executor's interface, in this process."""
+
+    def __init__(self, *args):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *args):
+        future = Future()
+        future.set_result(function(*args))
+        return future
+
+
+def test_a_run_that_was_stopped_goes_on_and_has_seconds_of_every_candidate(tmp_path, monkeypatch):
+    cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 2, 'small-plain': 1}, layouts=('nhwc', ))
+    monkeypatch.setattr(measuring, 'ProcessPoolExecutor', Here)
+    monkeypatch.setattr(steps, 'ROUND_SECONDS', 0)
+    path, said = tmp_path / 'speed.json', []
+    measure_all([cell], path, 5, minutes=0, progress=said.append, wait=lambda: 0.0)
+    assert not said and not path.exists()
+    measure_all([cell], path, 1, progress=said.append, wait=lambda: 0.0)
+    result = measure_all([cell], path, 5, progress=said.append, wait=lambda: 0.0)
+    assert len(said) == 3
+    assert json.loads(path.read_text()) == json.loads(json.dumps(result))
+    assert {(r['candidate'], r['process']) for r in result['records']} == {
+        ('small', 0), ('small', 1), ('small-plain', 0)}
+    assert all(len(r['seconds']) == len(r['waited']) == 1 and r['seconds'][0] > 0 for r in result['records'])

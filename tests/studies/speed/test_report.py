@@ -1,0 +1,79 @@
+"""Figures of tables, from records worked by hand, and the published report."""
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from studies.speed import report as reporting
+from studies.speed.cells import cells
+from studies.speed.pictures import picture_paths, source
+from studies.speed.report import report, write_report
+from studies.speed.summary import Result
+
+ROOT = Path(__file__).parents[3]
+FP32, BF16 = ('train fp32 2×512×512', 'train bf16 2×512×512')
+
+
+def record(cell, candidate, layout, process, *seconds, waited=0.0):
+    return dict(cell=cell, process=process, candidate=candidate, layout=layout, seconds=list(seconds),
+                waited=[waited] * len(seconds), others=0.01, busy_before=0.0, load_average=0.5, run=0,
+                date='2026-01-02T03:04:05')
+
+
+def content(*records):
+    return dict(environment=dict(cpu='Some CPU', features=['amx_bf16'], cpu_cores=2, versions=dict(torch='2.14')),
+                runs=[dict(commit='abc1234', command='python x')], records=list(records), memory=[])
+
+
+def test_the_faster_layout_is_that_of_the_processes_which_measured_both():
+    result = Result(content(
+        record(FP32, 'stock', 'nchw', 0, 10.0), record(FP32, 'stock', 'nchw', 1, 10.0),
+        record(FP32, 'stock', 'nhwc', 0, 8.0), record(FP32, 'stock', 'nhwc', 1, 8.0),
+        record(FP32, 'stock', 'nhwc', 2, 30.0), record(FP32, 'stock', 'nhwc', 3, 30.0),
+        record(FP32, 'stock', 'nhwc', 4, 30.0)))
+    layout, seconds = result.best(FP32, 'stock')
+    assert layout == 'nhwc' and seconds == {0: [8.0], 1: [8.0], 2: [30.0], 3: [30.0], 4: [30.0]}
+    assert result.images_per_second(FP32, 'stock').value == pytest.approx(2 / 30)
+
+
+def test_a_ratio_at_stocks_faster_dtype_is_of_the_same_work():
+    result = Result(content(
+        record(FP32, 'stock', 'nchw', 0, 6.0), record(BF16, 'stock', 'nhwc', 0, 9.0),
+        record(BF16, 'inceptionnext', 'nhwc', 0, 3.0)))
+    assert result.best_dtype_cell(BF16) == result.best_dtype_cell(FP32) == FP32
+    assert result.speedup(BF16, 'inceptionnext').value == 3.0
+    assert result.speedup(BF16, 'inceptionnext', baseline_cell=FP32).value == 2.0
+    assert result.speedup(FP32, 'inceptionnext') is None
+
+
+def test_rounds_in_which_threads_waited_for_a_core_are_not_used_and_are_counted():
+    result = Result(content(
+        record(FP32, 'stock', 'nchw', 0, 6.0, 6.0), record(FP32, 'stock', 'nchw', 1, 9.0, waited=2.0)))
+    assert result.seconds[FP32, 'stock', 'nchw'] == {0: [6.0, 6.0]}
+    assert (result.rounds, result.excluded) == (2, 1)
+
+
+def test_a_result_of_a_single_candidate_has_a_report(tmp_path):
+    write_report(content(record(FP32, 'stock', 'nchw', 0, 8.0)), tmp_path / 'speed.json')
+    text = (tmp_path / 'speed.md').read_text()
+    assert '| MMSegmentation ConvNeXt-T (stock) | NCHW | 0.25 | 1 |' in text
+    assert 'Some CPU (amx_bf16), 2 threads' in text
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').glob('*/speed.json')), ids=lambda p: p.parent.name)
+def test_the_published_report_and_pictures_are_of_the_result_file_beside_them(path):
+    found = json.loads(path.read_text())
+    assert report(found, path) == path.with_suffix('.md').read_text()
+    pictures = picture_paths(Result(found), path)
+    assert set(path.parent.glob('speed_*.png')) == set(pictures.values())
+    for picture in pictures.values():
+        with Image.open(picture) as image:
+            assert image.text['Description'] == source(found) and image.width == 800
+        assert picture.stat().st_size < 200_000
+
+
+def test_a_goal_is_of_cells_that_are_measured():
+    empty = Result(content())
+    assert all(found is None for _, _, found in reporting.goals(empty))
+    assert {cell.suite for cell in cells()} == {'main', 'backbone', 'small', 'parts', 'growth', 'threads'}
