@@ -17,7 +17,8 @@ NAME = 'inceptionnext-seg'
 COMMANDS = {
     'train': 'train a segmentor',
     'test': 'evaluate a checkpoint',
-    'predict': 'segment an image, or a folder of images',
+    'predict': 'segment an image, a folder of images, or a video',
+    'active': 'rank images by what a model does not know: which to label next',
     'import': 'make a data set of your images and labels: masks, Labelme, COCO, CVAT',
     'check': 'look at every image and mask of a data set',
     'export': 'write ONNX, torch.export or OpenVINO files, proved against torch',
