@@ -72,13 +72,14 @@ class Report(NamedTuple):
 
 
 def class_notes(description: Description) -> list[str]:
-    """Lines about classes that one side does not have, or that are rare."""
+    """Lines about classes that one side does not have, or neither."""
+    seen = {split: description.splits[split]['pixels'] for split in (TRAINING, VALIDATION)}
+    kinds = {'no pixel anywhere': (False, False), 'no pixel in training, and cannot be learned': (False, True),
+             'no pixel in validation: nothing will be known about them': (True, False)}
     lines = []
-    for i, name in enumerate(description.classes):
-        missing = [split for split in (TRAINING, VALIDATION) if not description.splits[split]['pixels'][i]]
-        if len(missing) == 2:
-            lines.append(f'the class {name!r} has no pixel anywhere')
-        elif missing:
-            lines.append(f'the class {name!r} has no pixel in {missing[0]}' + (
-                ', and cannot be learned' if missing[0] == TRAINING else ': nothing will be known about it'))
+    for what, found in kinds.items():
+        names = [repr(name) for i, name in enumerate(description.classes)
+                 if (seen[TRAINING][i] > 0, seen[VALIDATION][i] > 0) == found]
+        if names:
+            lines.append(f'{len(names)} class{"es have" if len(names) > 1 else " has"} {what}: {", ".join(names)}')
     return lines
