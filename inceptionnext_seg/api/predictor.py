@@ -24,6 +24,7 @@ from ..errors import SettingError, UserError
 from ..ops.bilinear import AxisMap, resize
 from ..segmentation.segmentor import postprocessing
 from .create import find_model
+from .video import VIDEO_SUFFIXES, frames
 
 # Numbers of full-resolution logits that are held at a time: 64 MiB of float32.
 BLOCK = 2**24
@@ -85,7 +86,7 @@ class Predictor:
 
         Args:
             source: An image: a NumPy array (H, W, 3), RGB, or (H, W), grey, of uint8; a PIL image; or the path of a
-                file. Several: a folder's path, with its subfolders, or any iterable of images.
+                file. Several: a folder's path, with its subfolders, a video's path, or any iterable of images.
             logits (bool): Keep the logits, 4 bytes a class and pixel.
             window (int | None): Segment windows of this many pixels, which overlap by a third, and average their
                 logits, as MMSegmentation's mode 'slide': the memory that an image takes then grows with its width, and
@@ -107,6 +108,8 @@ class Predictor:
         if batch_size < 1 or (window is not None and window < 32):
             raise SettingError(f'batch_size is {batch_size} and window {window}; expected: at least 1, and at least 32 '
                                'or None')
+        if isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
+            return self.stream(frames(source), logits, window, batch_size, on_error)
         if is_image(source):
             return next(self.stream([source], logits, window, batch_size, 'raise'))
         if isinstance(source, str | Path):

@@ -17,7 +17,10 @@ NAME = 'inceptionnext-seg'
 COMMANDS = {
     'train': 'train a segmentor',
     'test': 'evaluate a checkpoint',
-    'predict': 'segment an image, or a folder of images',
+    'predict': 'segment an image, a folder of images, or a video',
+    'active': 'rank images by what a model does not know: which to label next',
+    'import': 'make a data set of your images and labels: masks, Labelme, COCO, CVAT',
+    'check': 'look at every image and mask of a data set',
     'export': 'write ONNX, torch.export or OpenVINO files, proved against torch',
     'demo': 'a page that segments what is dropped on it',
     'prepare-ade20k': 'download, unpack and check ADE20K',
@@ -34,6 +37,8 @@ OF_A_CHECKOUT = {
     'long-run': 'memory, open files, processes and speed of a long training',
     'accelerate-others': "other people's segmentors before and after accelerate",
 }
+# `import` is no name of a Python module.
+MODULES = {'import': 'import_dataset', 'check': 'check_dataset'}
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -48,7 +53,7 @@ def usage() -> str:
 
 
 def module_name(command: str) -> str:
-    return command.replace('-', '_')
+    return MODULES.get(command, command.replace('-', '_'))
 
 
 def run(command: str, arguments: list[str]):

@@ -4,18 +4,38 @@ For each image DIR gets
   class_numbers/NAME.png  one channel, the image's size, a class index a pixel: 0 is the first class, or 1 for data
                           sets whose files keep 0 for unlabelled pixels (ADE20K), as tools/test.py --out writes them
   overlays/NAME.png       the image under its classes' colours, with a legend: colour, name, share of the image
-and, once, classes.json: index, name and colour of every class. A folder is walked with its subfolders. An image that
-has more than 2048×2048 pixels after the config's test pipeline is predicted by sliding windows, those of the config or
-of 512×512 pixels, 341 apart: memory grows with its width, and not with its logits. Exit code: 0 every image was
-segmented, 1 some could not be read (they are listed, the others are written), 2 nothing could be done.
+and, once, classes.json: index, name and colour of every class. --format chooses others: npz (classes, confidence and
+entropy), coco (run lengths, and coco.json of all images) and labelme (a folder that Labelme opens), to be corrected and
+to come back through `inceptionnext-seg import`. --confidence adds confidence/ and entropy/, as grey pictures.
+A folder is walked with its subfolders. An image that has more than 2048×2048 pixels after the config's test pipeline is
+predicted by sliding windows, those of the config or of 512×512 pixels, 341 apart: memory grows with its width, and not
+with its logits. --video IN --out OUT.mp4 writes overlays of the frames of a video.
+Exit code: 0 every image was segmented, 1 some could not be read (they are listed, the others are written), 2 nothing
+could be done.
 """
 import argparse
+import atexit
+import os
 import sys
+from itertools import islice
+from pathlib import Path
 
-from ..engine.inference import Segmentor, create_folders, find_images, open_device, predict_files
-from ..engine.launch import load_config
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
+from tqdm import tqdm
+
+from ..api.predictor import Predictor
+from ..api.video import rate_and_count, writer
+from ..engine.inference import Segmentor, find_images, open_device
+from ..engine.joining import join
+from ..engine.launch import check_launcher, leave_process_group, load_config
 from ..engine.options import OptionsAction
-from ..errors import exit_on_user_error
+from ..engine.prediction_files import FORMATS, Predicted, PredictionFiles, predict_files
+from ..errors import UserError, exit_on_user_error
+from ..segmentation.large import LARGE_IMAGE
+
+WINDOW = 512
 
 
 def opacity(text):
@@ -29,27 +49,135 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file path')
     parser.add_argument('checkpoint', help='checkpoint file, or its URL')
-    parser.add_argument('source', metavar='IMAGE|FOLDER', help='an image, or a folder of images and folders')
+    parser.add_argument('source', nargs='?', metavar='IMAGE|FOLDER', help='an image, or a folder of images and folders')
+    parser.add_argument('--video', metavar='IN', help='a video instead of images; --out is then a video, too')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write to')
+    parser.add_argument('--format', nargs='+', default=['png'], choices=FORMATS, help='default: png')
+    parser.add_argument('--confidence', action='store_true', help='also write the largest softmax probability and the '
+                        'entropy of each pixel')
+    parser.add_argument(
+        '--resume',
+        action='store_true',
+        help='leave out images that have all their files already, of the same checkpoint',
+    )
     parser.add_argument('--opacity', type=opacity, default=0.5, help="of the overlays' colours (default: %(default)s)")
+    parser.add_argument(
+        '--least-area',
+        type=int,
+        default=0,
+        metavar='PIXELS',
+        help='labelme: regions smaller than this go to what is around them',
+    )
+    parser.add_argument('--simplify', type=float, default=0., metavar='PIXELS', help='labelme: how far a straightened '
+                        'outline may be from the exact one (default: %(default)s)')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: cuda where there is one, or else cpu)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: the processes that '
+                        'torchrun starts share the images')
     parser.add_argument(
         '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
         help='override settings of the config, such as model.test_cfg.mode=whole')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if (args.source is None) == (args.video is None):
+        parser.error('give either an image or a folder, or --video')
+    return args
+
+
+def predictions(segmentor, device, with_confidence):
+    """A function from path to :class:`..engine.prediction_files.Predicted`."""
+    if not with_confidence:
+        def predict(path):
+            image = segmentor.load(path)
+            return Predicted(image, segmentor.classes_of(image, True))
+        return predict
+    predictor = Predictor(segmentor, device)
+
+    def predict_certainty(path):
+        try:
+            found = predictor.predict(path, window=window_for(predictor, segmentor.load(path)))
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return Predicted(found.image[..., ::-1], found.classes, found.confidence, found.entropy)
+
+    return predict_certainty
+
+
+def window_for(predictor, image):
+    """Of an image that would not fit into memory whole; None where the config says how, or it fits."""
+    large = image.shape[0] * image.shape[1] > LARGE_IMAGE
+    return WINDOW if large and predictor.windows(None)[0] is None else None
+
+
+def join_processes(launcher, device):
+    """Join what torchrun started; the device of this process."""
+    if launcher == 'none':
+        return device
+    check_launcher(launcher)
+    if torch.cuda.is_available() and device is None:
+        device = f'cuda:{int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()}'
+    join('gloo')
+    atexit.register(leave_process_group)
+    return device
+
+
+def predict_video(segmentor, args, device):
+    """Overlays of a video's frames, without a legend: each frame has the size of the video's."""
+    predictor = Predictor(segmentor, device)
+    rate, count = rate_and_count(args.video)
+    palette = predictor.labels.palette.astype(np.float32)
+    done = 0
+    with writer(args.out, rate) as append:
+        for found in tqdm(predictor.predict(args.video), total=count, desc='predicting', unit='frame'):
+            append(((1 - args.opacity) * found.image + args.opacity * palette[found.classes]).round().astype(np.uint8))
+            done += 1
+    print(f'{done} frames segmented on {device}: {args.out}')
+    return 0
 
 
 @exit_on_user_error
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
+    if args.video:
+        if Path(args.out).suffix.lower() not in ('.mp4', '.mkv', '.mov'):
+            raise UserError(f'--out is {args.out}; expected with --video: a file that ends in .mp4, .mkv or .mov')
+        rate_and_count(args.video)
+        device = open_device(args.device)
+        return predict_video(Segmentor(cfg, args.checkpoint, device), args, device)
     images = find_images(args.source, args.out)
-    device = open_device(args.device)
-    create_folders(args.out)
+    device = open_device(join_processes(args.launcher, args.device))
+    # The folders before the model, which takes long to load for nothing.
+    PredictionFiles(args.out, None, args.format, args.confidence).create_folders()
     segmentor = Segmentor(cfg, args.checkpoint, device)
-    failures = predict_files(segmentor, images, args.out, args.opacity)
-    print(f'{len(images) - len(failures)} of {len(images)} images segmented on {device}: {args.out}/class_numbers, '
-          f'{args.out}/overlays, {args.out}/classes.json')
-    for path, reason in failures.items():
-        print(f'not segmented: {path} {reason}', file=sys.stderr)
+    files = PredictionFiles(args.out, segmentor.labels, args.format, args.confidence, args.opacity, args.least_area,
+                            args.simplify)
+    problem = [None]
+    if get_rank() == 0:
+        try:
+            files.record(settings_of(args, cfg), args.resume)
+        except UserError as error:
+            problem = [error]
+    problem = next((error for part in all_gather_object(problem) for error in part if error), None)
+    if problem:
+        raise problem
+    share = dict(islice(images.items(), get_rank(), None, get_world_size()))
+    failures = predict_files(predictions(segmentor, device, files.needs_confidence), share, files, args.resume,
+                             get_rank() == 0)
+    failures = dict(sorted(pair for part in all_gather_object(failures) for pair in part.items()))
+    if get_rank() == 0:
+        files.finish(images)
+        where = ', '.join(f'{args.out}/{kind}' for kind in files.paths(Path('x'), Path('x')) if kind != 'image')
+        print(f'{len(images) - len(failures)} of {len(images)} images segmented on {device}: {where}, '
+              f'{args.out}/classes.json')
+        for path, reason in failures.items():
+            print(f'not segmented: {path} {reason}', file=sys.stderr)
+    barrier()
     return 1 if failures else 0
+
+
+def settings_of(args, cfg):
+    """What decides a prediction: the config's model and test data, and the checkpoint."""
+    checkpoint = Path(args.checkpoint)
+    state = [checkpoint.stat().st_size, checkpoint.stat().st_mtime_ns] if checkpoint.is_file() else []
+    return dict(checkpoint=[str(args.checkpoint), *state], model=str(cfg.model.to_dict()) if hasattr(
+        cfg.model, 'to_dict') else str(cfg.model), opacity=args.opacity, least_area=args.least_area,
+        simplify=args.simplify)

@@ -15,8 +15,9 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..models.metanext import MetaNeXt
 from .checked import digest_of, path_for, read_checked, write_checked
-from .decoding import LEAST_SIDE, Expectation, any_size, check_sample, most_pixels, resizing_of
+from .decoding import LEAST_SIDE, Expectation, check_sample, most_pixels, resizing_of
 from .draws import plain_dataset
+from .threads import any_size, threads
 
 EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
 PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
@@ -198,12 +199,6 @@ def check_samples(dataset, least_side=LEAST_SIDE, progress=True):
         shown = '\n  '.join(problems[:10])
         raise UserError(f'{len(problems)} of {len(samples)} images with their masks cannot be used:\n  {shown}{more}\n'
                         'Next: replace or remove these files, or correct the `classes` of the config.')
-
-
-def threads():
-    """Of one process, where those of a machine share its cores; decoding runs outside Python's lock."""
-    return max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1)
-               // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))
 
 
 def ignored_files(dataset):

@@ -1,6 +1,4 @@
 """Whether an image and its mask can be trained on: both are decoded to their end, and compared."""
-import contextlib
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,19 +30,6 @@ class Expectation(NamedTuple):
     resize: tuple | None = None
     least_side: int = LEAST_SIDE
     most_pixels: int | None = None
-
-
-@contextlib.contextmanager
-def any_size():
-    """Pillow opens files of any size here; it refuses those above twice ``MAX_IMAGE_PIXELS`` without their size."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of Pillow, about palettes and damaged EXIF blocks
-            yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def most_pixels():

@@ -11,7 +11,6 @@ The class indices in the files are those of ``tools/test.py --out``: 0 is the fi
 occurs, as the benchmark's server expects it. A data set restricted to some classes counts these only. ``classes.json``,
 beside the predictions, names every index.
 """
-import contextlib
 import functools
 import importlib.util
 import os
@@ -31,16 +30,14 @@ from tqdm import tqdm
 
 from ..data.mini import CLASSES_USED
 from ..errors import UserError
-from ..files import write_json
 from ..models.checkpoint import load_model
-from ..ops.measured import measuring
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-# From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
-MEASURED_FROM = 16
 CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
+CONFIDENCE, ENTROPY, LABELME = 'confidence', 'entropy', 'labelme'
+RECORD = 'predict.json'
 
 
 class Labels(NamedTuple):
@@ -209,8 +206,8 @@ class Segmentor:
 def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
     """The images to segment, and the file that each is written to below the folders in ``out``.
 
-    A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own two folders is left
-    out, so that ``out`` may be in ``source``. Files are named as in MMSegmentation, ``name.png`` for ``name.jpg``;
+    A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own folders is left out,
+    so that ``out`` may be in ``source``. Files are named as in MMSegmentation, ``name.png`` for ``name.jpg``;
     where two images would share a name, as ``a.jpg`` and ``a.png``, they become ``a.jpg.png`` and ``a.png.png``.
 
     Returns:
@@ -220,7 +217,9 @@ def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
         UserError: ``source`` is missing, is not an image by its suffix, has no image, or would be overwritten.
     """
     source, out = Path(source), Path(out)
-    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS)]
+    # The other folders have plainer names, and are predictions where predictions were written before.
+    others = (CONFIDENCE, ENTROPY, LABELME) if (out / RECORD).is_file() else ()
+    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS, *others)]
 
     def is_image(path):
         return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
@@ -342,65 +341,3 @@ def save_png(picture: Image.Image, path: Path) -> None:
         raise UserError(f'cannot write {path.absolute()}: {error}. Next: give another --out, or free space.') from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def create_folders(out: str | Path) -> None:
-    """Make the folders of the output, before a model is loaded for nothing.
-
-    Raises:
-        UserError: They cannot be made or written to.
-    """
-    for folder in (Path(out) / CLASS_NUMBERS, Path(out) / OVERLAYS):
-        probe = folder / f'.{os.getpid()}.tmp'
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(f'cannot write to the folder {folder.absolute()}: {error}. Next: give another --out.') \
-                from error
-
-
-def predict_files(segmentor: Segmentor, images: dict[Path, Path], out: str | Path, opacity: float = 0.5,
-                  progress: bool = True) -> dict[Path, str]:
-    """Segment image files and write, for each, class indices and an overlay; the module's docstring says which indices.
-
-    Of ``MEASURED_FROM`` images and more, the first is where the operators are measured
-    (:func:`inceptionnext_seg.measuring`) unless they were before.
-
-    Args:
-        segmentor (Segmentor): The model.
-        images (dict[Path, Path]): From image to relative output, of :func:`find_images`.
-        out (Path | str): Gets ``class_numbers/`` (PNG, one channel, the image's size), ``overlays/`` (PNG, RGB) and
-            ``classes.json``.
-        opacity (float): Of the overlays' colours.
-        progress (bool): Whether to show a progress bar.
-
-    Returns:
-        dict[Path, str]: The images that were not segmented, and why.
-
-    Raises:
-        UserError: A file cannot be written.
-    """
-    out = Path(out)
-    write_json(out / 'classes.json', segmentor.labels.as_json())
-    failures = {}
-    first = measuring if len(images) >= MEASURED_FROM else contextlib.nullcontext
-    for path, name in tqdm(images.items(), desc='predicting', unit='image', disable=not progress):
-        try:
-            image = segmentor.load(path)
-            with first():
-                prediction = segmentor.classes_of(image, progress)
-            first = contextlib.nullcontext
-        except OSError as error:
-            failures[path] = f'cannot be read: {error}'
-            continue
-        except ValueError as error:
-            failures[path] = f'cannot be segmented: {error}'
-            continue
-        except torch.OutOfMemoryError:
-            failures[path] = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
-            continue
-        save_png(Image.fromarray(segmentor.labels.numbers(prediction)), out / CLASS_NUMBERS / name)
-        save_png(draw_overlay(image, prediction, segmentor.labels, opacity), out / OVERLAYS / name)
-    return failures

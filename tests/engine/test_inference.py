@@ -15,6 +15,7 @@ from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
 from inceptionnext_seg.engine import inference as prediction
+from inceptionnext_seg.engine import prediction_files
 from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_images, find_labels, shares
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.segmentation import large
@@ -310,7 +311,7 @@ def test_unreadable_images_are_reported_and_the_others_written(camvid_weights, t
     assert [Path(line.split()[2]).name for line in reports] == ['cut.jpg', 'empty.png', 'text.png', 'tiny.png']
     assert '31×40' in reports[3]
     written = sorted(str(path.relative_to(tmp_path / 'out')) for path in (tmp_path / 'out').rglob('*.*'))
-    assert written == ['class_numbers/sub/good.png', 'classes.json', 'overlays/sub/good.png']
+    assert written == ['class_numbers/sub/good.png', 'classes.json', 'overlays/sub/good.png', 'predict.json']
     assert class_numbers(tmp_path / 'out/class_numbers/sub/good.png').shape == (33, 40)
 
 
@@ -375,30 +376,27 @@ def test_cuda_predicts_what_the_cpu_does(camvid, camvid_weights):
 
 @pytest.mark.parametrize('count', [2, 3])
 def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measured(tmp_path, monkeypatch, count):
-    monkeypatch.setattr(prediction, 'MEASURED_FROM', 3)
+    monkeypatch.setattr(prediction_files, 'MEASURED_FROM', 3)
     seen, inside = [], []
 
     @contextlib.contextmanager
     def measuring():
         inside.append(True)
-        yield
-        inside.pop()
+        try:
+            yield
+        finally:
+            inside.pop()
 
-    monkeypatch.setattr(prediction, 'measuring', measuring)
+    monkeypatch.setattr(prediction_files, 'measuring', measuring)
 
-    class Stub:
-        labels = FACTS
-
-        def load(self, path):
-            if path.name == '0.png':
-                raise OSError('cut short')
-            return np.zeros((4, 5, 3), np.uint8)
-
-        def classes_of(self, image, progress):
-            seen.append(bool(inside))
-            return np.zeros((4, 5), np.int64)
+    def predict(path):
+        if path.name == '0.png':
+            raise OSError('cut short')
+        seen.append(bool(inside))
+        return prediction_files.Predicted(np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.int64))
 
     paths = [Path(f'{i}.png') for i in range(count)]
-    failures = prediction.predict_files(Stub(), {path: path for path in paths}, tmp_path, progress=False)
+    files = prediction_files.PredictionFiles(tmp_path, FACTS)
+    failures = prediction_files.predict_files(predict, {path: path for path in paths}, files, progress=False)
     assert list(failures) == paths[:1]
     assert seen == [count == 3, False][:count - 1]

@@ -1,0 +1,154 @@
+"""COCO: polygons and run-length codes of many images in one JSON file, as CVAT, Roboflow, Label Studio and others
+write.
+"""
+import math
+from collections import defaultdict
+from functools import partial
+
+import numpy as np
+
+from ...errors import UserError
+from ..exif import FIRST_SWAPPED, UPRIGHT
+from .classes import classes_of_names
+from .drawing import Names, Shape, draw_shapes, from_mask
+from .labelme import read_json_file
+from .options import Options
+from .samples import Sample, Source
+from .shapes import coco_rle_mask, is_outside, polygon_mask
+from .tree import LeftOut, Tree
+
+LARGEST_JSON = 512 * 2**20
+
+
+def is_coco(content) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in (
+        'images', 'annotations', 'categories'))
+
+
+def recognizes(tree: Tree) -> bool:
+    """Whether any of the largest JSON files of a source has the three lists of COCO, by its text."""
+    files = sorted(tree.with_suffix('.json'), key=lambda file: -tree.path(file).stat().st_size)
+    for file in files[:8]:
+        with tree.path(file).open('rb') as content:
+            text = content.read(LARGEST_JSON)
+        if b'"images"' in text and b'"categories"' in text:
+            return True
+    return False
+
+
+def read_coco(tree: Tree, options: Options) -> Source:
+    """Images with the annotations of all COCO files of a source.
+
+    Raises:
+        UserError: A file that holds them is cut short or no COCO file; the images of several contradict each other.
+    """
+    names, samples, left_out, notes = Names(), {}, [], []
+    for file in tree.with_suffix('.json'):
+        try:
+            content = read_json_file(tree.path(file), LARGEST_JSON)
+        except ValueError as error:
+            raise UserError(f'{tree.path(file)} {error}. Nothing was imported. Next: export it again, or remove it.'
+                            ) from error
+        if not is_coco(content):
+            notes.append(f'{file} is no COCO file, and was not looked at')
+            continue
+        try:
+            categories = categories_of(content, names, notes, file)
+            images = {image['id']: image for image in content['images']}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'{tree.path(file)} is no whole COCO file: {type(error).__name__}: {error}. Expected: '
+                            'images, annotations and categories, each with an id. Next: export it again.') from error
+        found = defaultdict(list)
+        stray = 0
+        for annotation in content['annotations']:
+            number = annotation.get('image_id') if isinstance(annotation, dict) else None
+            if isinstance(number, int | str) and number in images:
+                found[number].append(annotation)
+            else:
+                stray += 1
+        notes += [f'{stray} annotations of {file} are of no image in it'] * bool(stray)
+        for number, image in images.items():
+            add(tree, file, image, found[number], categories, names, options, samples, left_out)
+    for image in tree.pictures():
+        if image not in samples and not any(entry.path == image for entry in left_out):
+            samples[image] = Sample(tree.path(image), image, None, None)
+    return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
+                  partial(classes_of_names, options=options, names=names.order, colors={}))
+
+
+def categories_of(content, names, notes, file):
+    """From id to label; those without an annotation are left out, and named in the notes."""
+    used = {annotation.get('category_id') for annotation in content['annotations'] if isinstance(annotation, dict)}
+    categories = {category['id']: category['name'] for category in content['categories']}
+    unused = [str(name) for number, name in categories.items() if number not in used]
+    if unused:
+        notes.append(
+            f'{len(unused)} categories of {file} have no annotation and are no classes: {", ".join(unused[:10])}'
+            f'{" …" if len(unused) > 10 else ""}. --classes names those that are meant to be'
+        )
+    return {number: names.index(name) for number, name in sorted(categories.items()) if number in used}
+
+
+def add(tree, file, image, annotations, categories, names, options, samples, left_out):
+    """Look up one image of a COCO file, and put it where it belongs."""
+    name = image.get('file_name')
+    try:
+        relative = tree.find(name if isinstance(name, str) else '', near=file)
+    except LookupError as error:
+        left_out.append(LeftOut(file, str(error)))
+        return
+    if relative in samples:
+        left_out.append(LeftOut(file, f'has the image {relative} twice, or {samples[relative].labels} has it too'))
+        return
+    shapes = []
+    try:
+        for annotation in annotations:
+            label = categories.get(annotation.get('category_id'))
+            what = f'annotation {annotation.get("id")}'
+            if label is None:
+                raise ValueError(f'{what} of {file} has the category {annotation.get("category_id")!r}, which the file '
+                                 'does not name')
+            shapes.append(Shape(label, from_mask(partial(mask_of, annotation.get('segmentation'))),
+                                f'{what} {names.order[label]!r} of {file}'))
+    except ValueError as error:
+        left_out.append(LeftOut(relative, str(error)))
+        return
+    announced = image.get('width'), image.get('height')
+    announced = announced if all(type(side) is int for side in announced) else None
+    read = partial(draw_upright, shapes, announced, options) if shapes or options.empty == 'background' else None
+    samples[relative] = Sample(tree.path(relative), relative, read, file)
+
+
+def draw_upright(shapes, announced, options, facts):
+    """COCO does not say whether its pixels are those stored or those that viewers show."""
+    if UPRIGHT < facts.turn < FIRST_SWAPPED or (facts.turn >= FIRST_SWAPPED and facts.size[0] == facts.size[1]):
+        raise ValueError(
+            f'has EXIF orientation {facts.turn}, and nothing says whether its shapes were drawn before or '
+            'after that turn. Next: store it turned if they fit what a viewer shows (mogrify -auto-orient), '
+            'or remove the tag (exiftool -Orientation=)'
+        )
+    return draw_shapes(shapes, facts, announced, options)
+
+
+def mask_of(segmentation, height, width):
+    """The pixels of one annotation: its polygons together, as COCO has no holes, or its run-length code.
+
+    Raises:
+        ValueError: It has none, or they cannot be drawn.
+    """
+    if isinstance(segmentation, dict):
+        size = segmentation.get('size')
+        if size != [height, width]:
+            raise ValueError(f'has a run-length code of size {str(size)[:40]}; its image has [{height}, {width}]')
+        return coco_rle_mask(segmentation.get('counts'), height, width)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError('has no segmentation, but a box alone; expected: polygons or a run-length code')
+    mask = np.zeros((height, width), bool)
+    for flat in segmentation:
+        if not isinstance(flat, list) or len(flat) % 2 or not all(
+                isinstance(value, int | float) and math.isfinite(value) for value in flat):
+            raise ValueError('has a polygon that is no list of x, y, x, y, …')
+        points = np.array(flat, np.float64).reshape(-1, 2)
+        if len(points) and not is_outside(points, height, width):
+            mask |= polygon_mask(points, height, width)
+    return mask

@@ -1,0 +1,46 @@
+"""The formats: for each its name, how a source is recognized, and what reads it."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ...errors import UserError
+from . import coco, cvat, labelme
+from .mask_files import looks_coloured, read_color_masks, read_index_masks
+from .options import Options
+from .samples import Source
+from .tree import Tree
+
+
+class Format(NamedTuple):
+    """A way in which labels are kept.
+
+    Attributes:
+        what (str): In words.
+        recognizes (Callable[[Tree, Options], bool]): Whether a source is of this format; asked in the order of
+            ``FORMATS``.
+        read (Callable[[Tree, Options], Source]): The images and labels.
+    """
+    what: str
+    recognizes: Callable[[Tree, Options], bool]
+    read: Callable[[Tree, Options], Source]
+
+
+FORMATS = {
+    'coco': Format('COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco),
+    'labelme': Format('Labelme JSON', lambda tree, _: labelme.recognizes(tree), labelme.read_labelme),
+    'cvat': Format('CVAT for images 1.1', lambda tree, _: cvat.recognizes(tree), cvat.read_cvat),
+    'color': Format('masks of colours', looks_coloured, read_color_masks),
+    'index': Format('masks of class indices', lambda tree, options: True, read_index_masks),
+}
+
+
+def format_of(tree: Tree, options: Options) -> str:
+    """The name of a source's format: the one that is asked for, or the first that recognizes it.
+
+    Raises:
+        UserError: There is no such format.
+    """
+    if options.format == 'auto':
+        return next(name for name, known in FORMATS.items() if known.recognizes(tree, options))
+    if options.format not in FORMATS:
+        raise UserError(f'the format is {options.format!r}; expected: auto, {", ".join(FORMATS)}')
+    return options.format

@@ -1,0 +1,129 @@
+"""Masks in picture files: class indices, of one channel or a palette, and colours."""
+import difflib
+from functools import partial
+
+import numpy as np
+
+from ...errors import UserError
+from ..exif import FIRST_SWAPPED, UNKNOWN, UPRIGHT, orientation, upright, upright_size
+from .classes import classes_of_colors, classes_of_values
+from .options import Options
+from .pairing import Pairs, pair
+from .palettes import packed, read_palette
+from .pictures import opened
+from .samples import Sample, Source
+from .tree import LeftOut, Tree
+
+# Masks that are looked at to tell colours from indices.
+LOOKED_AT = 8
+
+
+def pairs_of(tree: Tree, options: Options) -> Pairs:
+    """Images and masks of a source.
+
+    Raises:
+        UserError: No mask is found for any image; says what is there.
+    """
+    pictures = tree.pictures()
+    folder = options.masks and options.masks.as_posix()
+    if folder and not (tree.root / folder).is_dir():
+        near = difflib.get_close_matches(folder, sorted({file.rpartition('/')[0] for file in tree.files}), 1)
+        raise UserError(f'--masks {folder} is no folder of {tree.root}'
+                        f'{f"; did you mean {near[0]}?" if near else ""} Expected: a path below the source.')
+    found = pair(pictures, options.mask_suffix, options.image_suffix, folder)
+    if not any(found.masks.values()):
+        shown = ', '.join(pictures[:6]) or ', '.join(tree.files[:6]) or 'nothing'
+        raise UserError(
+            f'no image with a mask was found in {tree.root}: {len(pictures)} pictures, such as {shown}. '
+            'Expected: masks '
+            'with the names of the images, in a folder of their own (images/a.jpg, masks/a.png) or with an end to the '
+            "name (a.jpg, a_mask.png); Labelme, COCO or CVAT files. Next: name the end of the masks' names, "
+            "--mask-suffix '_mask.png', or their folder, --masks FOLDER."
+        )
+    return found
+
+
+def read_index_masks(tree: Tree, options: Options) -> Source:
+    """Masks of one channel, or of a palette, whose values are classes."""
+    return source_of(tree, options, read_values, partial(classes_of_values, options=options))
+
+
+def read_color_masks(tree: Tree, options: Options) -> Source:
+    """Masks of three channels, whose colours are classes."""
+    palette = read_palette(options.palette) if options.palette else None
+    return source_of(tree, options, read_colors, partial(classes_of_colors, options=options, palette=palette))
+
+
+def source_of(tree, options, read, classes):
+    pairs = pairs_of(tree, options)
+    samples = [
+        Sample(tree.path(image), image, mask and partial(upright_labels, tree.path(image), tree.path(mask), read), mask)
+        for image, mask in pairs.masks.items()
+    ]
+    unpaired = [LeftOut(mask, 'is a mask without an image') for mask in pairs.unpaired]
+    masks = sum(sample.read is not None for sample in samples)
+    notes = [f'{pairs.rule}: {masks} of {len(samples)} images have one']
+    if pairs.others:
+        notes.append(f'{len(pairs.others)} pictures are taken for other masks of the images, and not imported, such as '
+                     f'{pairs.others[0]}. If they are images: --mask-suffix with the end of the masks alone')
+    return Source(samples, unpaired, notes, classes)
+
+
+def looks_coloured(tree: Tree, options: Options) -> bool:
+    """Whether the masks of a source are colours rather than indices: any of the first has channels that differ."""
+    masks = [mask for mask in pairs_of(tree, options).masks.values() if mask]
+    for mask in masks[::max(1, len(masks) // LOOKED_AT)]:
+        try:
+            with opened(tree.path(mask)) as file:
+                if file.mode in ('RGB', 'RGBA', 'CMYK') and channels_differ(np.asarray(file.convert('RGB'))):
+                    return True
+        except ValueError:
+            continue
+    return False
+
+
+def channels_differ(pixels):
+    return bool((pixels[..., :1] != pixels[..., 1:]).any())
+
+
+def upright_labels(image, mask, read, facts):
+    """The labels in a mask file, as viewers show its image.
+
+    Raises:
+        ValueError: It cannot be read, or does not fit its image.
+    """
+    try:
+        with opened(mask) as file:
+            size, turn = upright_size(file), orientation(file)
+            if size != facts.size:
+                raise ValueError(f'is {size[0]}×{size[1]} pixels, its image {facts.size[0]}×{facts.size[1]}')
+            square = size[0] == size[1]
+            if facts.turn != UPRIGHT and turn == UPRIGHT and (facts.turn < FIRST_SWAPPED or square):
+                raise ValueError(UNKNOWN.format(image=image, turn=facts.turn))
+            return upright(read(file), turn)
+    except ValueError as error:
+        raise ValueError(f'has the mask {mask.name}, which {error}') from error
+
+
+def read_values(file):
+    if file.mode in ('RGB', 'RGBA'):        # greys that a paint program saved in three channels
+        pixels = np.asarray(file.convert('RGB'))
+        if channels_differ(pixels):
+            raise ValueError('has colours, as no other mask has. Next: --format color if all are coloured')
+        return pixels[..., 0].astype(np.int32)
+    if file.mode == 'LA':
+        return np.asarray(file)[..., 0].astype(np.int32)
+    if file.mode == '1':
+        return np.asarray(file).astype(np.int32)
+    if file.mode in ('L', 'P') or file.mode.startswith('I'):
+        values = np.asarray(file)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f'has values from {values.min()} to {values.max()}; expected: class indices')
+        return values.astype(np.int32)
+    raise ValueError(f'has the mode {file.mode}; expected: one channel, or a palette')
+
+
+def read_colors(file):
+    if file.mode in ('I', 'F') or file.mode.startswith('I;'):
+        raise ValueError('has 16 bits; expected: colours of 8 bits a channel')
+    return packed(np.asarray(file.convert('RGBA').convert('RGB') if file.mode == 'P' else file.convert('RGB')))

@@ -1,0 +1,129 @@
+"""The files below a folder that somebody gave us, and names of them that other files hold.
+
+A name in an annotation file is looked up among the files that were found by walking, and never joined to a path: no
+``../../etc/passwd`` leads anywhere.
+"""
+import os
+import re
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ...errors import UserError
+
+PICTURES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+UNREAD_PICTURES = ('.avif', '.cr2', '.dng', '.heic', '.heif', '.jp2', '.nef', '.raw')
+# What archives and file managers leave behind.
+LITTER = ('__macosx', 'thumbs.db', 'desktop.ini')
+
+
+class LeftOut(NamedTuple):
+    """A file that is not imported: its path below the source, and why, as the end of a sentence."""
+    path: str
+    reason: str
+
+
+class Tree:
+    """What a source folder holds.
+
+    Args:
+        root (str | Path): The folder.
+        follow_links (bool): Whether symbolic links that lead out of it are followed. They never are to folders.
+
+    Attributes:
+        root (Path): The folder, without links.
+        files (list[str]): Paths below it, with '/', sorted; none hidden.
+        left_out (list[LeftOut]): Files that cannot be taken, and why.
+
+    Raises:
+        UserError: It is no folder, or cannot be read.
+    """
+
+    def __init__(self, root: str | Path, follow_links: bool = False) -> None:
+        if not Path(root).is_dir():
+            raise UserError(f'the source {Path(root).absolute()} is no folder. Expected: a folder with images and what '
+                            'was labelled in them. Next: check the path; unpack archives first.')
+        self.root, self.files, self.left_out = Path(root).resolve(), [], []
+
+        def refuse(error):
+            raise UserError(f'the folder {error.filename} cannot be read: {error.strerror}.') from error
+
+        for folder, below, names in os.walk(self.root, onerror=refuse):
+            for name in [name for name in below if Path(folder, name).is_symlink()]:
+                self.leave_out(
+                    Path(folder, name),
+                    'is a symbolic link to a folder, which is not followed. Next: import '
+                    'that folder, or put it in the place of the link',
+                )
+            below[:] = sorted(name for name in below if not is_litter(name) and not Path(folder, name).is_symlink())
+            for name in sorted(names):
+                path = Path(folder, name)
+                if is_litter(name):
+                    continue
+                if path.is_symlink() and not path.exists():
+                    self.leave_out(path, f'is a symbolic link to {path.readlink()}, which is not there')
+                elif path.is_symlink() and not (follow_links or path.resolve().is_relative_to(self.root)):
+                    self.leave_out(path, 'is a symbolic link that leads out of the source. Next: --follow-links if '
+                                   'that is meant')
+                elif not path.is_file():
+                    self.leave_out(path, 'is no plain file')
+                elif path.suffix.lower() in UNREAD_PICTURES:
+                    self.leave_out(path, f'is a {path.suffix} file, which cannot be read. Next: convert it (mogrify '
+                                   f'-format jpg "*{path.suffix}")')
+                else:
+                    self.files.append(path.relative_to(self.root).as_posix())
+        self.by_name = defaultdict(list)
+        for file in self.files:
+            self.by_name[PurePosixPath(file).name.casefold()].append(file)
+
+    def leave_out(self, path, reason):
+        self.left_out.append(LeftOut(Path(path).relative_to(self.root).as_posix(), reason))
+
+    def pictures(self) -> list[str]:
+        """The files that are pictures by their names."""
+        return [file for file in self.files if file.lower().endswith(PICTURES)]
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        return [file for file in self.files if file.lower().endswith(suffixes)]
+
+    def path(self, file: str) -> Path:
+        return self.root / file
+
+    def find(self, name: str, near: str = '') -> str:
+        """The file that a name in another file means: the same last part, and as many of the parts before it as agree.
+
+        Args:
+            name (str): As found, untrusted: relative, of another machine, with backslashes, in another case.
+            near (str): The file that holds the name, below the root: of several, the one beside it is meant.
+
+        Raises:
+            LookupError: There is none, or several; says which.
+        """
+        parts = [part for part in re.split(r'[/\\]', str(name).casefold()) if part not in ('', '.', '..')]
+        found = self.by_name.get(parts[-1], []) if parts else []
+
+        def agreement(file):
+            own = PurePosixPath(file.casefold()).parts
+            same = next((i for i, (a, b) in enumerate(zip(reversed(own), reversed(parts), strict=False)) if a != b),
+                        min(len(own), len(parts)))
+            return same, shared_folders(file, near)
+
+        if not found:
+            raise LookupError(f'names the image {str(name)[:200]!r}, which is not in the source')
+        best = max(map(agreement, found))
+        chosen = [file for file in found if agreement(file) == best]
+        if len(chosen) > 1:
+            raise LookupError(f'names the image {str(name)[:200]!r}, which may be any of {", ".join(chosen[:3])}')
+        return chosen[0]
+
+
+def is_litter(name):
+    return name.startswith('.') or name.casefold() in LITTER
+
+
+def shared_folders(file: str, other: str) -> int:
+    """How many folders two paths share, from the root on."""
+    first, second = PurePosixPath(file).parts[:-1], PurePosixPath(other).parts[:-1]
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

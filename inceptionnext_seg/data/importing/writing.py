@@ -1,0 +1,216 @@
+"""The second reading: images and masks into a new folder that takes its name when it is whole."""
+import csv
+import os
+import shutil
+from multiprocessing.pool import ThreadPool
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..._version import __version__
+from ...errors import UserError
+from ...files import synchronize
+from ..description import Description
+from ..threads import any_size, threads
+from .options import IGNORE, Options
+from .pictures import Facts, opened, rgb_of
+from .samples import Classes, Sample
+from .splits import TRAINING, UNLABELLED, VALIDATION
+
+JPEG_QUALITY = 95
+LONGEST_NAME = 120
+# The longer side that a written config trains on at most, and its crop.
+TRAINED_SIDE, CROP = 1024, 256
+CONFIG = '''\
+# Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}/config.py
+_base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/camvid.py',
+          'inceptionnext_seg::_base_/schedule_small.py']
+
+classes = {classes!r}
+palette = {palette!r}
+data = dict(
+    data_root='{{{{ fileDirname }}}}', img_suffix={img_suffix!r}, seg_map_suffix={seg_map_suffix!r},
+    metainfo=dict(classes=classes, palette=palette), reduce_zero_label=False)   # the masks hold 0 to {last}
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale={scale}, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=({crop}, {crop}), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [dict(type='LoadImageFromFile'), {resize}dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **data))
+val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+model = dict(
+    backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')), data_preprocessor=dict(size=({crop}, {crop})),
+    decode_head=dict(num_classes={count}), auxiliary_head=dict(num_classes={count}))
+'''
+
+
+class Output(NamedTuple):
+    """A sample on its way out: what was found of it, the split, the name without suffix."""
+    sample: Sample
+    facts: Facts
+    split: str
+    name: str
+
+
+def names_of(relatives: list[str]) -> list[str]:
+    """A name for each image, without folder and suffix: its own where no other has it, in any case, and longer ones."""
+    def clean(text):
+        return ''.join(letter if letter.isprintable() and letter not in '<>:"|?*\\/' else '_' for letter in text)
+
+    choices = []
+    for relative in relatives:
+        path = PurePosixPath(relative)
+        long = '_'.join((*path.parts[:-1], path.stem))
+        choices.append([clean(text)[-LONGEST_NAME:].strip(' .') or 'image' for text in (
+            path.stem, long, f'{long}_{path.suffix[1:]}')])
+    level = [0] * len(choices)
+    while True:
+        taken = {}
+        for i, own in enumerate(choices):
+            taken.setdefault(own[min(level[i], 2)].casefold(), []).append(i)
+        clashes = [group for group in taken.values() if len(group) > 1]
+        movable = [i for group in clashes for i in group if level[i] < 2]
+        if not movable:
+            break
+        for i in movable:
+            level[i] += 1
+    names = [own[at] for own, at in zip(choices, level, strict=True)]
+    used = set()
+    for i, name in enumerate(names):
+        number = 2
+        while names[i].casefold() in used:
+            names[i], number = f'{name}_{number}', number + 1
+        used.add(names[i].casefold())
+    return names
+
+
+def require_empty(out: Path) -> None:
+    """Raises UserError where something is at the place to write to, or its parent cannot be written to."""
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise UserError(
+            f'{out.absolute()} is there already, and is not written over. Next: give another --out, or remove it.'
+        )
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'cannot write to {out.absolute().parent}: {error.strerror}. Next: give another --out.'
+        ) from error
+
+
+def lookup(labels: np.ndarray, table: dict[int, int]) -> np.ndarray:
+    """Class indices (H, W), uint8, from the integers of the source."""
+    codes = np.array(sorted(table), np.int64)
+    indices = np.array([table[code] for code in codes.tolist()], np.uint8)
+    if codes[-1] - codes[0] < 1 << 16:
+        dense = np.full(codes[-1] - codes[0] + 1, IGNORE, np.uint8)
+        dense[codes - codes[0]] = indices
+        return dense[labels - codes[0]]
+    return indices[np.searchsorted(codes, labels)]
+
+
+def write_sample(output: Output, root: Path, suffix: str, table: dict[int, int], options: Options) -> str | None:
+    """Write image and mask; returns what was wrong, which the first reading did not find: the file has changed
+    since.
+    """
+    sample, facts = output.sample, output.facts
+    target = root / 'images' / output.split / f'{output.name}{suffix}'
+    try:
+        plain = facts.is_plain and facts.format in (('JPEG', 'MPO') if suffix == '.jpg' else ('PNG', ))
+        if plain and isinstance(sample.image, Path):
+            shutil.copyfile(sample.image, target)
+        else:
+            with opened(sample.image) as file:
+                picture = rgb_of(file, options.sixteen_bit)
+            picture.info.clear()
+            how = dict(quality=JPEG_QUALITY, subsampling=0) if suffix == '.jpg' else {}
+            picture.save(target, **how)
+        if output.split != UNLABELLED:
+            mask = Image.fromarray(lookup(sample.read(facts), table))
+            mask.save(root / 'annotations' / output.split / f'{output.name}.png')
+    except ValueError as error:
+        return f'{sample.relative} {error}'
+    return None
+
+
+def write(out: Path, outputs: list[Output], classes: Classes, description: Description, options: Options,
+          progress: bool = True) -> None:
+    """Write the data set to ``out``, which must be empty or missing; all of it, or nothing.
+
+    Raises:
+        UserError: The disk is full or not writable, or a file of the source changed.
+    """
+    require_empty(out)
+    temporary = out.absolute().with_name(f'.{out.name}.{os.getpid()}.importing')
+    suffix = description.img_suffix
+    try:
+        for split in {output.split for output in outputs} | {TRAINING, VALIDATION}:
+            (temporary / 'images' / split).mkdir(parents=True)
+            if split != UNLABELLED:
+                (temporary / 'annotations' / split).mkdir(parents=True)
+        with any_size(), ThreadPool(threads()) as pool:
+            found = pool.imap(lambda output: write_sample(output, temporary, suffix, classes.table, options), outputs)
+            problems = [problem for problem in tqdm(found, total=len(outputs), desc='writing', unit='image',
+                                                    disable=not progress) if problem]
+        if problems:
+            raise UserError(f'{len(problems)} files changed while they were read, such as {problems[0]}. Nothing was '
+                            'imported. Next: give the same command again.')
+        description._replace(root=temporary).write()
+        write_sources(temporary / 'sources.csv', outputs, suffix)
+        (temporary / 'config.py').write_text(config_text(out, description), encoding='utf-8')
+        for folder in (temporary, *(path for path in temporary.rglob('*') if path.is_dir())):
+            if os.name == 'posix':
+                synchronize(folder)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out.absolute())
+    except OSError as error:
+        raise UserError(
+            f'cannot write the data set to {out.absolute()}: {error}. Nothing was imported. Next: free space, '
+            'or give another --out.'
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_sources(path, outputs, suffix):
+    """Which file each image came from."""
+    with path.open('w', encoding='utf-8', newline='') as file:
+        rows = csv.writer(file)
+        rows.writerow(('image', 'source', 'labels'))
+        rows.writerows(
+            (f'images/{output.split}/{output.name}{suffix}', output.sample.relative, output.sample.labels or '')
+            for output in outputs
+        )
+
+
+def config_text(out, description):
+    """A config that trains on the data set, with MMSegmentation's parts alone."""
+    width, height = description.median_size
+    factor = min(1., TRAINED_SIDE / max(width, height))
+    scale = tuple(max(32, round(side * factor)) for side in (width, height))
+    crop = max(64, min(CROP, min(scale) // 32 * 32))
+    resize = f'dict(type=\'Resize\', scale={scale}, keep_ratio=True), ' if factor < 1 else ''
+    return CONFIG.format(
+        name=out.name, classes=description.classes, palette=[list(color) for color in description.palette],
+        img_suffix=description.img_suffix, seg_map_suffix=description.seg_map_suffix, last=len(description.classes) - 1,
+        scale=scale, crop=crop, resize=resize, count=len(description.classes))
+
+
+def suffix_for(facts: list[Facts]) -> str:
+    """One for all images, since MMSegmentation's data sets have one: '.jpg' where all are JPEG, or else '.png'."""
+    return '.jpg' if all(fact.format in ('JPEG', 'MPO') for fact in facts) else '.png'
+
+
+def source_facts(root: Path, format_name: str, command: list[str]) -> dict[str, object]:
+    return dict(path=str(root), format=format_name, command=command, version=__version__)
+
+

@@ -1,0 +1,210 @@
+"""Predictions as files: class indices and overlays, arrays, confidence, and what labelling programs open."""
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..data.exporting import coco_categories, coco_of, labelme_of
+from ..errors import UserError
+from ..files import read_json, read_object, replacing, write_json
+from ..ops.measured import measuring
+from .inference import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD, Labels, draw_overlay, save_png
+
+# From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
+MEASURED_FROM = 16
+FORMATS = ('png', 'npz', 'coco', 'labelme')
+ARRAYS, COCO = 'arrays', 'coco'
+
+
+class Predicted(NamedTuple):
+    """What is written of an image.
+
+    Attributes:
+        image (np.ndarray): (H, W, 3), BGR, 8 bits.
+        classes (np.ndarray): (H, W), class indices from 0.
+        confidence (np.ndarray | None), entropy (np.ndarray | None): (H, W), the largest softmax probability, and nats.
+    """
+    image: np.ndarray
+    classes: np.ndarray
+    confidence: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+
+
+class PredictionFiles:
+    """The files of a folder of predictions. For each image, with ``NAME`` of :func:`.inference.find_images`:
+
+    ``png``: ``class_numbers/NAME.png`` and ``overlays/NAME.png``; ``npz``: ``arrays/NAME.npz`` with ``classes`` and, in
+    float16, ``confidence`` and ``entropy``; ``coco``: ``coco/NAME.json``, and in the end ``coco.json`` of all;
+    ``labelme``: ``labelme/NAME.json`` with a copy of the image beside it, as Labelme opens a folder. With
+    ``confidence``: ``confidence/NAME.png``, 255 is 1, and ``entropy/NAME.png``, 255 knows nothing.
+
+    Args:
+        out (str | Path): The folder.
+        labels (Labels): Names and colours.
+        formats (Sequence[str]): Of ``FORMATS``.
+        confidence (bool): Whether the maps of certainty are written.
+        opacity (float): Of the overlays' colours.
+        least_area (int), tolerance (float): Of Labelme's polygons, see :func:`..data.exporting.regions`.
+    """
+
+    def __init__(self, out: str | Path, labels: Labels, formats: Iterable[str] = ('png', ), confidence: bool = False,
+                 opacity: float = 0.5, least_area: int = 0, tolerance: float = 0.) -> None:
+        self.out, self.labels, self.formats, self.with_confidence = Path(out), labels, tuple(formats), confidence
+        self.opacity, self.least_area, self.tolerance = opacity, least_area, tolerance
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether more than the classes has to be predicted."""
+        return self.with_confidence or 'npz' in self.formats
+
+    def paths(self, name: Path, image: Path) -> dict[str, Path]:
+        """Every file of an image, by kind."""
+        kinds = {CLASS_NUMBERS: '.png', OVERLAYS: '.png'} if 'png' in self.formats else {}
+        kinds |= {ARRAYS: '.npz'} if 'npz' in self.formats else {}
+        kinds |= {CONFIDENCE: '.png', ENTROPY: '.png'} if self.with_confidence else {}
+        kinds |= {kind: '.json' for kind in (COCO, LABELME) if kind in self.formats}
+        found = {kind: (self.out / kind / name).with_suffix(suffix) for kind, suffix in kinds.items()}
+        if LABELME in found:
+            found['image'] = found[LABELME].with_suffix(image.suffix)
+        return found
+
+    def create_folders(self) -> None:
+        """Make the folders, before a model is loaded for nothing.
+
+        Raises:
+            UserError: They cannot be made or written to.
+        """
+        for folder in {path.parent for path in self.paths(Path('x'), Path('x')).values()}:
+            probe = folder / f'.{os.getpid()}.tmp'
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                probe.touch()
+                probe.unlink()
+            except OSError as error:
+                raise UserError(f'cannot write to the folder {folder.absolute()}: {error}. Next: give another --out.') \
+                    from error
+
+    def are_whole(self, name: Path, image: Path) -> bool:
+        """Whether an image has all its files; each got its name when it was whole."""
+        return all(path.is_file() for path in self.paths(name, image).values())
+
+    def write(self, name: Path, path: Path, found: Predicted) -> None:
+        """Write the files of an image.
+
+        Raises:
+            UserError: One cannot be written.
+        """
+        paths, classes = self.paths(name, path), found.classes
+        try:
+            if CLASS_NUMBERS in paths:
+                save_png(Image.fromarray(self.labels.numbers(classes)), paths[CLASS_NUMBERS])
+                save_png(draw_overlay(found.image, classes, self.labels, self.opacity), paths[OVERLAYS])
+            if ARRAYS in paths:
+                with replacing(paths[ARRAYS]) as temporary:
+                    np.savez_compressed(
+                        temporary, classes=self.labels.numbers(classes), confidence=found.confidence.astype(np.float16),
+                        entropy=found.entropy.astype(np.float16))
+            if self.with_confidence:
+                most = math.log(max(2, len(self.labels.classes)))
+                for kind, values in ((CONFIDENCE, found.confidence), (ENTROPY, found.entropy / most)):
+                    save_png(Image.fromarray((255 * values.clip(0, 1)).round().astype(np.uint8)), paths[kind])
+            if COCO in paths:
+                write_json(paths[COCO], coco_of(classes, self.labels.classes, name.with_suffix(path.suffix).as_posix()))
+            if LABELME in paths:
+                with replacing(paths['image']) as temporary:
+                    shutil.copyfile(path, temporary)
+                content = labelme_of(classes, self.labels.classes, paths['image'].name, self.least_area, self.tolerance)
+                write_json(paths[LABELME], content)
+        except OSError as error:
+            raise UserError(
+                f'cannot write the prediction of {path} to {self.out.absolute()}: {error}. Next: give another '
+                '--out, or free space.'
+            ) from error
+
+    def record(self, settings: dict[str, Any], resume: bool) -> None:
+        """Write what the predictions are made with, or compare it with what is there.
+
+        Raises:
+            UserError: The folder has predictions of other settings, and would be resumed.
+        """
+        path = self.out / RECORD
+        settings = dict(settings, classes=list(self.labels.classes), formats=list(self.formats),
+                        confidence=self.with_confidence)
+        if resume and path.is_file():
+            before = read_object(path, 'the settings of predictions', 'leave out --resume')
+            other = sorted(key for key in settings if before.get(key) != settings[key])
+            if other:
+                raise UserError(
+                    f'{path}: the predictions there were made with another {", ".join(other)}: '
+                    f'{str(before.get(other[0]))[:200]!r}, now {str(settings[other[0]])[:200]!r}. Next: give '
+                    'another --out, or leave out --resume.'
+                )
+        write_json(path, settings)
+        write_json(self.out / 'classes.json', self.labels.as_json())
+
+    def finish(self, images: dict[Path, Path]) -> None:
+        """Put the COCO files of all images into one, ``coco.json``: its ids are counted through."""
+        if 'coco' not in self.formats:
+            return
+        whole = dict(images=[], annotations=[], categories=coco_categories(self.labels.classes))
+        for path, name in images.items():
+            part = self.paths(name, path)[COCO]
+            if not part.is_file():
+                continue
+            found = read_json(part)
+            number = len(whole['images']) + 1
+            whole['images'].append(dict(found['images'][0], id=number))
+            for annotation in found['annotations']:
+                whole['annotations'].append(dict(annotation, id=len(whole['annotations']) + 1, image_id=number))
+        write_json(self.out / 'coco.json', whole)
+
+
+def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path], files: PredictionFiles,
+                  resume: bool = False, progress: bool = True) -> dict[Path, str]:
+    """Segment image files and write the predictions.
+
+    Of ``MEASURED_FROM`` images and more, the first is where the operators are measured
+    (:func:`inceptionnext_seg.measuring`) unless they were before.
+
+    Args:
+        predict (Callable): What is known of an image: raises OSError where it cannot be read, ValueError where it
+            cannot be segmented.
+        images (dict[Path, Path]): From image to relative output, of :func:`.inference.find_images`.
+        files (PredictionFiles): What is written.
+        resume (bool): Whether images that have all their files are left out.
+        progress (bool): Whether to show a progress bar.
+
+    Returns:
+        dict[Path, str]: The images that were not segmented, and why.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    failures = {}
+    todo = {path: name for path, name in images.items() if not (resume and files.are_whole(name, path))}
+    first = measuring if len(todo) >= MEASURED_FROM else contextlib.nullcontext
+    with tqdm(total=len(images), initial=len(images) - len(todo), desc='predicting', unit='image',
+              disable=not progress) as bar:
+        for path, name in todo.items():
+            try:
+                with first():
+                    found = predict(path)
+                first = contextlib.nullcontext
+            except OSError as error:
+                failures[path] = f'cannot be read: {error}'
+            except ValueError as error:
+                failures[path] = f'cannot be segmented: {error}'
+            except torch.OutOfMemoryError:
+                failures[path] = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
+            else:
+                files.write(name, path, found)
+            bar.update()
+    return failures

@@ -1,0 +1,171 @@
+"""From a source to a data set: pictures, splits, and what is written."""
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+from two_images import HEIGHT, NAMES, WIDTH, convert, picture, save_masks, truth
+
+from inceptionnext_seg.data.description import read_description
+from inceptionnext_seg.data.importing import Options, import_dataset
+from inceptionnext_seg.errors import UserError
+
+
+def test_images_of_every_kind_become_upright_rgb_of_8_bits(source, tmp_path):
+    upright = picture(source / 'x.png', 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright).copy()).save(source / 'turned.png', exif=exif)
+    cv2.imwrite(str(source / 'deep16.png'), upright[..., ::-1].astype(np.uint16) * 256)
+    Image.fromarray(upright).convert('CMYK').save(source / 'ink.tif')
+    with_alpha = Image.fromarray(upright)
+    with_alpha.putalpha(9)
+    with_alpha.save(source / 'alpha.webp', lossless=True, exact=True)
+    names = ('a', 'B 2', 'x', 'turned', 'deep16', 'ink', 'alpha')
+    save_masks(source, Image.fromarray, tuple(f'masks/{name}.png' for name in names))
+    report = convert(source, classes=NAMES, sixteen_bit='high-byte')
+    assert report.left_out == []
+    for name in names[2:]:
+        with Image.open(next((tmp_path / 'out/images').rglob(f'{name}.png'))) as found:
+            assert found.mode == 'RGB' and found.size == (WIDTH, HEIGHT) and not found.getexif()
+            assert np.abs(np.asarray(found).astype(int) - upright).max() <= (1 if name == 'ink' else 0), name
+    for words in ('EXIF orientation 6', 'CMYK', 'an alpha channel: dropped', '16 bits a channel: made 8 bits'):
+        assert words in report.text()
+
+
+def test_photographs_stay_the_bytes_that_they_are_and_a_turned_one_is_stored_upright(tmp_path):
+    source = tmp_path / 'source'
+    for seed in range(2):
+        picture(source / f'IMG_{seed}.JPG', seed)
+        Image.fromarray(truth(seed)).save(source / f'IMG_{seed}_mask.png')
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture(source / 'IMG_2.JPG', 7, exif=exif)
+    exif[0x0112] = 6
+    picture(source / 'IMG_3.JPG', 8, (HEIGHT, WIDTH), exif=exif)
+    for i in (2, 3):
+        Image.fromarray(truth()).save(source / f'IMG_{i}_mask.png')
+    report = convert(source, classes=NAMES)
+    assert next((tmp_path / 'out').rglob('IMG_0.jpg')).read_bytes() == (source / 'IMG_0.JPG').read_bytes()
+    with Image.open(next((tmp_path / 'out').rglob('IMG_3.jpg'))) as found:
+        assert found.size == (WIDTH, HEIGHT) and not found.getexif()
+    assert 'EXIF orientation 6: stored turned upright' in report.text()
+    assert [entry.path for entry in report.left_out] == ['IMG_2.JPG']    # after a half turn nobody knows
+    assert 'cannot be known' in report.left_out[0].reason
+
+
+# Splits
+
+
+def many(tmp_path, count=24):
+    source = tmp_path / 'source'
+    for i in range(count):
+        picture(source / f'place{i // 6}/frame {i:02}.png', i)
+        (source / 'masks').mkdir(exist_ok=True)
+        classes = np.zeros((HEIGHT, WIDTH), np.uint8)
+        classes[0, :1 + i % 3] = i // 6
+        Image.fromarray(classes).save(source / f'masks/frame {i:02}.png')
+    return source
+
+
+def sides(source):
+    out = source.parent / 'out/images'
+    return [{path.stem for path in (out / split).iterdir()} for split in ('training', 'validation')]
+
+
+@pytest.mark.parametrize('group', ['folder', r'place\d', r'^(place\d)/'])
+def test_a_group_is_on_one_side(tmp_path, group):
+    source = many(tmp_path)
+    convert(source, group=group, val=0.25)
+    training, validation = sides(source)
+    assert len(training) == 18 and len(validation) == 6
+    assert len({int(name[-2:]) // 6 for name in validation}) == 1
+
+
+def test_without_groups_each_class_is_on_both_sides_and_the_seed_decides(tmp_path):
+    source = many(tmp_path)
+    convert(source, val=0.25)
+    about = read_description(tmp_path / 'out')
+    assert about.splits['validation']['images'] == 6
+    assert all(about.splits[split]['pixels'][i] for split in about.splits for i in range(4))
+
+
+def test_a_list_or_folders_named_train_and_val_decide_and_what_fits_nothing_is_an_error(tmp_path):
+    source = many(tmp_path)
+    names = tmp_path / 'val.txt'
+    names.write_text('# held out\nframe 03\nplace1/frame 07.png\n')
+    convert(source, val=None, val_list=names)
+    assert sides(source)[1] == {'frame 03', 'frame 07'}
+    names.write_text('frame 99\n')
+    with pytest.raises(UserError, match=r"val\.txt, line 1: .*'frame 99'"):
+        import_dataset(source, tmp_path / 'out2', Options(val_list=names), progress=False)
+    with pytest.raises(UserError, match='does not fit'):
+        import_dataset(source, tmp_path / 'out2', Options(group='nothing'), progress=False)
+    with pytest.raises(UserError, match='in 1 group cannot be split'):
+        import_dataset(source, tmp_path / 'out2', Options(group='p'), progress=False)
+    (source / 'place0').rename(source / 'val')
+    (source / 'place1').rename(source / 'train')
+    import_dataset(source, tmp_path / 'out2', Options(), progress=False)
+    assert {path.stem for path in (tmp_path / 'out2/images/validation').iterdir()} == {f'frame 0{i}' for i in range(6)}
+
+
+# The whole
+
+
+def test_what_is_there_is_not_written_over_and_a_broken_import_leaves_nothing(source, tmp_path, monkeypatch):
+    save_masks(source, Image.fromarray)
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/mine.txt').touch()
+    with pytest.raises(UserError, match='not written over'):
+        convert(source)
+    with pytest.raises(UserError, match='is in the source'):
+        import_dataset(source, source / 'new', Options(), progress=False)
+    (tmp_path / 'out/mine.txt').unlink()
+    monkeypatch.setattr('shutil.copyfile', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+    with pytest.raises(UserError, match='No space left'):
+        convert(source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'source']
+
+
+def test_a_folder_without_masks_says_what_is_there_and_the_option_to_give(source):
+    with pytest.raises(UserError, match=r"2 pictures, such as a\.png.*--mask-suffix '_mask\.png'"):
+        convert(source)
+
+
+def test_renaming_merges_and_misspelled_labels_are_found(source):
+    save_masks(source, Image.fromarray)
+    report = convert(source, classes=('Car', 'car', 'sky'))
+    assert "'Car' and 'car' are told apart" in report.text()
+    report = import_dataset(source, source.parent / 'out2', Options(
+        classes=('Car', 'car', 'sky'), rename={'Car': 'car', 'sky': 'ignore'}, val=0.5), progress=False)
+    assert report.description.classes == ('car', )
+    shutil.rmtree(source.parent / 'out')
+    with pytest.raises(UserError, match="did you mean 'sky'"):
+        convert(source, classes=NAMES, rename={'skyy': 'x'})
+
+
+def test_the_config_that_is_written_has_the_classes_and_finds_its_data_wherever_it_lies(source, tmp_path):
+    save_masks(source, Image.fromarray)
+    convert(source, classes=("it's", 'a "class"', 'sky'))
+    (tmp_path / 'out').rename(tmp_path / 'moved')
+    cfg = Config.fromfile(tmp_path / 'moved/config.py')
+    data = cfg.train_dataloader.dataset
+    assert data.data_root == str(tmp_path / 'moved') and data.img_suffix == '.png'
+    assert data.metainfo.classes == ("it's", 'a "class"', 'sky')
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 3
+    assert read_description(tmp_path / 'moved').dataset('training')['metainfo']['classes'] == data.metainfo.classes
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (dict(version=9), 'version 9'), (dict(classes=['a', 'a']), 'different names'), (dict(palette=[[0, 0, 999]]), 'RGB'),
+    (dict(img_suffix='/../x'), 'suffixes'), (dict(splits=dict(training={})), "no 'pixels'")])
+def test_a_description_that_is_damaged_is_one_message(source, tmp_path, change, message):
+    save_masks(source, Image.fromarray)
+    convert(source)
+    path = tmp_path / 'out/dataset.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        read_description(tmp_path / 'out')

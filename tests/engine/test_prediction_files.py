@@ -1,0 +1,190 @@
+"""Predictions as files of every format, and back through the importer."""
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.apis import init_model
+from PIL import Image
+
+from inceptionnext_seg.api.predictor import Predictor
+from inceptionnext_seg.cli import active, predict
+from inceptionnext_seg.data.description import read_description
+from inceptionnext_seg.data.exporting import labelme_of, regions
+from inceptionnext_seg.data.importing import Options, import_dataset
+from inceptionnext_seg.engine.inference import Segmentor
+
+CAMVID = Path(__file__).parents[2] / 'configs/upernet_inceptionnext_a_camvid.py'
+OUT = ('--device', 'cpu', '--out')
+
+
+def scene(width, height, seed):
+    """An RGB picture of smooth random blobs."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def class_numbers(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """A config with narrow heads, and random weights for it."""
+    folder = tmp_path_factory.mktemp('small')
+    (folder / 'config.py').write_text(
+        f"_base_ = ['{CAMVID}']\nmodel = dict(decode_head=dict(channels=16), auxiliary_head=dict(channels=16))\n")
+    torch.manual_seed(0)
+    model = init_model(Config.fromfile(folder / 'config.py'), device='cpu')
+    for name, buffer in model.named_buffers():
+        if name.endswith('running_mean'):
+            buffer.normal_(std=0.1)
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'weights.pth')
+    return [str(folder / 'config.py'), str(folder / 'weights.pth')]
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('photos')
+    (folder / 'deep').mkdir()
+    Image.fromarray(scene(70, 45, 1)).save(folder / 'a b.png')
+    Image.fromarray(scene(64, 64, 2)).save(folder / 'deep/c.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def every(small, photos, tmp_path_factory):
+    """The folder of all formats."""
+    out = tmp_path_factory.mktemp('every')
+    assert predict.main([*small, str(photos), *OUT, str(out), '--confidence', '--format', 'png', 'npz', 'coco',
+                         'labelme']) == 0
+    return out
+
+
+def test_arrays_and_grey_maps_are_what_the_predictor_says(small, photos, every):
+    predictor = Predictor(Segmentor(Config.fromfile(small[0]), small[1]), torch.device('cpu'))
+    for name in ('a b', 'deep/c'):
+        found, arrays = predictor.predict(photos / f'{name}.png'), np.load(every / f'arrays/{name}.npz')
+        np.testing.assert_array_equal(arrays['classes'], class_numbers(every / f'class_numbers/{name}.png'))
+        assert (arrays['classes'] == found.classes).all() and len(np.unique(found.classes)) > 2
+        np.testing.assert_allclose(arrays['confidence'], found.confidence, atol=1e-3)
+        np.testing.assert_allclose(arrays['entropy'], found.entropy, atol=2e-3)
+        np.testing.assert_allclose(
+            class_numbers(every / f'confidence/{name}.png') / 255, found.confidence, atol=1 / 255
+        )
+        np.testing.assert_allclose(class_numbers(every / f'entropy/{name}.png') / 255, found.entropy / math.log(11),
+                                   atol=1 / 255)
+
+
+@pytest.mark.parametrize('kind', ['labelme', 'coco'])
+def test_a_prediction_comes_back_through_the_importer_as_it_was(every, photos, tmp_path, kind):
+    source = every / 'labelme'
+    if kind == 'coco':
+        source = tmp_path / 'source'
+        shutil.copytree(photos, source)
+        shutil.copy(every / 'coco.json', source)
+    import_dataset(source, tmp_path / 'out', Options(val=0.5), progress=False)
+    names = [entry['name'] for entry in json.loads((every / 'classes.json').read_text())]
+    order = np.array([names.index(name) for name in read_description(tmp_path / 'out').classes])
+    for name in ('a b', 'deep/c'):
+        found = class_numbers(next((tmp_path / 'out/annotations').rglob(f'{name[-1:] if "/" in name else name}.png')))
+        np.testing.assert_array_equal(order[found], class_numbers(every / f'class_numbers/{name}.png'))
+
+
+def test_outlines_drawn_from_the_largest_on_are_the_map_and_small_ones_can_be_left_out():
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        classes = (random.random((23, 31)) < 0.5).astype(np.uint8) + (random.random((23, 31)) < 0.2)
+        drawn = np.full(classes.shape, 9, np.uint8)
+        for index, outline in regions(classes):
+            cv2.fillPoly(drawn, [outline.astype(np.int32)], int(index))
+        np.testing.assert_array_equal(drawn, classes)
+    classes[:] = 0
+    classes[3:5, 3:5] = 1
+    assert len(regions(classes)) == 2 and len(regions(classes, least_area=5)) == 1
+    assert labelme_of(classes, ('a', 'b'), 'x.jpg')['shapes'][1]['label'] == 'b'
+
+
+def test_a_prediction_goes_on_where_it_stopped_unless_the_checkpoint_is_another(small, photos, tmp_path, capsys):
+    out = tmp_path / 'out'
+    arguments = [*small, str(photos), *OUT, str(out)]
+    (tmp_path / 'bad').mkdir()
+    (tmp_path / 'bad/cut.png').write_bytes((photos / 'a b.png').read_bytes()[:300])
+    shutil.copy(photos / 'a b.png', tmp_path / 'bad')
+    assert predict.main([*small, str(tmp_path / 'bad'), *OUT, str(out), '--confidence']) == 1
+    assert 'not segmented' in capsys.readouterr().err
+    shutil.rmtree(out)
+    assert predict.main(arguments) == 0
+    first, second = out / 'overlays/a b.png', out / 'overlays/deep/c.png'
+    before = first.stat().st_mtime_ns
+    second.unlink()
+    assert predict.main([*arguments, '--resume']) == 0
+    assert first.stat().st_mtime_ns == before and second.is_file()
+    other = tmp_path / 'other.pth'
+    shutil.copy(small[1], other)
+    with pytest.raises(SystemExit):
+        predict.main([small[0], str(other), str(photos), *OUT, str(out), '--resume'])
+    assert 'another checkpoint' in capsys.readouterr().err
+
+
+def test_a_video_is_segmented_frame_by_frame_and_written_as_one(small, tmp_path, capsys):
+    pytest.importorskip('av', reason='videos need PyAV')
+    from inceptionnext_seg.api.video import frames, rate_and_count, writer
+    shots = [np.full((48, 64, 3), 60 * i, np.uint8) + scene(64, 48, 3) // 8 for i in range(3)]
+    with writer(tmp_path / 'in.mp4', 12) as append:
+        for shot in shots:
+            append(shot)
+    assert rate_and_count(tmp_path / 'in.mp4') == (12, 3)
+    assert [int(abs(found.astype(int) - shot).mean()) < 6 for found, shot in zip(
+        frames(tmp_path / 'in.mp4'), shots, strict=True)] == [True] * 3
+    assert predict.main([*small, '--video', str(tmp_path / 'in.mp4'), '--device', 'cpu', '--opacity', '0', '--out',
+                         str(tmp_path / 'out.mp4')]) == 0
+    assert [abs(found.astype(int) - shot).mean() < 9 for found, shot in zip(
+        frames(tmp_path / 'out.mp4'), shots, strict=True)] == [True] * 3
+    (tmp_path / 'no.mp4').write_text('no video')
+    with pytest.raises(SystemExit):
+        predict.main([*small, '--video', str(tmp_path / 'no.mp4'), '--out', str(tmp_path / 'x.mp4')])
+    assert 'cannot be read as a video' in capsys.readouterr().err
+    assert not (tmp_path / 'x.mp4').exists()
+
+
+def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_the_end(small, photos, tmp_path):
+    folder = tmp_path / 'photos'
+    shutil.copytree(photos, folder)
+    shutil.copy(photos / 'a b.png', folder / 'frame2.png')
+    assert active.main([*small, str(folder), *OUT, str(tmp_path / 'ranking.csv')]) == 0
+    rows = list(csv.DictReader((tmp_path / 'ranking.csv').open()))
+    predictor = Predictor(Segmentor(Config.fromfile(small[0]), small[1]), torch.device('cpu'))
+    entropy = {row['image']: predictor.predict(row['image']).entropy.mean() / math.log(11) for row in rows}
+    assert all(abs(float(row['entropy']) - entropy[row['image']]) < 1e-3 for row in rows)
+    assert float(rows[0]['entropy']) >= float(rows[1]['entropy'])
+    assert rows[2]['looks_like'] and {rows[2]['image'], rows[2]['looks_like']} == {
+        str(folder / 'a b.png'), str(folder / 'frame2.png')}
+
+
+@pytest.mark.slow
+def test_processes_share_a_folder_and_the_exit_code(small, photos, tmp_path, run_command):
+    shutil.copytree(photos, tmp_path / 'photos')
+    (tmp_path / 'photos/z.png').write_text('none')
+    result = run_command(
+        'tools/predict.py',
+        *small,
+        tmp_path / 'photos',
+        *OUT,
+        tmp_path / 'out',
+        '--launcher',
+        'pytorch',
+        '--format',
+        'coco',
+        launcher=('-m', 'torch.distributed.run', '--nproc_per_node=2'),
+    )
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert '2 of 3 images segmented' in result.stdout and result.stderr.count('not segmented:') == 1
+    assert len(json.loads((tmp_path / 'out/coco.json').read_text())['images']) == 2
