@@ -14,6 +14,7 @@ from studies.comparison.report import report as comparison_report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
+OWN_IMAGES = (ROOT / 'docs/own_images.md').read_text()
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md')),
              ROOT / 'docs/results/README.md']
 
@@ -44,7 +45,7 @@ def test_a_report_is_what_its_tool_writes_from_the_result_file_beside_it(path):
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) < 175
+    assert len(README.splitlines()) < 160
 
 
 @pytest.mark.parametrize('path', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -78,7 +79,7 @@ def test_every_tool_is_in_the_table_of_tools():
 
 
 def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
-    block, = re.findall(r"```python\n(_base_ = \['upernet_inceptionnext_a_camvid.py'\].*?)```", README, flags=re.DOTALL)
+    block, = re.findall(r"```python\n(_base_ = \['upernet_inceptionnext_a_camvid.py'\].*?)```", OWN_IMAGES, flags=re.DOTALL)
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     path = tmp_path / 'configs/my_data.py'
     path.write_text(block)

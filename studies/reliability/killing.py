@@ -112,7 +112,9 @@ def killed(arguments, folder, processes, kills, pace, seed):
         log = folder / f'life{i}.log'
         run = Run([*arguments, '--work-dir', work_dir, *(['--resume'] if i else [])], log, processes)
         started, kind = time.monotonic(), ('amid', 'starting', 'amid', 'writing')[i % 4]
-        last = min(resumed + numbers.randint(0, 3 * ITERATIONS // kills), ITERATIONS - INTERVAL)
+        # No further than such a part of the kills, so that the run outlives all of them.
+        reach = ITERATIONS * (i + 1) // (kills + 4)
+        last = max(resumed, min(resumed + numbers.randint(0, 3 * ITERATIONS // kills), reach))
         wait = numbers.uniform(0, pace['start'] if kind == 'starting' else pace['iteration'])
         while not run.poll() and time.monotonic() - started < LONGEST:
             if kind == 'starting':
