@@ -15,6 +15,7 @@ from inceptionnext_seg.files import markdown_table, write_text
 from studies import exported as exported_files
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
+from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
@@ -177,10 +178,12 @@ DOCUMENTS = {
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}
 
-
-# What was emulated for GPUs that are not here.
-BLOCKS['gpu_stream'] = lambda: gpu_stream.table(json.loads((ROOT / 'docs/results/gpu_stream.json').read_text()))
-DOCUMENTS['docs/gpu.md'] = ('gpu_stream', )
+# What was counted and emulated for GPUs that are not here.
+for study in (gpu_estimate, gpu_stream):
+    block = study.__name__.rpartition('.')[2]
+    BLOCKS[f'gpu_{block}'] = lambda study=study, path=ROOT / f'docs/results/gpu_{block}.json': study.table(
+        json.loads(path.read_text()))
+DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 
 
 def filled(text, names):

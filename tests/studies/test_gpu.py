@@ -10,6 +10,7 @@ from studies.gpu import cell as cell_module
 from studies.gpu import running
 from studies.gpu.cells import Cell, cells
 from studies.gpu.conditions import conditions, slug
+from studies.gpu.estimate import FAST, GPUS, SLOW, Count, Operator, seconds, table
 from studies.gpu.report import report
 
 
@@ -92,3 +93,25 @@ def test_reports_of_pytest_and_words_of_nvidia_smi_are_read(monkeypatch):
     def missing(*args, **settings):
         raise subprocess.CalledProcessError(9, 'nvidia-smi')
     assert conditions('cuda', missing) == {} and slug('NVIDIA A100-SXM4-80GB') == 'nvidia-a100-sxm4-80gb'
+
+
+def test_an_estimate_is_the_longest_of_arithmetic_bytes_and_launch_and_says_what_it_is():
+    a100 = GPUS[0]
+    operators = [Operator('mm', 'products', int(a100.half * 0.7), 8, True), Operator('add', 'others', 0, int(
+        a100.memory * 0.9), False), Operator('add', 'others', 0, 8, False)]
+    low = seconds(operators, 0, a100, FAST, amp=True)
+    assert low['products'] == pytest.approx(1) and low['others'] == pytest.approx(1 + FAST.launch)
+    high = seconds(operators, 0, a100, SLOW, amp=True)
+    assert high['products'] == pytest.approx(2)
+    row = dict(candidate='ours', dtype='fp32', gpu='A100', operators=3, operations=1, nbytes=1, low=low, high=high)
+    assert all('estimate' in line for line in table(dict(rows=[row, row])).splitlines()[2:])
+
+
+def test_products_count_their_arithmetic_and_all_others_their_tensors():
+    x, weight = torch.empty(2, 4, 6, 6, device='meta'), torch.empty(8, 4, 3, 3, device='meta', requires_grad=True)
+    with Count() as count:
+        torch.nn.functional.conv2d(x, weight, padding=1).relu().sum().backward()
+    kinds = {operator.name: operator for operator in count.operators}
+    macs = 2 * 36 * 8 * 4 * 9
+    assert kinds['convolution'].operations == 2 * macs and kinds['convolution_backward'].operations == 2 * macs
+    assert kinds['relu'].nbytes == 2 * 4 * 2 * 8 * 36
