@@ -79,7 +79,8 @@ def test_every_tool_is_in_the_table_of_tools():
 
 
 def test_the_five_settings_for_ones_own_images_reach_data_and_heads(tmp_path):
-    block, = re.findall(r"```python\n(_base_ = \['upernet_inceptionnext_a_camvid.py'\].*?)```", OWN_IMAGES, flags=re.DOTALL)
+    block, = re.findall(r"```python\n(_base_ = \['upernet_inceptionnext_a_camvid.py'\].*?)```", OWN_IMAGES,
+                        flags=re.DOTALL)
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     path = tmp_path / 'configs/my_data.py'
     path.write_text(block)

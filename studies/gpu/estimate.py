@@ -52,8 +52,8 @@ ADAMW = 28      # bytes of a parameter: weight, gradient and two moments are rea
 CASTS = 6       # bytes of a parameter that autocast reads in float32 and writes in half precision
 
 # What costs nothing on a device: views, memory, questions.
-VIEWS = {'device', 'view', 't', 'transpose', 'permute', 'expand', 'slice', 'select', 'unsqueeze', 'squeeze', 'as_strided',
-         'detach', 'alias', '_unsafe_view', 'unbind', 'lift_fresh', '_reshape_alias', 'view_as', 'split',
+VIEWS = {'device', 'view', 't', 'transpose', 'permute', 'expand', 'slice', 'select', 'unsqueeze', 'squeeze',
+         'as_strided', 'detach', 'alias', '_unsafe_view', 'unbind', 'lift_fresh', '_reshape_alias', 'view_as', 'split',
          'split_with_sizes', 'empty', 'new_empty', 'empty_like', 'empty_strided', 'new_empty_strided'}
 # Operators of this package that are several of torch's.
 INSIDE = {
