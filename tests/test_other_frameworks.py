@@ -1,5 +1,5 @@
-"""InceptionNeXt in the other frameworks that stand on mmengine: registries, classification with MMPretrain, and
-detection with MMDetection where mmcv has its ops."""
+"""InceptionNeXt in the other frameworks that stand on mmengine: registries, classification with MMPretrain, detection
+with MMDetection where mmcv has its ops, and MMPose where it is installed."""
 import importlib
 import json
 import pickle
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LETTERS = dict(a='atto', t='tiny', s='small', b='base')
 DETECTORS = ('mask_rcnn', 'cascade_mask_rcnn', 'retinanet')
 
-# Two blocks of docs/other_frameworks.md, word for word.
+# Blocks of docs/other_frameworks.md, word for word.
 FEW_IMAGES = """\
 model = dict(backbone=dict(frozen_stages=1, norm_eval=True, out_norm_cfg=dict(type='LN2d', eps=1e-6)))
 """
@@ -42,6 +42,22 @@ model = dict(
         frozen_stages=4,
         init_cfg=dict(type='Pretrained', checkpoint='timm://inception_next_tiny.sail_in1k')),
     head=dict(num_classes=37))
+"""
+POSE = """\
+_base_ = 'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py'
+custom_imports = dict(imports=['inceptionnext_seg'], allow_failed_imports=False)
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='InceptionNeXt',
+        arch='tiny',
+        out_indices=(3, ),
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint='timm://inception_next_tiny.sail_in1k')),
+    head=dict(in_channels=768))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=5e-4, weight_decay=0.01),
+    paramwise_cfg=dict(flat_decay_mult=0.))
 """
 
 
@@ -451,9 +467,42 @@ def test_a_baseline_detector_is_mmdetections_convnext_with_its_rates(mmdet):
         assert layer == get_layer_id_for_convnext(f'backbone.{".".join(parts)}', 6), name
 
 
+# MMPose
+
+
+def test_a_pose_estimator_of_the_documented_config_loads_the_weights_and_learns(classifier_of_timm):
+    try:
+        import mmpose.models  # noqa: F401
+    except (ImportError, AssertionError, TypeError, ValueError) as error:
+        pytest.skip(f'mmpose is not installed, or not for these versions of mmcv and numpy: {error}')
+    from mmengine.structures import PixelData
+    from mmpose.structures import PoseDataSample
+    network, checkpoint = classifier_of_timm
+    cfg = Config.fromstring(POSE, '.py')
+    cfg.merge_from_dict({'model.backbone.arch': 'atto', 'model.backbone.init_cfg.checkpoint': str(checkpoint),
+                         'model.head.in_channels': 320})
+    torch.manual_seed(4)
+    samples = []
+    for _ in range(2):
+        samples.append(PoseDataSample())
+        samples[-1].gt_fields = PixelData(heatmaps=torch.rand(17, 64, 48))
+        samples[-1].gt_instance_labels = InstanceData(keypoint_weights=torch.ones(1, 17))
+    images = torch.randint(0, 256, (2, 3, 256, 192), dtype=torch.uint8)
+    with DefaultScope.overwrite_default_scope('mmpose'):
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        assert torch.equal(model.backbone.stem[0].weight, network.stem[0].weight)
+        before = state(model)
+        losses, gradients = train_one_step(
+            model, build_optim_wrapper(model, cfg.optim_wrapper), dict(inputs=list(images), data_samples=samples))
+    assert torch.isfinite(losses['loss_kpt']) and losses['loss_kpt'] > 0
+    assert set(gradients) == {name for name, _ in model.named_parameters()}
+    assert not torch.equal(before['backbone.stem.0.weight'], model.backbone.stem[0].weight)
+
+
 def test_the_documentation_shows_the_config_lines_tested_here():
     text = (ROOT / 'docs/other_frameworks.md').read_text(encoding='utf-8')
-    for lines in (FEW_IMAGES, LINEAR_PROBE):
+    for lines in (FEW_IMAGES, LINEAR_PROBE, POSE):
         assert f'```python\n{lines}```' in text
     for path in [*(ROOT / 'configs/classification').glob('*.py'), *(ROOT / 'configs/detection').glob('*.py')]:
         assert path.stem in text

@@ -181,6 +181,7 @@ def test_names_of_configs_are_those_of_the_files_and_models_are_configs_without_
     assert {'upernet_inceptionnext_t', 'upernet_convnext_b', 'fpn_inceptionnext_s', 'fpn_convnext_a'} <= {
         *list_models()}
     assert all(any(config.startswith(f'{name}_') for config in files) for name in list_models())
+    assert list_models('*recipe*') == []
     assert list_configs('*_camvid') == ['upernet_convnext_a_camvid', 'upernet_inceptionnext_a_camvid']
 
 
