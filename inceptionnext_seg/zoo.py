@@ -14,6 +14,8 @@ from .errors import UserError
 
 PREFIX = 'inceptionnext_seg::'
 PACKAGE = Path(__file__).resolve().parent
+# Folders of configs that other frameworks train with their own tools.
+OTHER_FRAMEWORKS = dict(classification='MMPretrain', detection='MMDetection')
 
 # mmengine takes the bases `package::folder/config.py` of a config from the packages in this table, and has no other way
 # to name one. It asks for a folder: `_base_ = ['inceptionnext_seg::_base_/upernet.py']`.
@@ -40,11 +42,22 @@ def config_folder() -> Path:
 
 @functools.cache
 def configs() -> dict[str, Path]:
-    """The file of every config that can be trained, by name, sorted; those of ``_base_`` are parts of others."""
+    """The file of every config that this package trains, by name, sorted; those of ``_base_`` are parts of others."""
+    return {name: path for name, path in all_configs().items() if framework_of(path) is None}
+
+
+@functools.cache
+def all_configs() -> dict[str, Path]:
+    """As :func:`configs`, with those of :data:`OTHER_FRAMEWORKS`."""
     folder = config_folder()
     # Not rglob: before Python 3.13 it does not say whether it follows links.
     paths = [*folder.glob('*.py'), *folder.glob('[!_]*/*.py')]
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
+
+
+def framework_of(path: Path) -> str | None:
+    """The other framework that a config of the package is for, None where this package trains it."""
+    return OTHER_FRAMEWORKS.get(path.parent.name) if path == all_configs().get(path.stem) else None
 
 
 def find_config(name: str | Path) -> Path:
@@ -65,11 +78,11 @@ def find_config(name: str | Path) -> Path:
     # A path that was mistyped is not replaced by a config of the same name, which may be another.
     if str(name).startswith(PREFIX) or not (path.is_absolute() or text.startswith(('.', '~'))):
         *folders, last = Path(text).parts
-        found = configs().get(last.removesuffix('.py'))
+        found = all_configs().get(last.removesuffix('.py'))
         home = ['configs', *found.relative_to(config_folder()).parts[:-1]] if found else None
         if found and (not folders or home[-len(folders):] == folders):
             return found
-    near = difflib.get_close_matches(Path(text).name.removesuffix('.py'), configs(), 3)
+    near = difflib.get_close_matches(Path(text).name.removesuffix('.py'), all_configs(), 3)
     raise UserError(f'config not found: {path.absolute()}. Expected: a file, or the name of a config of the package, '
                     f'such as {", ".join(near) or "upernet_inceptionnext_t_ade20k"}. Next: `inceptionnext-seg list` '
                     'lists their names.')

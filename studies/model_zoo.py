@@ -43,14 +43,8 @@ papers' tables has been trained here unless its row has a figure in the column "
 **UperNet**: [one recipe](../configs/_base_/schedule_160k.py) for every backbone, MMSegmentation's for ConvNeXt. Drop
 path is MMSegmentation's for ConvNeXt (T 0.4, S 0.3, B 0.4) and its paper's for InceptionNeXt (T 0.2, S 0.3, B 0.4).
 Other data sets have the same recipe in fewer iterations. The paper trained under Swin's recipe instead
-(arXiv:2303.16900, section 4.2 and appendix A.2), a rate of 6e-5 for all layers alike and weight decay 0.01, which is
-
-```
---cfg-options optim_wrapper.optimizer.lr=6e-5 optim_wrapper.optimizer.weight_decay=0.01 \\
-  optim_wrapper.paramwise_cfg.decay_rate=1.0
-```
-
-but for the biases, which Swin's recipe decays, and this one does not.
+(arXiv:2303.16900, section 4.2 and appendix A.2), a rate of 6e-5 for all layers alike and weight decay 0.01: the configs
+named `swin_recipe`, which are the others [but for the optimizer](../configs/_base_/schedule_160k_swin.py).
 
 Two settings of the ConvNeXt baseline are not those of MMSegmentation's own configs: T, S and B start from the EMA
 weights of ImageNet training where MMSegmentation's start from those without EMA, and training is in fp32 unless `--amp`
@@ -68,6 +62,9 @@ images:
 ```
 
 **Embedded mini set, CamVid**: from scratch, with heads of 64 channels, to try a variant on a CPU.
+
+[Classification](../configs/classification) with MMPretrain and [detection](../configs/detection) with MMDetection have
+[a page of their own](other_frameworks.md).
 
 ## Test-time settings
 

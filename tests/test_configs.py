@@ -14,7 +14,9 @@ from mmengine.registry import Registry, init_default_scope
 from inceptionnext_seg.models.layers import NORMS
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if path.parent.name != '_base_')
+# Those of classification and detection are other frameworks': tests/test_other_frameworks.py.
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py')
+                 if path.parent.name not in ('_base_', 'classification', 'detection'))
 MMSEG_CONFIG = Path(mmseg.__file__).with_name('.mim') / (
     'configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py')
 REGISTRIES = [value for value in vars(mmseg.registry).values() if isinstance(value, Registry)]
@@ -75,6 +77,7 @@ def test_the_configs_are_every_variant_and_its_baseline_for_each_data_set():
     wanted |= {f'fpn_{family}_{arch}_mini' for family in families for arch in 'at'}
     wanted |= {f'fpn_inceptionnext_{arch}_ade20k' for arch in 'tsb'} | {'fpn_convnext_t_ade20k'}
     wanted |= {'upernet_inceptionnext_b_384pre_ade20k'}
+    wanted |= {f'upernet_inceptionnext_{arch}_swin_recipe_ade20k' for arch in 'tsb'}
     wanted |= {f'upernet_convnext_t_{kernel}_ade20k' for kernel in ('k5', 'k3', 'k3_par1_2', 'k3_par1_4', 'k3_par1_8')}
     assert {path.stem for path in CONFIGS if path.parent.name == 'configs'} == wanted
 
@@ -243,6 +246,58 @@ def test_tta_has_the_scales_and_flips_of_mmsegmentation_and_reads_labels_as_the_
     assert all(resize.keep_ratio for resize in ours[0])
     assert (ours[1], ours[3]) == (theirs[1], theirs[3])
     assert ours[2][0].reduce_zero_label
+
+
+# The paper's own recipe, Swin's
+
+
+@pytest.mark.parametrize('arch', ['t', 's', 'b'])
+def test_the_papers_own_recipe_changes_the_optimizer_alone(arch):
+    found = differences(load(f'upernet_inceptionnext_{arch}_swin_recipe_ade20k'),
+                        load(f'upernet_inceptionnext_{arch}_ade20k'))
+    assert {path for path in found if not path.startswith('optim_wrapper.')} == set()
+    assert {'optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.weight_decay'} <= found
+
+
+def test_the_papers_own_recipe_has_the_rates_and_the_schedule_of_mmsegmentations_swin():
+    path = MMSEG_CONFIG.parents[1] / 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+    if not path.is_file():
+        pytest.skip(f'this mmsegmentation has no configs: {path}')
+    ours, theirs = load('upernet_inceptionnext_t_swin_recipe_ade20k'), Config.fromfile(path)
+    assert ours.optim_wrapper.optimizer == dict(theirs.optim_wrapper.optimizer, fused=True)
+    custom_keys = ours.optim_wrapper.paramwise_cfg.custom_keys
+    assert custom_keys.norm == theirs.optim_wrapper.paramwise_cfg.custom_keys.norm
+    assert set(map(str, custom_keys.values())) == {str(custom_keys.norm)}
+    assert ours.param_scheduler == theirs.param_scheduler
+    assert ours.train_cfg.max_iters == theirs.train_cfg.max_iters
+    assert ours.train_cfg.total_batch_size == 8 * theirs.train_dataloader.batch_size
+
+
+# Worked by hand: norms of the backbone have no weight decay; biases, layer scales and the heads' norms have.
+SWIN_DECAYS = {
+    'backbone.stem.0.weight': 0.01, 'backbone.stem.0.bias': 0.01,
+    'backbone.stem.1.weight': 0., 'backbone.stem.1.bias': 0.,
+    'backbone.stages.1.downsample.0.weight': 0., 'backbone.stages.2.downsample.0.bias': 0.,
+    'backbone.stages.3.downsample.0.weight': 0., 'backbone.stages.3.downsample.1.weight': 0.01,
+    'backbone.stages.3.downsample.1.bias': 0.01, 'backbone.stages.0.blocks.0.norm.weight': 0.,
+    'backbone.stages.2.blocks.8.norm.bias': 0., 'backbone.stages.0.blocks.0.gamma': 0.01,
+    'backbone.stages.0.blocks.0.token_mixer.dwconv_hw.bias': 0.01, 'backbone.stages.3.blocks.2.mlp.fc2.weight': 0.01,
+    'backbone.stages.1.blocks.1.mlp.fc1.bias': 0.01, 'backbone.norm0.weight': 0., 'backbone.norm3.bias': 0.,
+    'decode_head.fpn_bottleneck.conv.weight': 0.01, 'decode_head.fpn_bottleneck.bn.weight': 0.01,
+    'decode_head.conv_seg.bias': 0.01, 'auxiliary_head.convs.0.bn.bias': 0.01}
+
+
+def test_the_papers_own_recipe_decays_what_swins_decays_at_one_rate():
+    cfg, model = built(ROOT / 'configs/upernet_inceptionnext_t_swin_recipe_ade20k.py')
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    assert {group['lr'] for group in groups} == {6e-5}
+    decays = {names[id(parameter)]: group['weight_decay'] for group in groups for parameter in group['params']}
+    assert {name: decays[name] for name in SWIN_DECAYS} == SWIN_DECAYS
+    norms = {f'backbone.{name}.{kind}' for name, module in model.backbone.named_modules()
+             if isinstance(module, torch.nn.BatchNorm2d) for kind in ('weight', 'bias')}
+    assert {name for name, decay in decays.items() if decay == 0} == norms
+    assert set(decays.values()) == {0., 0.01}
 
 
 # Model against baseline

@@ -35,7 +35,9 @@ def models() -> dict[str, str]:
     found = {}
     for data_set in DATA_SETS:
         for name, path in configs().items():
-            if name.endswith(f'_{data_set}') and path.parent.name not in ('ablations', 'generalization'):
+            # A recipe is another training of the same model.
+            if name.endswith(f'_{data_set}') and '_recipe_' not in name and path.parent.name not in (
+                    'ablations', 'generalization'):
                 found.setdefault(name.removesuffix(f'_{data_set}'), name)
     return dict(sorted((name, config) for name, config in found.items()
                        if re.match('(upernet|fpn)_', name)))

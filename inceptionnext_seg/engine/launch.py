@@ -22,7 +22,7 @@ from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner
 
 from ..errors import SettingError, UserError
-from ..zoo import PREFIX, drop_scope, find_config
+from ..zoo import PREFIX, drop_scope, find_config, framework_of
 from .allocator import keep_freed_memory
 from .joining import is_elastic, join
 from .lifeline import LIFELINE
@@ -55,6 +55,9 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
             has a value that it cannot have.
     """
     path = find_config(path)
+    if framework := framework_of(path):
+        raise UserError(f'config {path} is one of {framework}; expected: one of this package, which `inceptionnext-seg '
+                        f"list` lists. Next: give its path to {framework}'s own tools (docs/other_frameworks.md).")
     try:
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:

@@ -175,11 +175,13 @@ def test_a_model_trains_in_lightning():
 
 
 def test_names_of_configs_are_those_of_the_files_and_models_are_configs_without_a_data_set(root):
-    files = {path.stem for path in (root / 'configs').rglob('*.py') if path.parent.name != '_base_'}
+    files = {path.stem for path in (root / 'configs').rglob('*.py')
+             if path.parent.name not in ('_base_', 'classification', 'detection')}
     assert set(list_configs()) == files
     assert {'upernet_inceptionnext_t', 'upernet_convnext_b', 'fpn_inceptionnext_s', 'fpn_convnext_a'} <= {
         *list_models()}
     assert all(any(config.startswith(f'{name}_') for config in files) for name in list_models())
+    assert list_models('*recipe*') == []
     assert list_configs('*_camvid') == ['upernet_convnext_a_camvid', 'upernet_inceptionnext_a_camvid']
 
 
@@ -315,6 +317,7 @@ def test_a_config_is_found_by_name_in_every_spelling_and_a_file_comes_first(tmp_
                  'configs/upernet_inceptionnext_a_mini.py'):
         assert find_config(name) == expected
     assert find_config('ablations/upernet_inceptionnext_a_dw3x3_mini').parent.name == 'ablations'
+    assert find_config('inceptionnext_t_imagenet').parent.name == 'classification'
     (tmp_path / 'upernet_inceptionnext_a_mini.py').touch()
     assert not find_config('upernet_inceptionnext_a_mini.py').is_absolute()
     for name in ('ablations/upernet_inceptionnext_a_mini.py', './upernet_inceptionnext_b_mini.py'):

@@ -14,7 +14,8 @@ from inceptionnext_seg.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 CAMVID = ROOT / 'configs/upernet_inceptionnext_a_camvid.py'
 ADE20K = ROOT / 'configs/upernet_inceptionnext_t_ade20k.py'
-CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if path.parent.name != '_base_')
+CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py')
+                 if path.parent.name not in ('_base_', 'classification', 'detection'))
 MMSEG = Path(mmseg.__file__).with_name('.mim') / 'configs'
 
 
