@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,11 +44,13 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
+def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None,
+                adapt: Callable[[Config], None] | None = None) -> Config:
     """The config file, overridden by ``cfg_options``, its data below ``data_root``.
 
     Args:
         path (str | Path): A file, or the name of a config of the package; see :func:`.zoo.find_config`.
+        adapt (Callable | None): Changes the config before the options do.
 
     Raises:
         UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads, or
@@ -67,6 +69,8 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
     drop_scope(cfg._cfg_dict)
     check_parts(cfg)
     check_names(cfg, path)
+    if adapt is not None:
+        adapt(cfg)
     if cfg_options:
         check_options(cfg, cfg_options)
         merge_options(cfg, cfg_options)
@@ -74,6 +78,10 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
         set_data_root(cfg, data_root)
     check_values(cfg)
     check_sections(cfg)
+    if (cfg.get('model') or {}).get('data_preprocessor'):
+        # A variable that the model has copied, and maybe changed: in the config beside a checkpoint it would be a
+        # setting that nothing reads.
+        cfg._cfg_dict.pop('data_preprocessor', None)
     return cfg
 
 
