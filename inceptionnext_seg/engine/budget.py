@@ -94,7 +94,8 @@ class TimeBudgetHook(Hook):
 
     Args:
         minutes (float | None): None leaves the run as the config has it.
-        skip_iters (int), measure_iters (int): Iterations before the first measurement, and in it.
+        skip_iters (int), measure_iters (int): Iterations before the first measurement, and in it; five will do where
+            more than ``share`` of the time is gone.
         validations (int): At most so many; fewer, at least one, where they would take more than ``share`` of the time.
         share (float): See above.
         interval (int), tolerance (float): See above.
@@ -180,10 +181,19 @@ class TimeBudgetHook(Hook):
             return
         done = runner.iter + 1
         if self.fitted is None:
-            if done - self.window[1] >= self.measure_iters or done >= runner.max_iters:
+            if self.is_measured(runner, done):
                 self.fit(runner, done, self.now())
         elif done - self.window[1] >= self.checked_every() and done < runner.max_iters:
             self.refit(runner, done, self.now())
+
+    def is_measured(self, runner, done):
+        """Whether enough iterations were, or so few that they will have to do where they take long."""
+        measured = done - self.window[1]
+        if measured >= self.measure_iters or done >= runner.max_iters or measured < MEASURED:
+            return measured >= self.measure_iters or done >= runner.max_iters
+        decision = [self.elapsed() > self.share * self.budget]
+        broadcast_object_list(decision)  # the processes have clocks of their own
+        return decision[0]
 
     def before_val(self, runner):
         if self.budget is not None:

@@ -139,6 +139,16 @@ def test_a_resumed_run_has_the_schedule_of_before_and_the_time_that_is_left(tmp_
     assert first.seconds + second.seconds == pytest.approx(clock.seconds, abs=0.02 * 120)
 
 
+def test_slow_iterations_are_measured_no_longer_than_is_needed(tmp_path):
+    clock = Clock(iteration=4., validation=1.)
+    runner, passing, budget = run(tmp_path, clock, minutes=4, skip_iters=1, measure_iters=50)
+    fitted = []
+    budget.fit = lambda runner, done, now, fit=budget.fit: (fitted.append(done), fit(runner, done, now))
+    runner.train()
+    assert fitted == [7]  # 24 s of 240 are a tenth; at the next, more than that is gone
+    assert clock.seconds == pytest.approx(240, abs=0.02 * 240 + 5)
+
+
 def test_no_minutes_leave_a_run_as_it_is(tmp_path):
     clock = Clock()
     runner = build(tmp_path, hooks=[TimeBudgetHook(clock=clock)])

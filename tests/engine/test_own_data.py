@@ -7,25 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from own_folder import describe
 from PIL import Image
 
 from inceptionnext_seg.cli import import_dataset, train
-from inceptionnext_seg.data.description import Description
 from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, use_data
 from inceptionnext_seg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/upernet_inceptionnext_a_own.py'
-
-
-def describe(folder, pixels=(900, 100), size=(96, 64), images=6, classes=('grass', 'cow'), suffix='.jpg'):
-    folder.mkdir(exist_ok=True)
-    split = dict(images=images, pixels=list(pixels), images_with=[images] * len(pixels), ignored=0)
-    description = Description(folder, classes, [[9 * i, 200, 3] for i in range(len(classes))], suffix, '.png', dict(
-        training=split, validation=split), 0, size, {})
-    description.write()
-    return folder
 
 
 def test_crops_batches_and_weights_are_those_worked_by_hand():
