@@ -200,7 +200,7 @@ def report(content, picture):
         markdown_table(['variant', 'without', 'runs', 'mIoU', 'to the recipe', 'best validation', 'iterations',
                         'minutes'], table),
         'Mean ± standard deviation over seeds. The best validation was chosen on the images that it is measured on, '
-        'and is a little too good. One run of a variant cannot show a difference smaller than the spread of the recipe\'s.',
+        'and is a little too good. One run of a variant shows no difference smaller than the spread of the recipe.',
         '## mIoU over the minutes', f'![mIoU over minutes]({picture})',
         markdown_table(['variant', *(f'{minute:g}' for minute in minutes), 'end'], curve),
         '## IoU of each class', markdown_table(['class', *(f'seed {run["seed"]}' for run in shown)], classes),

@@ -1,8 +1,10 @@
 """Training that ends on time: its length, and that of its schedules, from a number of minutes. For any mm framework."""
+import itertools
 import logging
 import math
 import time
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
@@ -13,10 +15,13 @@ from mmengine.runner import IterBasedTrainLoop
 
 from ..errors import SettingError, UserError
 from ..provenance import synchronize
+from .run_state import random_state, set_random_state
 
 FORMAT = 1
 # A measurement of fewer iterations is none.
 MEASURED = 5
+# Batches that the first estimate of a validation is made from, and what the metric and the checkpoint add to it.
+VALIDATED, EVALUATION = 4, 0.2
 
 
 def iterations_left(seconds, iteration, validation, interval):
@@ -189,8 +194,10 @@ class TimeBudgetHook(Hook):
     def is_measured(self, runner, done):
         """Whether enough iterations were, or so few that they will have to do where they take long."""
         measured = done - self.window[1]
-        if measured >= self.measure_iters or done >= runner.max_iters or measured < MEASURED:
-            return measured >= self.measure_iters or done >= runner.max_iters
+        if measured >= self.measure_iters or done >= runner.max_iters:
+            return True
+        if measured < MEASURED:
+            return False
         decision = [self.elapsed() > self.share * self.budget]
         broadcast_object_list(decision)  # the processes have clocks of their own
         return decision[0]
@@ -211,19 +218,34 @@ class TimeBudgetHook(Hook):
         return max((now - begun - self.paused) / (done - first), 1e-6)
 
     def fit(self, runner, done, now):
-        """The first plan, from the iterations that were measured and an estimate of a validation."""
+        """The first plan, from the iterations that were measured and the first images of a validation."""
         iteration = (now - self.window[0] - self.paused) / (done - self.window[1])
         iteration, validation = max(iteration, 1e-6), self.validation
         if validation is None:
-            # As long for an image as a training step takes for one, until one was measured.
-            batch = runner.train_dataloader.batch_size or 1
-            validation = max(len(runner.val_dataloader.dataset) * iteration / batch, 1e-6)
-        left = self.budget - self.elapsed(now)
+            validation = max(self.measure_validation(runner), 1e-6)
+        left = self.budget - self.elapsed(self.now())
         if self.validation == 0.:
             plan = done + max(1, math.floor(left / iteration)), runner.train_loop.val_interval
         else:
             plan = first_plan(left, iteration, validation, done, self.validations, self.share)
         self.apply(runner, done, *plan, iteration, validation, 'fitted')
+
+    def measure_validation(self, runner):
+        """Seconds of a validation by its first images, the very first aside: it begins workers, and more.
+
+        Training goes on as if there had been none. Where there are no others, each takes as long as the first.
+        """
+        loader, model = runner.val_dataloader, runner.model
+        state, training, times = random_state(), model.training, [self.now()]
+        model.eval()
+        with torch.no_grad():
+            for batch in itertools.islice(loader, VALIDATED + 1):
+                model.val_step(batch)
+                times.append(self.now())
+        model.train(training)
+        set_random_state(state)
+        times = times[1:] if len(times) > 2 else times
+        return (1 + EVALUATION) * len(loader) * (times[-1] - times[0]) / max(len(times) - 1, 1)
 
     def refit(self, runner, done, now):
         """Predict the end, and plan the rest again where it is off."""

@@ -2,6 +2,7 @@
 import itertools
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from small_run import build
 
@@ -67,6 +68,7 @@ class Passing(Hook):
 def run(tmp_path, clock, warm_up=6, power=1., **settings):
     passing = Passing(clock)
     budget = TimeBudgetHook(**{**dict(minutes=2, skip_iters=2, measure_iters=4, share=0.1, clock=clock), **settings})
+    budget.measure_validation = lambda runner: 3.  # the clock stands still while images are looked at
     runner = build(tmp_path, max_iters=5000, hooks=[passing, budget], interval=1000, patience=1000)
     runner.param_schedulers = [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
@@ -141,12 +143,28 @@ def test_a_resumed_run_has_the_schedule_of_before_and_the_time_that_is_left(tmp_
 
 def test_slow_iterations_are_measured_no_longer_than_is_needed(tmp_path):
     clock = Clock(iteration=4., validation=1.)
-    runner, passing, budget = run(tmp_path, clock, minutes=4, skip_iters=1, measure_iters=50)
+    runner, _, budget = run(tmp_path, clock, minutes=4, skip_iters=1, measure_iters=50)
     fitted = []
     budget.fit = lambda runner, done, now, fit=budget.fit: (fitted.append(done), fit(runner, done, now))
     runner.train()
-    assert fitted == [7]  # 24 s of 240 are a tenth; at the next, more than that is gone
+    assert fitted == [6]  # five are measured, and with the validation at 4 more than a tenth of 240 s is gone
     assert clock.seconds == pytest.approx(240, abs=0.02 * 240 + 5)
+
+
+def test_a_validation_is_measured_without_a_trace_in_training(tmp_path):
+    runner = build(tmp_path)
+    runner.train()
+    clock, step = Clock(), runner.model.val_step
+
+    def val_step(batch):
+        clock.seconds += 9. if clock.seconds == 0 else 2.
+        return step(batch)
+
+    runner.model.val_step, before = val_step, torch.get_rng_state()
+    runner.model.train()
+    # Four batches: 2 s each but for the first, and a fifth for metric and checkpoint.
+    assert TimeBudgetHook(clock=clock).measure_validation(runner) == pytest.approx(1.2 * 4 * 2)
+    assert torch.equal(torch.get_rng_state(), before) and runner.model.training
 
 
 def test_no_minutes_leave_a_run_as_it_is(tmp_path):
