@@ -53,6 +53,7 @@ VARIANTS = {
     'no_rare_crops': ('rare-class crops and repeated images', (RARE_CROPS, RARE_IMAGES)),
     'no_weights': ('class weights', WEIGHTS),
     'no_scales': ('random sizes', (SCALES, )),
+    'narrow_scales': ('half to twice the size: 0.75 to 1.5', (f'{PIPELINE}.2.ratio_range=(0.75,1.5)', )),
     'no_augmentation': ('random sizes and colours, mirror images', (SCALES, *COLORS, f'{PIPELINE}.4.prob=0.0')),
     'crop_128': ('crops of 256: 128, 16 an iteration', crop(128, 16)),
     'crop_352': ('crops of 256: 352, 4 an iteration', crop(352, 4)),

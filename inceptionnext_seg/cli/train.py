@@ -81,6 +81,9 @@ def main():
     if args.resume:
         resume_latest(cfg)
     announce_scratch(cfg, args.config)
+    if args.data and not args.resume and not cfg.model.backbone.get('init_cfg'):
+        print('No pretrained weights: where they can be had they matter more than any other setting. '
+              'upernet_inceptionnext_a_pretrained_own has them.')
     check_folders(cfg, ('train_dataloader', 'val_dataloader'))
     with explain_errors():
         runner = build_runner(cfg)

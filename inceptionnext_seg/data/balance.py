@@ -84,7 +84,22 @@ class RareClassCrop(RandomCrop):
                     start = np.random.randint(min(first, last), last + 1)  # noqa: NPY002
                     spans += [start, start + crop]
                 return tuple(spans)
-        return super().crop_bbox(results)
+        return self.any_bbox(labels)
+
+    def any_bbox(self, labels):
+        """``RandomCrop``'s own crop, from the same draws; pixels are counted instead of sorted."""
+        for left in range(10, -1, -1):
+            spans = []
+            for side, crop in zip(labels.shape, self.crop_size, strict=True):
+                start = np.random.randint(max(side - crop, 0) + 1)  # noqa: NPY002
+                spans += [start, start + crop]
+            if self.cat_max_ratio >= 1 or not left:
+                break
+            counts = np.bincount(self.crop(labels, spans).ravel(), minlength=self.ignore_index + 1)
+            counts[self.ignore_index] = 0
+            if np.count_nonzero(counts) > 1 and counts.max() < self.cat_max_ratio * counts.sum():
+                break
+        return tuple(spans)
 
     def __repr__(self):
         return f'{type(self).__name__}(crop_size={self.crop_size}, prob={self.prob})'

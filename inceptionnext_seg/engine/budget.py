@@ -213,7 +213,7 @@ class TimeBudgetHook(Hook):
     def seconds_of_iteration(self, done, now):
         """The mean since the present measurement began; None where it has too few iterations."""
         begun, first = self.window if self.window else (None, 0)
-        if begun is None or done - first < min(MEASURED, self.measure_iters):
+        if begun is None or done - first < max(1, self.checked_every() // 2):
             return None
         return max((now - begun - self.paused) / (done - first), 1e-6)
 

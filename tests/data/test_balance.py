@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 from mmengine.dataset import ClassBalancedDataset
+from mmseg.datasets.transforms import RandomCrop
 from PIL import Image
 
 from inceptionnext_seg.data.balance import CountedSegDataset, RareClassCrop
@@ -53,6 +54,18 @@ def test_every_class_of_an_image_is_in_as_many_of_the_crops():
     assert all((crop['img'][..., 0] == crop['gt_seg_map']).all() for crop in crops)
     assert 0.4 < np.mean([(crop['gt_seg_map'] == 1).any() for crop in crops]) < 0.75
     assert np.mean([(never.transform(dict(results))['gt_seg_map'] == 1).any() for _ in range(300)]) < 0.2
+
+
+@pytest.mark.parametrize('cat_max_ratio', [0.6, 1.])
+def test_without_a_class_to_look_for_the_crops_are_those_of_mmsegmentation(cat_max_ratio):
+    labels = np.random.default_rng(0).integers(0, 9, (5, 6)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    labels[labels > 3], labels[labels == 3] = 2, 255
+    for seed in range(40):
+        boxes = []
+        for crop in (RandomCrop((12, 16), cat_max_ratio), RareClassCrop((12, 16), cat_max_ratio, prob=0)):
+            np.random.seed(seed)  # noqa: NPY002
+            boxes.append(tuple(map(int, crop.crop_bbox(dict(img=labels, gt_seg_map=labels)))))
+        assert boxes[0] == boxes[1]
 
 
 def test_a_crop_that_is_larger_than_the_image_is_the_image():

@@ -81,6 +81,7 @@ def cows(tmp_path):
     return tmp_path / 'cows'
 
 
+@pytest.mark.slow
 def test_photographs_become_a_trained_model_and_its_report_within_the_time(cows, tmp_path):
     command = [sys.executable, 'tools/train.py', CONFIG, '--data', cows, '--minutes', '0.15', '--work-dir',
                tmp_path / 'run', '--seed', '0', '--cfg-options', 'custom_hooks.2.measure_iters=5',

@@ -26,7 +26,8 @@ def test_a_variant_changes_the_settings_that_it_is_named_for(name, folder):
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     expected = dict(
         no_ema={'momentum'}, no_balance={'prob', 'oversample_thr', 'class_weight'}, no_rare_crops={
-            'prob', 'oversample_thr'}, no_weights={'class_weight'}, no_scales={'ratio_range'}, no_augmentation={
+            'prob', 'oversample_thr'}, no_weights={'class_weight'}, no_scales={'ratio_range'},
+        narrow_scales={'ratio_range'}, no_augmentation={
             'ratio_range', 'prob', 'brightness_delta', 'contrast_range', 'saturation_range', 'hue_delta'},
         crop_128={'crop_size', 'size', 'total_batch_size'}, crop_352={'crop_size', 'size', 'total_batch_size'},
         rate_half={'lr'}, rate_double={'lr'})[name]
