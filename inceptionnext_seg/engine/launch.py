@@ -373,6 +373,13 @@ def is_refused_by_its_class(error: Exception) -> bool:
         frame.f_code.co_name in CONSTRUCTORS for frame in below))
 
 
+def without_training(cfg: Config) -> None:
+    """Leave out hooks that a test has no use for: early stopping, which has mmengine build the training loop and read
+    its data, and averaging, whose result the checkpoint has."""
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or ()
+                        if hook.get('type') not in ('EarlyStoppingHook', 'EMAHook')]
+
+
 def for_tta(cfg: Config) -> Config:
     """The config of a multi-scale and flip test: mmseg's TTA model around the model, its pipeline around the images."""
     if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:

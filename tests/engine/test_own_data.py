@@ -11,7 +11,7 @@ from own_folder import describe
 from PIL import Image
 
 from inceptionnext_seg.cli import import_dataset, train
-from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.launch import load_config, without_training
 from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, use_data
 from inceptionnext_seg.errors import UserError
 
@@ -51,6 +51,13 @@ def test_minutes_are_those_of_the_hook_and_any_config_can_have_it():
     for cfg in (own, other):
         set_minutes(cfg, 5)
         assert [hook.minutes for hook in cfg.custom_hooks if hook.type == 'TimeBudgetHook'] == [5]
+
+
+def test_a_test_needs_neither_the_training_data_nor_a_second_copy_of_the_weights():
+    cfg = load_config(CONFIG)
+    without_training(cfg)
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'ThroughputHook', 'MetricsFileHook', 'TimeBudgetHook', 'ReportHook']
 
 
 def test_a_folder_that_cannot_be_trained_on_is_refused_with_the_way_on(tmp_path, monkeypatch, capsys):
