@@ -205,6 +205,8 @@ def entries(root):
     found = []
     for path in tqdm(sorted((Path(root) / 'configs').glob('*.py')), desc='counting', unit='config', leave=False):
         data_set = path.stem.rpartition('_')[2]
+        if data_set == 'own':
+            continue  # its classes, sizes and length are the user's
         if data_set not in DATA_SETS:
             raise UserError(f'{path}: the name ends in {data_set!r}; expected: a data set, {", ".join(DATA_SETS)}. '
                             'Next: rename it, or put it into a folder below configs, which the catalogue leaves out.')

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import Registry, init_default_scope
 
+from inceptionnext_seg.data.checks import datasets_of
 from inceptionnext_seg.models.layers import NORMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,8 +41,8 @@ def differences(a, b):
 
 
 def training_sets(cfg):
-    """The configs of the training data, one or those of a ConcatDataset."""
-    return cfg.train_dataloader.dataset.get('datasets') or [cfg.train_dataloader.dataset]
+    """The configs of the training data, one or several, inside mmengine's wrappers."""
+    return [part for _, part in datasets_of(cfg.train_dataloader)]
 
 
 @functools.cache
@@ -74,6 +75,7 @@ def test_the_configs_are_every_variant_and_its_baseline_for_each_data_set():
     wanted |= {f'upernet_{family}_t_{data}' for family in families
                for data in ('cityscapes', 'voc12aug', 'cocostuff164k')}
     wanted |= {f'upernet_{family}_a_camvid' for family in families}
+    wanted |= {f'upernet_inceptionnext_{arch}_own' for arch in ('a', 'a_pretrained', 't')}
     wanted |= {f'fpn_{family}_{arch}_mini' for family in families for arch in 'at'}
     wanted |= {f'fpn_inceptionnext_{arch}_ade20k' for arch in 'tsb'} | {'fpn_convnext_t_ade20k'}
     wanted |= {'upernet_inceptionnext_b_384pre_ade20k'}
@@ -98,7 +100,7 @@ def test_a_config_loads_from_any_folder_and_names_only_what_is_registered(path, 
 def test_a_config_builds_its_model_with_a_class_for_each_of_its_data_set(path):
     cfg, model = built(path)
     classes = {'mini': 18, 'ade20k': 150, 'camvid': 11, 'cityscapes': 19, 'voc12aug': 21,
-               'cocostuff164k': 171}[path.stem.split('_')[-1]]
+               'cocostuff164k': 171, 'own': 2}[path.stem.split('_')[-1]]
     with torch.device('meta'):
         features = model.extract_feat(torch.zeros(2, 3, 64, 96))
         assert model.decode_head(features).shape == (2, classes, 16, 24)
@@ -137,7 +139,7 @@ def test_the_optimizer_has_every_parameter_once_and_none_trains_faster_than_the_
 def test_a_config_trains_crops_of_the_size_that_the_model_pads_to(path):
     cfg = Config.fromfile(path)
     for dataset in training_sets(cfg):
-        crop = next(step for step in dataset.pipeline if step.type == 'RandomCrop')
+        crop = next(step for step in dataset.pipeline if step.type in ('RandomCrop', 'RareClassCrop'))
         assert tuple(crop.crop_size) == tuple(cfg.model.data_preprocessor.size)
 
 
@@ -172,7 +174,8 @@ def test_tta_is_six_scales_with_and_without_flip_and_the_labels_of_the_plain_tes
 def test_every_config_checks_settings_data_and_weights_and_measures_and_records():
     for path in CONFIGS:
         cfg = Config.fromfile(path)
-        assert [hook.type for hook in cfg.custom_hooks] == ['ThroughputHook', 'MetricsFileHook']
+        more = ['TimeBudgetHook', 'EMAHook', 'EarlyStoppingHook', 'ReportHook'] if path.stem.endswith('_own') else []
+        assert [hook.type for hook in cfg.custom_hooks] == ['ThroughputHook', 'MetricsFileHook', *more]
         assert {'SettingsCheckHook', 'DataCheckHook', 'StrictLoadHook'} <= {
             hook.type for hook in cfg.default_hooks.values()}
 

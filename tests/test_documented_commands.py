@@ -19,7 +19,8 @@ DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs
 OTHERS = {
     'docker': 'Docker', 'git': 'git', 'kill': 'a process', 'mim': 'openmim', 'sbatch': 'Slurm', 'srun': 'Slurm',
     'scontrol': 'Slurm', 'ssh': 'another machine', 'tensorboard': 'its extra', 'trtexec': 'TensorRT', 'cd': 'a folder',
-    'export': 'a shell', 'source': 'a shell', 'unzip': 'an archive', 'curl': 'a network', 'jupyter': 'Jupyter'}
+    'export': 'a shell', 'source': 'a shell', 'unzip': 'an archive', 'curl': 'a network', 'jupyter': 'Jupyter',
+    'labelme': 'Labelme'}
 WORDS = {'N': '1', 'HxW': '512x512', 'HxW|dynamic': '512x512'}      # what stands for a value that is not a name
 
 

@@ -158,5 +158,6 @@ def main(argv=None):
         report = import_dataset(args.source, args.out, options_of(args), command)
     print(report.text())
     quoted = shlex.quote(str(args.out))
-    print(f'\nNext: inceptionnext-seg check {quoted}      look at it\n      inceptionnext-seg train {quoted}/config.py')
+    print(f'\nNext: inceptionnext-seg check {quoted}      look at it\n      inceptionnext-seg train '
+          f'upernet_inceptionnext_a_own --data {quoted} --minutes 60')
     return 1 if report.left_out else 0

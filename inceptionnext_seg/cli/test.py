@@ -15,6 +15,7 @@ from ..engine.launch import (
     prepare,
     show_predictions,
     unwrap,
+    without_training,
 )
 from ..errors import exit_on_user_error
 from ..models.checkpoint import load_model
@@ -38,6 +39,7 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.data_root)
     prepare(cfg, args)
+    without_training(cfg)
     check_folders(cfg, ('test_dataloader', ))
     if args.show_dir:
         check_writable(args.show_dir, '--show-dir', 'give another')

@@ -1,8 +1,11 @@
 """Train and evaluate a segmentor: python tools/train.py configs/upernet_inceptionnext_t_ade20k.py
 
+Your own images, for an hour: python tools/train.py configs/upernet_inceptionnext_a_own.py --data DIR --minutes 60
+
 Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher pytorch
 """
 import argparse
+import math
 
 from ..data.checks import check_folders
 from ..engine.launch import (
@@ -17,8 +20,9 @@ from ..engine.launch import (
     prepare,
     resume_latest,
 )
+from ..engine.own_data import PLACEHOLDER, needs_data, set_minutes, use_data
 from ..engine.values import add_backends, check_seed
-from ..errors import exit_on_user_error
+from ..errors import UserError, exit_on_user_error
 
 
 def parse_args():
@@ -30,16 +34,38 @@ def parse_args():
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
     parser.add_argument('--compile', action='store_true', help='torch.compile of the losses; minutes before it trains')
     parser.add_argument(
+        '--data', metavar='DIR', help='train on this folder of `inceptionnext-seg import`: classes, sizes, crop, batch')
+    parser.add_argument(
+        '--minutes', type=float, metavar='M', help='end after so long, evaluated: the schedule is fitted to the speed')
+    parser.add_argument(
         '--vis-backends', nargs='+', metavar='NAME', default=[],
         help='curves and sample predictions of every validation to tensorboard, wandb, mlflow, ... too')
     add_common_arguments(parser)
     return parser.parse_args()
 
 
+def adapt(cfg, args):
+    """What ``--data`` and ``--minutes`` set in a config, before its options are."""
+    if args.data is not None:
+        if args.data_root is not None:
+            raise UserError(f'--data {args.data} and --data-root {args.data_root} both say where the data are. '
+                            'Expected: one. Next: --data for a folder that `inceptionnext-seg import` wrote.')
+        for line in use_data(cfg, args.data):
+            print(line)
+    elif args.data_root is None and needs_data(cfg):
+        raise UserError(f'config {args.config} takes its classes and sizes from the data, and was not told which. '
+                        f'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out {PLACEHOLDER}`, and '
+                        f'--data {PLACEHOLDER}.')
+    if args.minutes is not None:
+        if not 0 < args.minutes < math.inf:
+            raise UserError(f'--minutes is {args.minutes:g}; expected: a number above 0.')
+        set_minutes(cfg, args.minutes)
+
+
 @exit_on_user_error
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.data_root)
+    cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: adapt(cfg, args))
     prepare(cfg, args)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:
@@ -55,6 +81,9 @@ def main():
     if args.resume:
         resume_latest(cfg)
     announce_scratch(cfg, args.config)
+    if args.data and not args.resume and not cfg.model.backbone.get('init_cfg'):
+        print('No pretrained weights: where they can be had they matter more than any other setting. '
+              'upernet_inceptionnext_a_pretrained_own has them.')
     check_folders(cfg, ('train_dataloader', 'val_dataloader'))
     with explain_errors():
         runner = build_runner(cfg)

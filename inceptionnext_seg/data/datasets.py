@@ -8,11 +8,14 @@ from mmengine.dist import barrier, get_rank
 from mmseg.datasets import ADE20KDataset
 from mmseg.registry import DATASETS
 
+from .balance import CountedSegDataset, RareClassCrop
 from .checks import DataCheckHook
 from .loading import LoadAnnotations, LoadImageFromFile
 from .mini import CLASSES_USED, make_mini_ade20k
 
-__all__ = ['DataCheckHook', 'LoadAnnotations', 'LoadImageFromFile', 'MiniADE20KDataset']
+__all__ = [
+    'CountedSegDataset', 'DataCheckHook', 'LoadAnnotations', 'LoadImageFromFile', 'MiniADE20KDataset', 'RareClassCrop'
+]
 
 
 @DATASETS.register_module()

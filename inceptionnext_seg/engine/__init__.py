@@ -8,10 +8,24 @@ It works under every mm framework. What needs mmseg is in modules of its own tha
 ``visualization``.
 """
 from ..acceleration.optimizers import watch_fused_optimizers
-from . import accelerate_hook, checkpoints, compiling, ddp, finite, hooks, loops, optim, strict, weights
+from . import (
+    accelerate_hook,
+    budget,
+    checkpoints,
+    compiling,
+    ddp,
+    finite,
+    hooks,
+    loops,
+    optim,
+    report,
+    strict,
+    weights,
+)
 
 __all__ = [
-    'accelerate_hook', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'strict', 'weights'
+    'accelerate_hook', 'budget', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'report',
+    'strict', 'weights'
 ]
 
 watch_fused_optimizers()

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,11 +44,13 @@ def add_common_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
+def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, data_root: str | None = None,
+                adapt: Callable[[Config], None] | None = None) -> Config:
     """The config file, overridden by ``cfg_options``, its data below ``data_root``.
 
     Args:
         path (str | Path): A file, or the name of a config of the package; see :func:`.zoo.find_config`.
+        adapt (Callable | None): Changes the config before the options do.
 
     Raises:
         UserError: The file, a base of it or an option is missing or wrong, or a setting is one that nothing reads, or
@@ -70,6 +72,8 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
     drop_scope(cfg._cfg_dict)
     check_parts(cfg)
     check_names(cfg, path)
+    if adapt is not None:
+        adapt(cfg)
     if cfg_options:
         check_options(cfg, cfg_options)
         merge_options(cfg, cfg_options)
@@ -77,6 +81,10 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
         set_data_root(cfg, data_root)
     check_values(cfg)
     check_sections(cfg)
+    if (cfg.get('model') or {}).get('data_preprocessor'):
+        # A variable that the model has copied, and maybe changed: in the config beside a checkpoint it would be a
+        # setting that nothing reads.
+        cfg._cfg_dict.pop('data_preprocessor', None)
     return cfg
 
 
@@ -366,6 +374,13 @@ def is_refused_by_its_class(error: Exception) -> bool:
     below = frames[1:]
     return not below or isinstance(error, AssertionError) or (not isinstance(error, KeyError) and all(
         frame.f_code.co_name in CONSTRUCTORS for frame in below))
+
+
+def without_training(cfg: Config) -> None:
+    """Leave out hooks that a test has no use for: early stopping, which has mmengine build the training loop and read
+    its data, and averaging, whose result the checkpoint has."""
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or ()
+                        if hook.get('type') not in ('EarlyStoppingHook', 'EMAHook')]
 
 
 def for_tta(cfg: Config) -> Config:

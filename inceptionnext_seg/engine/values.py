@@ -258,7 +258,7 @@ def check_crops(cfg: Config) -> list[str]:
                 given = value if isinstance(value, list | tuple) else [value]
                 if any(is_number(part) and part <= 0 for part in given):
                     refuse(f'{place}.{name}', value, 'numbers above 0')
-            if kind != 'RandomCrop':
+            if kind not in ('RandomCrop', 'RareClassCrop'):
                 continue
             key, crop = f'{place}.crop_size', step.get('crop_size')
             pair = side_pair(crop)

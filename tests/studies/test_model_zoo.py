@@ -78,7 +78,9 @@ def test_the_files_of_the_catalogue_are_what_the_command_writes(found):
 
 
 def test_every_config_is_in_the_catalogue_once():
-    text, names = (ROOT / 'docs/model_zoo.md').read_text(), {path.stem for path in (ROOT / 'configs').glob('*.py')}
+    # Those for one's own images have the classes, sizes and length of these.
+    names = {path.stem for path in (ROOT / 'configs').glob('*.py') if not path.stem.endswith('_own')}
+    text = (ROOT / 'docs/model_zoo.md').read_text()
     rows = re.findall(r'^\| \[(\w+)\]\(\.\./configs/\1\.py\)', text, flags=re.MULTILINE)
     assert len(rows) == len(names) and set(rows) == names
     models = mmengine.load(ROOT / 'configs/metafile.yml')['Models']

@@ -26,8 +26,9 @@ LONGEST_NAME = 120
 TRAINED_SIDE, CROP = 1024, 256
 CONFIG = '''\
 # Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}/config.py
-_base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/camvid.py',
-          'inceptionnext_seg::_base_/schedule_small.py']
+# The recipe is that of upernet_inceptionnext_a_own.py, for 60 minutes; --minutes says for how many.
+_base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/own.py',
+          'inceptionnext_seg::_base_/schedule_own.py']
 
 classes = {classes!r}
 palette = {palette!r}
@@ -37,14 +38,14 @@ data = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale={scale}, ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=({crop}, {crop}), cat_max_ratio=0.75),
+    dict(type='RandomResize', scale={scale}, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RareClassCrop', crop_size=({crop}, {crop}), cat_max_ratio=0.75, prob=0.5),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), {resize}dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **data))
+train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
 val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
 model = dict(
     backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')), data_preprocessor=dict(size=({crop}, {crop})),
@@ -193,7 +194,7 @@ def write_sources(path, outputs, suffix):
 
 
 def config_text(out, description):
-    """A config that trains on the data set, with MMSegmentation's parts alone."""
+    """A config that trains on the data set by the recipe of ``upernet_inceptionnext_a_own.py``, without ``--data``."""
     width, height = description.median_size
     factor = min(1., TRAINED_SIDE / max(width, height))
     scale = tuple(max(32, round(side * factor)) for side in (width, height))

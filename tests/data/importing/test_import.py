@@ -152,8 +152,9 @@ def test_the_config_that_is_written_has_the_classes_and_finds_its_data_wherever_
     convert(source, classes=("it's", 'a "class"', 'sky'))
     (tmp_path / 'out').rename(tmp_path / 'moved')
     cfg = Config.fromfile(tmp_path / 'moved/config.py')
-    data = cfg.train_dataloader.dataset
-    assert data.data_root == str(tmp_path / 'moved') and data.img_suffix == '.png'
+    data = cfg.train_dataloader.dataset.dataset
+    assert data.data_root == cfg.val_dataloader.dataset.data_root == str(tmp_path / 'moved')
+    assert data.img_suffix == '.png'
     assert data.metainfo.classes == ("it's", 'a "class"', 'sky')
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 3
     assert read_description(tmp_path / 'moved').dataset('training')['metainfo']['classes'] == data.metainfo.classes

@@ -1,0 +1,158 @@
+"""A config for a folder that ``inceptionnext-seg import`` wrote: what ``tools/train.py --data DIR`` puts into it."""
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ..data.checks import datasets_of
+from ..data.description import NAME, Description, read_description
+from ..errors import UserError
+from .options import LOADERS
+
+# Below it a config has data of its own only when it was told which.
+PLACEHOLDER = 'data/own'
+SPLITS = dict(train_dataloader='training', val_dataloader='validation', test_dataloader='validation')
+CROPS = ('RandomCrop', 'RareClassCrop')
+# Images above it are made smaller before they are cropped, and before they are validated.
+LONGEST_SIDE = 1024
+# 256 pixels are eight of the deepest map's; its pixels for 8 images are the work of an iteration.
+LARGEST_CROP, LEAST_CROP, BATCH = 256, 64, 8
+BATCHES = (4, 16)
+# A class with a smaller share of the labelled pixels has the classes weighted, by at most so much.
+RARE, LARGEST_WEIGHT = 0.01, 3.
+
+
+def fit_size(median_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """The size to resize to, (width, height), and the side of the crop, for images of a median size.
+
+    The crop is the largest multiple of 32, the stride of the deepest map, that fits into the shorter side, from 64 to
+    256: on a CPU twice the side is a quarter of the images/s.
+    """
+    factor = min(1., LONGEST_SIDE / max(median_size))
+    scale = tuple(max(32, round(side * factor)) for side in median_size)
+    return scale, max(LEAST_CROP, min(LARGEST_CROP, min(scale) // 32 * 32))
+
+
+def fit_batch(crop: int, images: int) -> int:
+    """Images of an iteration: the pixels of 8 crops of 256, from 4 to 16, and not more than there are, but for 4."""
+    return max(BATCHES[0], min(BATCHES[1], BATCH * LARGEST_CROP**2 // crop**2, images))
+
+
+def class_weights(pixels: list[int]) -> list[float] | None:
+    """Weights of the loss from the pixels of each class; None where no class has less than 1 % of them.
+
+    The square root of median frequency balancing (Eigen and Fergus, arXiv:1411.4734, used by SegNet), from 1/3 to 3:
+    balancing in full trades the IoU of frequent classes for the recall of rare ones, which have crops of their own
+    already. A class without a pixel has 1.
+    """
+    seen = [count for count in pixels if count]
+    if not seen or min(seen) >= RARE * sum(seen):
+        return None
+    median = statistics.median(seen)
+    return [round(min(LARGEST_WEIGHT, max(1 / LARGEST_WEIGHT, math.sqrt(median / count))), 3) if count else 1.
+            for count in pixels]
+
+
+def needs_data(cfg: Config) -> bool:
+    """Whether a config takes its classes from the data, and has not been told which."""
+    return any(str(part.get('data_root')) == PLACEHOLDER for name in LOADERS for part in innermost(cfg.get(name)))
+
+
+def innermost(loader: Any) -> list[ConfigDict]:
+    """The configs of the data sets that read files, inside wrappers."""
+    return [part for _, part in datasets_of(loader)]
+
+
+def use_data(cfg: Config, folder: str | Path) -> list[str]:
+    """Let a config train on the data of a folder with a ``dataset.json``, in place.
+
+    Set are: of every loader the folder, suffixes, classes and palette; of the pipelines scale and crop; of the model
+    the classes of its heads, the size that batches are padded to, and, where classes are rare, the weights of its
+    cross-entropies; the images of an iteration. Options of the command line come later, and count.
+
+    Returns:
+        list[str]: What was set, a line each.
+
+    Raises:
+        UserError: The folder has no such file, no masks for training or validation, or a single class; or the config
+            reads no folders.
+    """
+    data = read_description(folder)
+    for split in set(SPLITS.values()):
+        if not (data.splits.get(split) or {}).get('images'):
+            raise UserError(f'{Path(folder) / NAME}: no image of the split {split} has a mask. Expected: at least one. '
+                            'Next: import the data again, with --val 0.2.')
+    if len(data.classes) < 2:
+        raise UserError(f'{Path(folder) / NAME} has one class, {data.classes[0]}. Expected: two or more. Next: import '
+                        'the data again, with --unlabelled background.')
+    scale, crop = fit_size(data.median_size)
+    images = data.splits['training']['images']
+    batch = fit_batch(crop, images)
+    weights = class_weights(data.splits['training']['pixels'])
+    for name, split in SPLITS.items():
+        parts = innermost(cfg.get(name))
+        if not parts and name == 'train_dataloader':
+            raise UserError('--data: the config has no train_dataloader with a data set. Expected: one as in '
+                            'configs/_base_/own.py.')
+        for part in parts:
+            use_folder(part, data, split, scale, crop)
+    shrinks = max(data.median_size) > LONGEST_SIDE
+    if shrinks and cfg.get('tta_pipeline'):
+        cfg.tta_pipeline = smaller_first(cfg.tta_pipeline, scale)
+    use_model(cfg.model, len(data.classes), crop, weights)
+    if 'total_batch_size' in cfg.train_cfg:
+        cfg.train_cfg.total_batch_size = batch
+    cfg.train_dataloader.batch_size = batch
+    return [
+        f'{data.root}: {images} training and {data.splits["validation"]["images"]} validation images, median size '
+        f'{"×".join(map(str, data.median_size))}{f", resized to {scale[0]}×{scale[1]}" if shrinks else ""}, classes '
+        f'{", ".join(data.classes)}', f'{batch} crops of {crop}×{crop} an iteration; class weights '
+        f'{weights or f"none: no class has less than {100 * RARE:g} % of the pixels"}']
+
+
+def use_folder(part: ConfigDict, data: Description, split: str, scale: tuple[int, int], crop: int) -> None:
+    own = data.dataset(split)
+    del own['type']
+    if part.get('type') not in ('BaseSegDataset', 'CountedSegDataset'):
+        part.type = 'BaseSegDataset'
+    part.update(own)
+    for step in part.get('pipeline') or ():
+        if step.get('type') == 'RandomResize':
+            step.scale = scale
+        if step.get('type') in CROPS:
+            step.crop_size = (crop, crop)
+    if split != 'training' and max(data.median_size) > LONGEST_SIDE:
+        part.pipeline = smaller_first(part.pipeline, scale)
+
+
+def smaller_first(pipeline: list[ConfigDict], scale: tuple[int, int]) -> list[ConfigDict]:
+    """A pipeline that makes images smaller when they are loaded; masks keep their size, and predictions get it."""
+    if any(step.get('type') == 'Resize' for step in pipeline):
+        return pipeline
+    at = next((i for i, step in enumerate(pipeline) if step.get('type') == 'LoadImageFromFile'), -1) + 1
+    return [*pipeline[:at], ConfigDict(type='Resize', scale=scale, keep_ratio=True), *pipeline[at:]]
+
+
+def use_model(model: ConfigDict, classes: int, crop: int, weights: list[float] | None) -> None:
+    if (model.get('data_preprocessor') or {}).get('size') is not None:
+        model.data_preprocessor.size = (crop, crop)
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = model.get(name) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            head.num_classes = classes
+            losses = head.get('loss_decode') or []
+            for loss in losses if isinstance(losses, list) else [losses]:
+                if loss.get('type') == 'CrossEntropyLoss' and weights and loss.get('class_weight') is None:
+                    loss.class_weight = weights
+
+
+def set_minutes(cfg: Config, minutes: float) -> None:
+    """Let a run end after so many minutes: ``TimeBudgetHook``, added where the config has none."""
+    hooks = cfg.setdefault('custom_hooks', [])
+    for hook in hooks:
+        if hook.get('type') == 'TimeBudgetHook':
+            hook.minutes = minutes
+            return
+    hooks.append(ConfigDict(type='TimeBudgetHook', minutes=minutes))

@@ -1,0 +1,274 @@
+"""The recipe for one's own images on CamVid, from scratch, and without each of its parts.
+
+    python -m studies.own_recipe data/camvid --out docs/results/MACHINE/camvid_own.json --background
+
+Trains configs/upernet_inceptionnext_a_own.py with --minutes 60 and three seeds, then each variant with the first of
+them, one run after another, each a process of its own. What was interrupted goes on from its last checkpoint: the same
+command, given again, finishes it. JSON and report are written anew after each run; --report writes them and trains
+nothing. The machine must have no other work: what a run reaches depends on its images/s.
+"""
+import argparse
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+
+from inceptionnext_seg.cli import import_dataset
+from inceptionnext_seg.engine.report_page import iou_of
+from inceptionnext_seg.engine.resuming import POINTER
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
+from inceptionnext_seg.zoo import config_folder
+
+from .sweep import execute, locked, tail_of
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = 'configs/upernet_inceptionnext_a_own.py'
+PIPELINE, EMA = 'train_dataloader.dataset.dataset.pipeline', 'custom_hooks.3'
+RARE_CROPS, RARE_IMAGES = f'{PIPELINE}.3.prob=0.0', 'train_dataloader.dataset.oversample_thr=1e-9'
+WEIGHTS = ('model.decode_head.loss_decode.class_weight=None', 'model.auxiliary_head.loss_decode.class_weight=None')
+SCALES = f'{PIPELINE}.2.ratio_range=(1.0,1.0)'
+# Colours almost as they are: MMSegmentation's transform does not take 0.
+COLORS = tuple(f'{PIPELINE}.5.{setting}' for setting in (
+    'brightness_delta=1', 'contrast_range=(1.0,1.0)', 'saturation_range=(1.0,1.0)', 'hue_delta=1'))
+
+
+def crop(side, batch):
+    """Another crop, and the batch that makes an iteration the same work."""
+    return (f'{PIPELINE}.3.crop_size=({side},{side})', f'model.data_preprocessor.size=({side},{side})',
+            f'train_cfg.total_batch_size={batch}')
+
+
+# By name: what is done without, and the options of the command line.
+VARIANTS = {
+    'recipe': ('as it is', ()),
+    'no_ema': ('averaged weights (those of the last iteration are validated)', (f'{EMA}.momentum=0.999', )),
+    'no_balance': ('rare-class crops, repeated images and class weights', (RARE_CROPS, RARE_IMAGES, *WEIGHTS)),
+    'no_rare_crops': ('rare-class crops and repeated images', (RARE_CROPS, RARE_IMAGES)),
+    'no_weights': ('class weights', WEIGHTS),
+    'no_scales': ('random sizes', (SCALES, )),
+    'narrow_scales': ('half to twice the size: 0.75 to 1.5', (f'{PIPELINE}.2.ratio_range=(0.75,1.5)', )),
+    'no_augmentation': ('random sizes and colours, mirror images', (SCALES, *COLORS, f'{PIPELINE}.4.prob=0.0')),
+    'crop_128': ('crops of 256: 128, 16 an iteration', crop(128, 16)),
+    'crop_352': ('crops of 256: 352, 4 an iteration', crop(352, 4)),
+    'rate_half': ('the rate: 5e-4', ('optim_wrapper.optimizer.lr=5e-4', )),
+    'rate_double': ('the rate: 2e-3', ('optim_wrapper.optimizer.lr=2e-3', ))}
+
+
+class Run(NamedTuple):
+    """A variant, a seed, and the folder of its training."""
+    variant: str
+    seed: int
+    work_dir: Path
+
+    @property
+    def title(self):
+        return f'{self.variant}, seed {self.seed}'
+
+    def result(self):
+        """What ReportHook wrote at the end; None before."""
+        path = self.work_dir / 'report.json'
+        found = read_object(path, 'the numbers of a run', f'delete {self.work_dir}') if path.is_file() else {}
+        return found if found.get('finished') else None
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        prog='python -m studies.own_recipe', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', type=Path, help='CamVid: images/ and annotations/ with training and validation')
+    parser.add_argument('--out', type=Path, required=True, help='the JSON to write; a report and a picture beside it')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid_own'))
+    parser.add_argument('--minutes', type=float, default=60)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='of the recipe')
+    parser.add_argument('--ablation-seeds', type=int, nargs='+', default=[0], help='of the others')
+    parser.add_argument('--only', nargs='+', choices=list(VARIANTS), default=list(VARIANTS), metavar='VARIANT')
+    parser.add_argument('--threads', type=int, default=os.cpu_count())
+    parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
+    parser.add_argument('--report', action='store_true', help='train nothing')
+    return parser.parse_args(argv)
+
+
+def data_of(args):
+    """The imported data set; imported at first."""
+    out = args.work_dir / 'data'
+    if not out.exists():
+        classes = Config.fromfile(config_folder() / '_base_/camvid.py').metainfo.classes
+        if import_dataset.main([str(args.source), '--out', str(out), '--classes', ','.join(classes)]):
+            raise UserError(f'{args.source} could not be imported whole, see above.')
+    return out
+
+
+def runs_of(args):
+    """Those of the recipe first."""
+    plan = [(variant, seed) for variant in args.only
+            for seed in (args.seeds if variant == 'recipe' else args.ablation_seeds)]
+    return [Run(variant, seed, args.work_dir / f'{args.minutes:g}min' / variant / f'seed_{seed}')
+            for variant, seed in plan]
+
+
+def command_of(run, data, minutes):
+    options = VARIANTS[run.variant][1]
+    return [sys.executable, '-u', str(ROOT / 'tools/train.py'), str(ROOT / CONFIG), '--data', str(data), '--minutes',
+            f'{minutes:g}', '--seed', str(run.seed), '--work-dir', str(run.work_dir),
+            *(['--resume'] if (run.work_dir / POINTER).is_file() else []),
+            *(['--cfg-options', *options] if options else [])]
+
+
+def train(run, data, args):
+    """Bring a run to its end; False where it failed, or another process is at work on it."""
+    with locked(run) as lock:
+        if lock is None:
+            print(f'{run.title}: another process trains it', flush=True)
+            return False
+        if run.result():
+            print(f'{run.title}: done before', flush=True)
+            return True
+        log = run.work_dir / 'train.log'
+        print(f'{run.title}: training, output in {log}', flush=True)
+        code = execute(command_of(run, data, args.minutes), log, lock)
+        if code or not run.result():
+            print(f'{run.title}: FAILED with exit code {code}, at the end of {log}:\n{tail_of(log)}', flush=True)
+            return False
+        print(f'{run.title}: mIoU {run.result()["validations"][-1]["mIoU"]:.2f}', flush=True)
+        return True
+
+
+def at_minute(validations, minute):
+    """mIoU of the last validation that was done by then; None before the first."""
+    done = [entry['mIoU'] for entry in validations if entry['minutes'] <= minute]
+    return done[-1] if done else None
+
+
+def collect(runs, args):
+    """What the result file holds: of each run that is done its curve, its IoUs, its speed and its machine."""
+    found = []
+    for run in runs:
+        result = run.result()
+        if not result:
+            continue
+        metrics = [read_object(path, 'metrics', f'delete {run.work_dir}')
+                   for path in sorted(run.work_dir.glob('*/metrics.json'))]
+        ious = iou_of(np.array(result['confusion'])).tolist()
+        found.append(dict(
+            variant=run.variant, without=VARIANTS[run.variant][0], options=list(VARIANTS[run.variant][1]),
+            seed=run.seed, minutes=result['seconds'] / 60, iterations=result['iteration'],
+            mIoU=result['validations'][-1]['mIoU'], best_mIoU=max(each['mIoU'] for each in result['validations']),
+            IoU={name: None if np.isnan(iou) else iou for name, iou in zip(result['classes'], ious, strict=True)},
+            validations=result['validations'], processes_of_the_run=len(metrics),
+            images_per_s=(metrics[-1].get('train_throughput') or {}).get('images_per_s') if metrics else None,
+            environment=metrics[-1]['environment'] if metrics else None))
+    return dict(config=CONFIG, minutes=args.minutes, threads=args.threads, command=(
+        f'python -m studies.own_recipe data/camvid --out {args.out} --minutes {args.minutes:g}'), runs=found)
+
+
+def spread(values):
+    return f'{statistics.fmean(values):.2f}' + (f' ± {statistics.stdev(values):.2f}' if len(values) > 1 else '')
+
+
+def report(content, picture):
+    """The result in Markdown."""
+    groups = {}
+    for run in content['runs']:
+        groups.setdefault(run['variant'], []).append(run)
+    minutes = [round(content['minutes'] * share / 12, 1) for share in (1, 2, 4, 6, 8, 10)]
+    table, curve = [], []
+    base = statistics.fmean(run['mIoU'] for run in groups['recipe']) if 'recipe' in groups else None
+    for name, runs in groups.items():
+        last = [run['mIoU'] for run in runs]
+        table.append([
+            name, runs[0]['without'], len(runs), spread(last),
+            '' if base is None or name == 'recipe' else f'{statistics.fmean(last) - base:+.2f}',
+            spread([run['best_mIoU'] for run in runs]), round(statistics.fmean(run['iterations'] for run in runs)),
+            f'{statistics.fmean(run["minutes"] for run in runs):.1f}'])
+        values = [[at_minute(run['validations'], minute) for run in runs] for minute in minutes]
+        curve.append([name, *(f'{statistics.fmean(value):.1f}' if None not in value else '–' for value in values),
+                      f'{statistics.fmean(last):.1f}'])
+    shown = groups.get('recipe') or content['runs']
+    classes = [[name, *(f'{run["IoU"][name]:.1f}' if run['IoU'][name] is not None else '–' for run in shown)]
+               for name in shown[0]['IoU']]
+    machine = shown[0]['environment'] or {}
+    return '\n\n'.join([
+        '# CamVid as one\'s own images',
+        f'`{CONFIG}` from scratch, {content["minutes"]:g} minutes of training and validations, 367 training images, '
+        f'mIoU over 11 classes on the 101 validation images after the last iteration. {content["threads"]} threads of '
+        f'{machine.get("cpu", machine.get("device", "a machine that is not recorded"))}.',
+        markdown_table(['variant', 'without', 'runs', 'mIoU', 'to the recipe', 'best validation', 'iterations',
+                        'minutes'], table),
+        'Mean ± standard deviation over seeds. The best validation was chosen on the images that it is measured on, '
+        'and is a little too good. One run of a variant shows no difference smaller than the spread of the recipe.',
+        '## mIoU over the minutes', f'![mIoU over minutes]({picture})',
+        markdown_table(['variant', *(f'{minute:g}' for minute in minutes), 'end'], curve),
+        '## IoU of each class', markdown_table(['class', *(f'seed {run["seed"]}' for run in shown)], classes),
+        f'```sh\n{content["command"]}\n```']) + '\n'
+
+
+def draw(content, path):
+    """The curves of all runs, the recipe's in front."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout='constrained')
+    names = list(dict.fromkeys(run['variant'] for run in content['runs']))
+    for run in content['runs']:
+        first = run is next(other for other in content['runs'] if other['variant'] == run['variant'])
+        axes.plot([each['minutes'] for each in run['validations']], [each['mIoU'] for each in run['validations']],
+                  color='black' if run['variant'] == 'recipe' else f'C{names.index(run["variant"]) % 10}',
+                  zorder=3 if run['variant'] == 'recipe' else 2, label=run['variant'] if first else None)
+    axes.set(xlabel='minutes', ylabel='mIoU (%)', xlim=(0, None), ylim=(0, None))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)
+
+
+def write(runs, args):
+    content = collect(runs, args)
+    if not content['runs']:
+        return
+    picture = args.out.with_name(f'{args.out.stem}_curves.png')
+    write_json(args.out, content)
+    draw(content, picture)
+    write_text(args.out.with_suffix('.md'), report(content, picture.name))
+
+
+def start_in_background(args, argv):
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    log = args.work_dir / 'study.log'
+    given = [argument for argument in argv if argument != '--background']
+    with log.open('ab') as output:
+        process = subprocess.Popen([sys.executable, '-u', '-m', 'studies.own_recipe', *given], stdout=output,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    print(f'Process {process.pid} goes on in the background; progress in {log}. The same command goes on after a stop.')
+
+
+@exit_on_user_error
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    if args.background:
+        start_in_background(args, argv)
+        return
+    os.environ['OMP_NUM_THREADS'] = str(args.threads)  # of the trainings
+    runs, failed = runs_of(args), []
+    if not args.report:
+        data = data_of(args)
+        for run in runs:
+            if not train(run, data, args):
+                failed.append(run)
+            write(runs, args)
+    write(runs, args)
+    if failed:
+        again = shlex.join(['python', '-m', 'studies.own_recipe', *argv])
+        raise UserError(f'{len(failed)} of {len(runs)} runs are not done: {"; ".join(run.title for run in failed)}. '
+                        f'Next: see above, and the same command: {again}')
+
+
+if __name__ == '__main__':
+    main()

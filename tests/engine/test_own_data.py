@@ -1,0 +1,112 @@
+"""A config for a folder of one's own: what is set, and a training from photographs to a report."""
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from own_folder import describe
+from PIL import Image
+
+from inceptionnext_seg.cli import import_dataset, train
+from inceptionnext_seg.engine.launch import load_config, without_training
+from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, use_data
+from inceptionnext_seg.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/upernet_inceptionnext_a_own.py'
+
+
+def test_crops_batches_and_weights_are_those_worked_by_hand():
+    assert fit_size((480, 360)) == ((480, 360), 256)
+    assert fit_size((4000, 3000)) == ((1024, 768), 256)
+    assert fit_size((200, 150)) == ((200, 150), 128)
+    assert fit_size((90, 40)) == ((90, 40), 64)
+    assert [fit_batch(crop, 1000) for crop in (256, 192, 128, 64)] == [8, 14, 16, 16]
+    assert [fit_batch(256, images) for images in (1, 6, 40)] == [4, 6, 8]
+    assert class_weights([50, 50]) is None
+    # The median is 900: the root of 900 / 8100 is a third, that of 900 / 50 above 3; a class without a pixel has 1.
+    assert class_weights([8100, 900, 50, 0]) == [0.333, 1., 3., 1.]
+
+
+def test_classes_sizes_and_weights_of_a_folder_come_into_the_config_and_options_count_more(tmp_path):
+    folder = describe(tmp_path / 'cows', pixels=(9960, 40), size=(3000, 2000), images=40)
+    cfg = load_config(CONFIG, {'train_cfg.total_batch_size': 2}, None, lambda cfg: use_data(cfg, folder))
+    inner = cfg.train_dataloader.dataset.dataset
+    assert (inner.type, inner.data_root, inner.metainfo.classes) == ('CountedSegDataset', str(folder), ('grass', 'cow'))
+    assert cfg.val_dataloader.dataset.data_prefix.img_path == 'images/validation'
+    steps = {step.type: step for step in inner.pipeline}
+    assert steps['RandomResize'].scale == (1024, 683) and steps['RareClassCrop'].crop_size == (256, 256)
+    assert [step.type for step in cfg.val_dataloader.dataset.pipeline][:3] == [
+        'LoadImageFromFile', 'Resize', 'LoadAnnotations']
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
+    assert cfg.model.decode_head.loss_decode.class_weight == [0.709, 3.]
+    assert cfg.train_cfg.total_batch_size == 2
+
+
+def test_minutes_are_those_of_the_hook_and_any_config_can_have_it():
+    own, other = load_config(CONFIG), load_config(ROOT / 'configs/upernet_inceptionnext_a_mini.py')
+    for cfg in (own, other):
+        set_minutes(cfg, 5)
+        assert [hook.minutes for hook in cfg.custom_hooks if hook.type == 'TimeBudgetHook'] == [5]
+
+
+def test_a_test_needs_neither_the_training_data_nor_a_second_copy_of_the_weights():
+    cfg = load_config(CONFIG)
+    without_training(cfg)
+    assert [hook.type for hook in cfg.custom_hooks] == [
+        'ThroughputHook', 'MetricsFileHook', 'TimeBudgetHook', 'ReportHook']
+
+
+def test_a_folder_that_cannot_be_trained_on_is_refused_with_the_way_on(tmp_path, monkeypatch, capsys):
+    with pytest.raises(UserError, match='one class, cow'):
+        use_data(load_config(CONFIG), describe(tmp_path / 'one', pixels=(5,), classes=('cow',)))
+    with pytest.raises(UserError, match=r'training|validation'):
+        use_data(load_config(CONFIG), describe(tmp_path / 'none', images=0))
+    for given, message in (([], '--data DIR'), (['--data', str(tmp_path / 'no')], 'dataset.json'), (
+            ['--data', str(tmp_path / 'one'), '--data-root', 'x'], '--data-root x')):
+        monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), *given])
+        with pytest.raises(SystemExit):
+            train.main()
+        assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def cows(tmp_path):
+    """Eight photographs of a meadow, imported: a brown disc on green."""
+    source, generator = tmp_path / 'source', np.random.default_rng(0)
+    source.mkdir()
+    y, x = np.mgrid[:64, :96]
+    for i in range(8):
+        disc = (y - generator.integers(20, 44))**2 + (x - generator.integers(20, 76))**2 < 200
+        image = np.where(disc[..., None], [150, 90, 40], [40, 160, 60]) + generator.normal(0, 12, (64, 96, 3))
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(source / f'{i}.jpg')
+        Image.fromarray(disc.astype(np.uint8)).save(source / f'{i}_mask.png')
+    import_dataset.main([str(source), '--out', str(tmp_path / 'cows'), '--classes', 'grass,cow'])
+    return tmp_path / 'cows'
+
+
+@pytest.mark.slow
+def test_photographs_become_a_trained_model_and_its_report_within_the_time(cows, tmp_path):
+    command = [sys.executable, 'tools/train.py', CONFIG, '--data', cows, '--minutes', '0.15', '--work-dir',
+               tmp_path / 'run', '--seed', '0', '--cfg-options', 'custom_hooks.2.measure_iters=5',
+               'custom_hooks.2.skip_iters=1', 'train_dataloader.num_workers=0',
+               'train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0',
+               'val_dataloader.persistent_workers=False']
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-3000:]
+    report = json.loads((tmp_path / 'run/report.json').read_text())
+    last = report['validations'][-1]
+    assert report['finished'] and report['classes'] == ['grass', 'cow'] and last['iteration'] == report['iteration']
+    log = found.stdout + found.stderr
+    assert 'Time budget of 0.15 minutes' in log and 'fitted at iteration 6 to' in log
+    assert report['seconds'] < 40  # 9, and what a machine with other work takes until it is fitted
+    page = (tmp_path / 'run/report.html').read_text()
+    assert 'cow' in page and page.count('data:image/jpeg;base64,') == 2
+    assert list((tmp_path / 'run').glob('best_mIoU_iter_*.pth'))
+    # The config beside it needs no --data any more.
+    written = load_config(tmp_path / 'run' / CONFIG.name)
+    assert written.model.decode_head.num_classes == 2
+    shutil.rmtree(tmp_path / 'run')

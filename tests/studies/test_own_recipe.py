@@ -1,0 +1,67 @@
+"""The study of the recipe: variants change what they say, and its report is made of what runs wrote."""
+import json
+
+import pytest
+from own_folder import describe
+
+from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.own_data import use_data
+from studies.own_recipe import CONFIG, ROOT, VARIANTS, Run, at_minute, command_of, main, parse_args, runs_of
+from studies.sweep import parse_options, settings_of
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return describe(tmp_path_factory.mktemp('data') / 'camvid', pixels=(9900, 50), size=(480, 360), images=367)
+
+
+@pytest.mark.parametrize('name', [name for name in VARIANTS if name != 'recipe'])
+def test_a_variant_changes_the_settings_that_it_is_named_for(name, folder):
+    def load(options):
+        cfg = load_config(ROOT / CONFIG, parse_options(options) if options else None, None,
+                          lambda cfg: use_data(cfg, folder))
+        return settings_of(cfg.to_dict())
+
+    before, after = load(()), load(VARIANTS[name][1])
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    expected = dict(
+        no_ema={'momentum'}, no_balance={'prob', 'oversample_thr', 'class_weight'}, no_rare_crops={
+            'prob', 'oversample_thr'}, no_weights={'class_weight'}, no_scales={'ratio_range'},
+        narrow_scales={'ratio_range'}, no_augmentation={
+            'ratio_range', 'prob', 'brightness_delta', 'contrast_range', 'saturation_range', 'hue_delta'},
+        crop_128={'crop_size', 'size', 'total_batch_size'}, crop_352={'crop_size', 'size', 'total_batch_size'},
+        rate_half={'lr'}, rate_double={'lr'})[name]
+    parts = {part for key in changed for part in key.split('.') if part in expected}
+    assert parts == expected
+    assert all(expected & {*key.split('.')} for key in changed if not key.startswith(('train_pipeline', 'scale')))
+
+
+def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, folder, monkeypatch):
+    out = tmp_path / 'result.json'
+    given = ['camvid', '--out', str(out), '--work-dir', str(tmp_path), '--only', 'recipe', 'no_ema', '--seeds', '0',
+             '1']
+    runs = runs_of(parse_args(given))
+    assert [run.title for run in runs] == ['recipe, seed 0', 'recipe, seed 1', 'no_ema, seed 0']
+    for i, run in enumerate(runs):
+        run.work_dir.mkdir(parents=True)
+        (run.work_dir / 'report.json').write_text(json.dumps(dict(
+            finished=True, iteration=10, seconds=3600, classes=['a', 'b'], confusion=[[3, 1], [0, 0]], validations=[
+                dict(iteration=5, minutes=20., mIoU=40. + i), dict(iteration=10, minutes=60., mIoU=50. + 2 * i)])))
+    monkeypatch.setattr('studies.own_recipe.data_of', lambda args: folder)
+    main(given)
+    found = json.loads(out.read_text())['runs']
+    assert [run['mIoU'] for run in found] == [50, 52, 54] and found[0]['IoU'] == dict(a=75, b=0)
+    text = out.with_suffix('.md').read_text()
+    assert '51.00 ± 1.41' in text and '+3.00' in text
+    assert out.with_name('result_curves.png').stat().st_size > 1000
+
+
+def test_a_run_goes_on_where_it_has_a_checkpoint(tmp_path):
+    run = Run('no_weights', 3, tmp_path)
+    assert '--resume' not in command_of(run, 'data', 60)
+    (tmp_path / 'last_checkpoint').write_text('iter_5.pth')
+    command = command_of(run, 'data', 60)
+    assert '--resume' in command and command[command.index('--seed') + 1] == '3' and '--cfg-options' in command
+    assert run.result() is None
+    curve = [dict(minutes=1., mIoU=3.), dict(minutes=2., mIoU=5.)]
+    assert [at_minute(curve, minute) for minute in (0.5, 1, 9)] == [None, 3, 5]
