@@ -68,6 +68,8 @@ def parses(main, words):
 def script(name):
     """``main`` of a script of the repository, or of a module of studies."""
     path = ROOT / (name if name.endswith('.py') else name.replace('.', '/') + '.py')
+    if path.with_suffix('').is_dir():
+        name, path = f'{name}.__main__', path.with_suffix('') / '__main__.py'
     assert path.is_file(), f'{path} does not exist'
     if name.endswith('.py'):
         return lambda: runpy.run_path(str(path), run_name='__main__')

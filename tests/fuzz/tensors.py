@@ -121,7 +121,7 @@ def assert_alike(found, expected, plain, dtype, what):
         # Under autocast stock promotes where it concatenates and adds.
         assert x.dtype in (stock.dtype, dtype), f'{what}, tensor {i}: {x.dtype}, not {stock.dtype}'
         # Some convolutions of torch in half precision read memory that is not theirs where the input is expanded.
-        if dtype != torch.float64 and not error(stock, exact) < 1:
+        if dtype != torch.float64 and not error(stock, exact) < 0.2:
             return
         # torch's batch norm mixes up a single image and a gradient whose axes lie in memory in another order.
         if error(stock, exact) > max(1e-9, TOLERANCE[dtype]) and torch.equal(x, stock):
