@@ -51,7 +51,8 @@ def write_result(path, cases, status):
     compiler = subprocess.run(['g++', '--version'], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     code = ('import json, sys; from inceptionnext_seg.files import write_json; '
             'from inceptionnext_seg.provenance import environment; '
-            'write_json(sys.argv[1], dict(json.loads(sys.argv[2]), environment=environment("cpu")))')
+            'made = dict(environment("cpu"), command="make sanitize"); '
+            'write_json(sys.argv[1], dict(json.loads(sys.argv[2]), environment=made))')
     result = dict(cases=cases, passed=status == 0, compiler=compiler, flags=FLAGS)
     subprocess.run([sys.executable, '-c', code, str(path), json.dumps(result)], check=True, cwd=ROOT,
                    env=dict(os.environ, PYTHONPATH=str(ROOT)))
