@@ -114,6 +114,10 @@ def words(result):
     memory, used, times = found['bytes'], found['in_use'], found['seconds']['tenths']
     counts = ', '.join(f'{" or ".join(map(str, found[name]["values"]))} {"open files" if name == "files" else name}'
                        for name in ('files', 'processes', 'threads'))
+    fifth = result['iterations'] // 5
+    later = [size for iteration, size in zip(result['samples']['iteration'], result['samples']['bytes'], strict=True)
+             if iteration >= fifth]
+    grown = memory['last'] / statistics.median(later[:len(later) // TENTHS]) - 1
     return (f'{result["iterations"]} iterations of `{result["config"]}`, {made["date"][:10]}, {made["device_name"]}, '
             f'{made["threads"]} thread{"s" * (made["threads"] > 1)}, with a validation and a checkpoint every '
             f'{result["interval"]}. After the first {result["settled"]}: what the training process has asked for and '
@@ -121,6 +125,7 @@ def words(result):
             f'last ({used["last"] / used["first"] - 1:+.1%}); resident memory of process and workers together, '
             f'{memory["first"] / mib:.0f} and {memory["last"] / mib:.0f} MiB '
             f'({memory["last"] / memory["first"] - 1:+.1%}), between {memory["lowest"] / mib:.0f} and '
-            f'{memory["highest"] / mib:.0f}; {counts}, all along. An iteration took {1e3 * times[-1]:.0f} ms of '
+            f'{memory["highest"] / mib:.0f}, and {grown:+.1%} from iteration {fifth} on; {counts}, all along. '
+            f'An iteration took {1e3 * times[-1]:.0f} ms of '
             f'processor time in the last tenth (the fastest but a tenth), {1e3 * min(times[:-1]):.0f} to '
             f'{1e3 * max(times[:-1]):.0f} in the nine before.')
