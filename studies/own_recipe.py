@@ -26,6 +26,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
 from inceptionnext_seg.zoo import config_folder
 
+from .comparison.pictures import minutes_picture
 from .sweep import execute, locked, tail_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,23 +210,8 @@ def report(content, picture):
 
 
 def draw(content, path):
-    """The curves of all runs, the recipe's in front."""
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout='constrained')
-    names = list(dict.fromkeys(run['variant'] for run in content['runs']))
-    for run in content['runs']:
-        first = run is next(other for other in content['runs'] if other['variant'] == run['variant'])
-        axes.plot([each['minutes'] for each in run['validations']], [each['mIoU'] for each in run['validations']],
-                  color='black' if run['variant'] == 'recipe' else f'C{names.index(run["variant"]) % 10}',
-                  zorder=3 if run['variant'] == 'recipe' else 2, label=run['variant'] if first else None)
-    axes.set(xlabel='minutes', ylabel='mIoU (%)', xlim=(0, None), ylim=(0, None))
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+        Path(temporary).write_bytes(minutes_picture(content['runs']))
 
 
 def write(runs, args):

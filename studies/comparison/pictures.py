@@ -143,3 +143,20 @@ def label_points(ax, points, names):
             if (dx, dy) != places[-1]:
                 text.remove()
         taken.append(box)
+
+
+def minutes_picture(runs):
+    """mIoU over the minutes of the runs of studies/own_recipe.py, the recipe's in front."""
+    figure = Figure(figsize=(8, 4.5), layout='constrained')
+    axes, names = figure.subplots(), list(dict.fromkeys(run['variant'] for run in runs))
+    for run in runs:
+        first = run is next(other for other in runs if other['variant'] == run['variant'])
+        axes.plot([each['minutes'] for each in run['validations']], [each['mIoU'] for each in run['validations']],
+                  color='black' if run['variant'] == 'recipe' else f'C{names.index(run["variant"]) % 10}',
+                  zorder=3 if run['variant'] == 'recipe' else 2, label=run['variant'] if first else None)
+    axes.set(xlabel='minutes', ylabel='mIoU (%)', xlim=(0, None), ylim=(0, None))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=110, format='png')
+    return content.getvalue()

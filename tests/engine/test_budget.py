@@ -3,8 +3,8 @@ import itertools
 
 import pytest
 import torch
+from engine.small_run import build
 from mmengine.hooks import Hook
-from small_run import build
 
 from inceptionnext_seg.engine.budget import (
     TimeBudgetHook,
