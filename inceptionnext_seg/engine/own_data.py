@@ -1,6 +1,7 @@
 """A config for a folder that ``inceptionnext-seg import`` wrote: what ``tools/train.py --data DIR`` puts into it."""
 import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ LONGEST_SIDE = 1024
 # 256 pixels are eight of the deepest map's; its pixels for 8 images are the work of an iteration.
 LARGEST_CROP, LEAST_CROP, BATCH = 256, 64, 8
 BATCHES = (4, 16)
+# Settings of a data set's config that stay: those that do not depend on its files.
+KEPT = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
 # A class with a smaller share of the labelled pixels has the classes weighted, by at most so much.
 RARE, LARGEST_WEIGHT = 0.01, 3.
 
@@ -98,6 +101,9 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
                             'configs/_base_/own.py.')
         for part in parts:
             use_folder(part, data, split, scale, crop)
+    for step in steps_of(cfg.get('tta_pipeline')):
+        if step.get('type') == 'LoadAnnotations':
+            step.pop('reduce_zero_label', None)
     shrinks = max(data.median_size) > LONGEST_SIDE
     if shrinks and cfg.get('tta_pipeline'):
         cfg.tta_pipeline = smaller_first(cfg.tta_pipeline, scale)
@@ -114,17 +120,31 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
 
 def use_folder(part: ConfigDict, data: Description, split: str, scale: tuple[int, int], crop: int) -> None:
     own = data.dataset(split)
-    del own['type']
-    if part.get('type') not in ('BaseSegDataset', 'CountedSegDataset'):
-        part.type = 'BaseSegDataset'
-    part.update(own)
-    for step in part.get('pipeline') or ():
+    if part.get('type') == 'CountedSegDataset':
+        own['type'] = 'CountedSegDataset'
+    # Lists of files, suffixes and numberings of another data set would choose or read these images wrongly.
+    kept = {key: part[key] for key in KEPT if key in part}
+    part.clear()
+    part.update(own, **kept)
+    for step in steps_of(part.get('pipeline')):
+        if step.get('type') == 'LoadAnnotations':
+            step.pop('reduce_zero_label', None)  # the data set says it
         if step.get('type') == 'RandomResize':
             step.scale = scale
         if step.get('type') in CROPS:
             step.crop_size = (crop, crop)
     if split != 'training' and max(data.median_size) > LONGEST_SIDE:
         part.pipeline = smaller_first(part.pipeline, scale)
+
+
+def steps_of(pipeline: Any) -> Iterator[ConfigDict]:
+    """The transforms of a pipeline, those inside others (TestTimeAug, RandomApply) too."""
+    for step in pipeline or ():
+        if isinstance(step, list | tuple):
+            yield from steps_of(step)
+        elif isinstance(step, dict):
+            yield step
+            yield from steps_of(step.get('transforms'))
 
 
 def smaller_first(pipeline: list[ConfigDict], scale: tuple[int, int]) -> list[ConfigDict]:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmcv.transforms import Compose
+from mmengine.registry import DefaultScope
+from mmseg.registry import DATASETS
 from own_folder import describe
 from PIL import Image
 
 from inceptionnext_seg.cli import import_dataset, train
 from inceptionnext_seg.engine.launch import load_config, without_training
-from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, use_data
+from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, steps_of, use_data
 from inceptionnext_seg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +47,28 @@ def test_classes_sizes_and_weights_of_a_folder_come_into_the_config_and_options_
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
     assert cfg.model.decode_head.loss_decode.class_weight == [0.709, 3.]
     assert cfg.train_cfg.total_batch_size == 2
+
+
+@pytest.mark.parametrize('name', ['upernet_inceptionnext_a_mini', 'upernet_inceptionnext_t_ade20k'])
+def test_a_config_of_another_data_set_reads_the_folder_as_it_is_numbered(cows, name):
+    """ADE20K's configs shift every class down by one; a folder with a dataset.json does not."""
+    cfg = load_config(ROOT / f'configs/{name}.py', {}, None, lambda cfg: use_data(cfg, cows))
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            dataset = DATASETS.build(loader.dataset)
+            info = dataset.get_data_info(0)
+            loaded = Compose([step for step in loader.dataset.pipeline if step.type.startswith('Load')])(info)
+            assert np.array_equal(loaded['gt_seg_map'], np.array(Image.open(info['seg_map_path'])))
+            assert set(dataset[0]['data_samples'].gt_sem_seg.data.unique().tolist()) <= {0, 1, 255}
+    assert not [step for step in steps_of(cfg.tta_pipeline) if step.get('reduce_zero_label')]
+
+
+def test_settings_of_another_data_set_s_files_do_not_stay(tmp_path):
+    def choose(cfg):
+        cfg.val_dataloader.dataset.update(ann_file='val.txt', indices=3, reduce_zero_label=True)
+        use_data(cfg, describe(tmp_path / 'cows'))
+    dataset = load_config(CONFIG, {}, None, choose).val_dataloader.dataset
+    assert not {'ann_file', 'indices', 'reduce_zero_label'} & {key for key in dataset if dataset[key]}
 
 
 def test_minutes_are_those_of_the_hook_and_any_config_can_have_it():
