@@ -17,6 +17,8 @@ from studies import fuzzing, long_run
 from studies import other_segmentors as others
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
+from studies.operators.blocks import document_blocks
+from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.reliability.cases import table as reliability_table
 from studies.speed.pictures import machine
@@ -184,6 +186,13 @@ for study in (gpu_estimate, gpu_stream):
     BLOCKS[f'gpu_{block}'] = lambda study=study, path=ROOT / f'docs/results/gpu_{block}.json': study.table(
         json.loads(path.read_text()))
 DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
+
+
+# Operators, of the first machine; blocks say so where nothing was measured.
+path = next(iter(sorted(RESULTS.glob('*/operators.json'))), None)
+operators = document_blocks(path and Operators(json.loads(path.read_text())), path, ROOT / 'docs')
+BLOCKS |= {f'operators_{name}': block for name, block in operators.items()}
+DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in operators)
 
 
 def filled(text, names):
