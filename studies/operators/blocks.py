@@ -9,7 +9,7 @@ from inceptionnext_seg.files import markdown_table
 
 from . import networks
 from .cases import NETWORK_FORMS, NETWORKS
-from .cells import IMAGES, KERNELS, PLACES
+from .cells import IMAGES, PLACES
 from .pictures import PICTURES, machine, picture_paths
 from .reasons import claims, findings
 from .roofline import break_evens
@@ -23,14 +23,11 @@ def text(found):
     return NONE if found is None else str(found)
 
 
-def size_text(value):
-    """A kernel size among :data:`KERNELS`."""
-    if value is None:
-        return NONE
-    return f'< {KERNELS[0]}' if value == -math.inf else f'> {KERNELS[-1]}' if value == math.inf else f'{value:.1f}'
+def break_even_text(found, sides):
+    """A size of a kernel that was looked for among ``sides``, with its interval."""
+    def size_text(value):
+        return f'< {sides[0]}' if value == -math.inf else f'> {sides[-1]}' if value == math.inf else f'{value:.1f}'
 
-
-def break_even_text(found):
     if found.low is None:
         return size_text(found.value)
     return f'{size_text(found.value)} ({size_text(found.low)} to {size_text(found.high)})'
@@ -43,11 +40,11 @@ def conditions_of(cell):
 def break_even_table(result):
     rows = [[conditions_of(result.cells[row.cell]), f'{row.bandwidth / 1e9:.1f}', f'{row.product / 1e9:.0f}',
              f'{row.product / row.bandwidth:.1f}', f'{row.predicted:.1f}', f'{row.depthwise / 1e9:.1f}',
-             f'{row.predicted_of_depthwise:.1f}', f'**{break_even_text(row.measured)}**']
+             f'{row.predicted_of_depthwise:.1f}', f'**{break_even_text(row.measured, row.sides)}**']
             for row in break_evens(result)]
     return markdown_table(
         ['depthwise, inference', 'copy, GB/s', 'product, GMACs/s', 'ridge, MACs/byte', 'n predicted',
-         'rate of the largest n×n, GMACs/s', 'n predicted from it', 'n measured (95 %)'], rows)
+         'highest rate of n×n, GMACs/s', 'n predicted from it', 'n measured (95 %)'], rows)
 
 
 COLUMNS = {'depthwise, inference': ('depthwise', 'infer', 'inside'),

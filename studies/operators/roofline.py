@@ -74,7 +74,8 @@ def measured_break_even(result, cell):
 
 
 class BreakEven(NamedTuple):
-    """A row: limits in MACs/s and bytes/s, and the size predicted from each rate of arithmetic, and measured."""
+    """A row: limits in MACs/s and bytes/s, and the size predicted from each rate of arithmetic, and measured
+    among ``sides``."""
     cell: str
     bandwidth: float
     product: float
@@ -82,13 +83,14 @@ class BreakEven(NamedTuple):
     depthwise: float
     predicted_of_depthwise: float
     measured: Estimate
+    sides: list
 
 
 def break_evens(result):
     """A :class:`BreakEven` of each cell in which the sizes were measured and whose limits are known.
 
     The roofline's arithmetic is the matrix product's. Depthwise kernels do not reach it: their own highest rate is that
-    of the largest n×n, where arithmetic weighs most.
+    of the n×n which has the most MACs/s.
     """
     rows = []
     for name, cell in result.cells.items():
@@ -97,12 +99,12 @@ def break_evens(result):
         if cell.place not in ('inside', 'beyond') or cell.mode != 'infer' or not limits or measured is None:
             continue
         bandwidth = limits['cache_bytes_per_second' if cell.place == 'inside' else 'bytes_per_second']
-        side = max(measured_ratios(result, name))
-        largest = f'{side}×{side}'
-        depthwise = result.counts(name, largest).macs / result.time(name, largest).value
+        sides = list(measured_ratios(result, name))
+        depthwise = max(result.counts(name, square).macs / result.time(name, square).value
+                        for square in (f'{side}×{side}' for side in sides))
         predicted = [predicted_break_even(rate / bandwidth, BYTES[cell.dtype])
                      for rate in (limits['macs_per_second'], depthwise)]
         rows.append(BreakEven(name, bandwidth, limits['macs_per_second'], predicted[0], depthwise, predicted[1],
-                              measured))
+                              measured, sides))
     return rows
 

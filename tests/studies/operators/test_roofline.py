@@ -59,6 +59,9 @@ def test_measured_break_evens_are_of_the_better_layouts_and_stand_beside_the_pre
     assert beyond.measured.value == pytest.approx(8, rel=0.03)
     assert beyond.measured.low <= beyond.measured.value <= beyond.measured.high
     assert beyond.measured.processes == 5
+    # Every n×n has n² products for each of 4 · 96 · 56² elements in the cache, and takes n² seconds, 1.1 · 1.03² of
+    # them in the middle: the rate is that number of elements.
+    assert rows[cell_name()].depthwise == pytest.approx(4 * 96 * 56**2 / 1.1 / 1.03**2)
 
 
 def test_a_reason_holds_only_where_the_whole_interval_is_on_its_side():
