@@ -1,5 +1,6 @@
 """The powered ablations and the CamVid sequences: arms, decisions by rule, and reports from runs that are made up."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def pilot_runs(noise=0.3):
     runs = []
     for arm in PILOT:
         for seed in PILOT_SEEDS:
-            iterations = range(100, 2500, 100)
+            iterations = range(50, 2450, 50)
             level = generator.normal(0, noise)
             runs.append(dict(
                 arm=arm, seed=seed, seconds_per_iteration=0.3, seconds_per_validation=4., starts=1, date='2026-01-02',
@@ -281,3 +282,15 @@ def test_sequences_are_the_clusters(tmp_path):
 def test_the_factorial_has_the_arms_of_its_corners():
     assert [[name.startswith('ln_') for name in row] for row in FACTORIAL] == [[False] * 2, [True] * 2]
     assert [[name.endswith('inception') for name in row] for row in FACTORIAL] == [[False, True]] * 2
+
+
+@pytest.mark.parametrize(('name', 'write'), [
+    ('ablations', write_report), ('camvid_sequences', camvid_sequences.write_report)])
+def test_the_report_in_the_repository_is_what_its_result_files_say(tmp_path, name, write):
+    results = ROOT / 'docs/results'
+    if not (results / f'{name}.json').is_file():
+        pytest.skip(f'docs/results/{name}.json: this study has not been run')
+    for path in results.glob(f'{name}*.json'):
+        shutil.copy(path, tmp_path)
+    write(tmp_path / f'{name}.json')
+    assert (tmp_path / f'{name}.md').read_text() == (results / f'{name}.md').read_text()
