@@ -1,7 +1,8 @@
-"""Fill the marked blocks of README.md and docs/*.md from docs/results: python tools/readme.py
+"""Write every table and picture of README.md and docs/ from the files in docs/results: python tools/readme.py
 
-With --run WORK_DIR the excerpt of a training run is taken from its newest log first. Reports and pictures of speed are
-written anew by ``python -m studies.speed --report --out docs/results/MACHINE/speed.json``.
+The report beside each result file and its pictures, the marked blocks of the documents, docs/claims.md and, from the
+configs, docs/model_zoo.md. A picture is drawn anew where its data or its code have changed since. With --run WORK_DIR
+the excerpt of a training run is taken from its newest log first. What measures is listed by ``python -m studies``.
 """
 import argparse
 import json
@@ -15,12 +16,16 @@ from inceptionnext_seg.files import markdown_table, write_text
 from studies import exported as exported_files
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
+from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
+from studies.model_zoo import write_catalogue
 from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
+from studies.published.files import write_reports
 from studies.reliability.cases import table as reliability_table
+from studies.replacement_report import totals_table
 from studies.speed.pictures import machine
 from studies.speed.report import goals_table, limits_table, mixers_table, what
 from studies.speed.summary import Result
@@ -32,6 +37,8 @@ EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
 RELIABILITY = RESULTS / 'reliability'
+CLAIMS = ROOT / 'docs/claims.md'
+
 
 
 def excerpt_of(work_dir):
@@ -156,6 +163,10 @@ def exported():
     return '\n'.join(lines)
 
 
+def replaced():
+    return totals_table(json.loads((RESULTS / 'replacement.json').read_text()))
+
+
 def random_inputs():
     return fuzzing.words(json.loads((RELIABILITY / 'fuzz.json').read_text()))
 
@@ -171,12 +182,13 @@ def watched_run():
 
 
 BLOCKS = dict(
-    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, killed_runs=killed_runs,
+    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, replaced=replaced, killed_runs=killed_runs,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
 DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
+    'docs/generalization.md': ('replaced', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}
 
@@ -208,14 +220,19 @@ def filled(text, names):
 
 @exit_on_user_error
 def main():
-    parser = argparse.ArgumentParser(description='Fill the marked blocks of README.md and docs/*.md from docs/results')
+    parser = argparse.ArgumentParser(
+        description='Write every table and picture of README.md and docs/ from docs/results')
     parser.add_argument('--run', metavar='WORK_DIR', help='take the excerpt of a run from here first')
     args = parser.parse_args()
     if args.run:
         write_text(EXCERPT, excerpt_of(args.run))
+    drawn = write_reports(RESULTS)
     for document, names in DOCUMENTS.items():
         path = ROOT / document
         write_text(path, filled(path.read_text(), names))
+    write_text(CLAIMS, claims_page(RESULTS))
+    write_catalogue(ROOT)
+    print('Pictures drawn anew: ' + (', '.join(str(path.relative_to(ROOT)) for path in drawn) or 'none') + '.')
 
 
 if __name__ == '__main__':
