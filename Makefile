@@ -36,9 +36,11 @@ fuzz: $(TEST_READY)
 sanitize: $(TEST_READY)
 	$(BIN)/python tests/sanitize/run.py --out docs/results/reliability/sanitize.json
 
-# Tests and throughput on a GPU, for whoever has one; goes on where it was stopped. Without a GPU: exit status 3.
+# Tests and throughput on a GPU, for whoever has one; goes on where it was stopped. Without a GPU tools/gpu.py
+# exits with status 3, and so make with 2.
 gpu: $(TEST_READY)
 	@$(BIN)/python tools/gpu.py $(GPU)
+
 # The documentation as a site, in site/; a link to nothing ends it.
 docs: $(TEST_READY)
 	$(BIN)/mkdocs build --strict

@@ -62,10 +62,15 @@ def relative_command(argv):
             value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
         return f'{option}{equals}{value}'
 
-    # The console command sets argv[0] to itself and its subcommand; any other is a script.
+    # The console command sets argv[0] to itself and its subcommand.
     if argv and argv[0].startswith('inceptionnext-seg '):
         return ' '.join([argv[0], *map(shorten, argv[1:])])
-    return ' '.join(['python', *map(shorten, argv)])
+    command = list(map(shorten, argv))
+    # A file of a package was run as a module, and is no script.
+    if command and command[0].endswith('.py') and not Path(command[0]).is_absolute() \
+            and Path(command[0]).with_name('__init__.py').is_file():
+        command[:1] = ['-m', '.'.join(Path(command[0]).with_suffix('').parts).removesuffix('.__main__')]
+    return ' '.join(['python', *command])
 
 
 def commit(folder=Path(__file__).parent):

@@ -10,7 +10,7 @@ import timm
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_json, write_text
-from inceptionnext_seg.models.replace_depthwise import changes, replace_depthwise
+from inceptionnext_seg.models.replace_depthwise import Cost, Replacement, Report, changes, replace_depthwise
 from inceptionnext_seg.provenance import environment
 
 
@@ -51,6 +51,30 @@ def to_markdown(reports):
         f'## `{name}`\n\n{report}' for name, report in reports.items())]) + '\n'
 
 
+def from_dict(content):
+    """The ``Report`` that :func:`to_dict` made ``content`` of."""
+    replaced = [Replacement(**{**r, 'before': Cost(**r['before']), 'after': Cost(**r['after'])})
+                for r in content['replaced']]
+    return Report(**{**content, 'replaced': replaced, 'before': Cost(**content['before']),
+                     'after': Cost(**content['after'])})
+
+
+def totals_table(content):
+    """The models of a result file side by side."""
+    return to_markdown({name: from_dict(found) for name, found in content['models'].items()}).split('\n\n')[0]
+
+
+def page(command, shape, tables):
+    return (f'# Depthwise convolutions replaced by Inception ones\n\nWritten by `{command}`. MACs are of one image of '
+            f'{"×".join(map(str, shape))} pixels.\n\n{tables}')
+
+
+def report(content):
+    """The Markdown file that belongs to the content of a .json file."""
+    reports = {name: from_dict(found) for name, found in content['models'].items()}
+    return page(content['environment']['command'], next(iter(reports.values())).input_size[1:], to_markdown(reports))
+
+
 def to_dict(report):
     """``report`` as it goes into a JSON file."""
     replaced = [dict(r._asdict(), before=r.before._asdict(), after=r.after._asdict()) for r in report.replaced]
@@ -74,8 +98,7 @@ def main():
             models = {name: to_dict(report) for name, report in reports.items()}
             write_json(path, dict(environment=dict(environment('meta'), command=command), models=models))
         else:
-            write_text(path, f'# Depthwise convolutions replaced by Inception ones\n\nWritten by `{command}`. MACs are '
-                             f'of one image of {"×".join(map(str, args.shape))} pixels.\n\n{tables}')
+            write_text(path, page(command, args.shape, tables))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
-"""Fill the marked blocks of README.md and docs/*.md from docs/results: python tools/readme.py
+"""Write every table and picture of README.md and docs/ from the files in docs/results: python tools/readme.py
 
-With --run WORK_DIR the excerpt of a training run is taken from its newest log first. Reports and pictures of speed are
-written anew by ``python -m studies.speed --report --out docs/results/MACHINE/speed.json``.
+The report beside each result file and its pictures, the marked blocks of the documents, docs/claims.md and, from the
+configs, docs/model_zoo.md. A picture is drawn anew where its data or its code have changed since. With --run WORK_DIR
+the excerpt of a training run is taken from its newest log first. What measures is listed by ``python -m studies``.
 """
 import argparse
 import json
@@ -14,13 +15,17 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
+from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
+from studies.model_zoo import write_catalogue
 from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
+from studies.published.files import write_reports
 from studies.reliability.cases import table as reliability_table
+from studies.replacement_report import totals_table
 from studies.speed.pictures import machine
 from studies.speed.report import goals_table, limits_table, mixers_table, what
 from studies.speed.summary import Result
@@ -32,6 +37,7 @@ EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 INFERENCE = RESULTS / 'xeon-amx-2cores/inference.json'
 RELIABILITY = RESULTS / 'reliability'
+CLAIMS = ROOT / 'docs/claims.md'
 
 
 def excerpt_of(work_dir):
@@ -143,6 +149,10 @@ def inference_accuracy():
     return inference_report.accuracy_section(json.loads(INFERENCE.read_text())['accuracy'])
 
 
+def replaced():
+    return totals_table(json.loads((RESULTS / 'replacement.json').read_text()))
+
+
 def random_inputs():
     return fuzzing.words(json.loads((RELIABILITY / 'fuzz.json').read_text()))
 
@@ -159,12 +169,12 @@ def watched_run():
 
 BLOCKS = dict(
     mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
-    inference_accuracy=inference_accuracy, killed_runs=killed_runs,
+    inference_accuracy=inference_accuracy, replaced=replaced, killed_runs=killed_runs,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
 DOCUMENTS = {
-    'docs/export.md': ('inference', 'inference_accuracy'),
+    'docs/export.md': ('inference', 'inference_accuracy'), 'docs/generalization.md': ('replaced', ),
     'README.md': ('mini_run', 'any_upernet', 'speed', 'inference'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}
@@ -197,14 +207,19 @@ def filled(text, names):
 
 @exit_on_user_error
 def main():
-    parser = argparse.ArgumentParser(description='Fill the marked blocks of README.md and docs/*.md from docs/results')
+    parser = argparse.ArgumentParser(
+        description='Write every table and picture of README.md and docs/ from docs/results')
     parser.add_argument('--run', metavar='WORK_DIR', help='take the excerpt of a run from here first')
     args = parser.parse_args()
     if args.run:
         write_text(EXCERPT, excerpt_of(args.run))
+    drawn = write_reports(RESULTS)
     for document, names in DOCUMENTS.items():
         path = ROOT / document
         write_text(path, filled(path.read_text(), names))
+    write_text(CLAIMS, claims_page(RESULTS))
+    write_catalogue(ROOT)
+    print('Pictures drawn anew: ' + (', '.join(str(path.relative_to(ROOT)) for path in drawn) or 'none') + '.')
 
 
 if __name__ == '__main__':

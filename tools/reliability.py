@@ -12,7 +12,7 @@ import torch
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json, write_text
 from inceptionnext_seg.provenance import environment
-from studies.reliability.cases import CASES, run_cases, table
+from studies.reliability.cases import CASES, report, run_cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def main():
                             args.kills, args.seed)
     result = dict(kills=args.kills, seed=args.seed, cases=results, environment=environment('cpu'))
     write_json(args.out, result)
-    write_text(args.out.with_suffix('.md'), f'# Training that is killed\n\n{table(result)}\n')
+    write_text(args.out.with_suffix('.md'), report(result))
     wrong = [name for name, result in results.items() if not result['as_expected']]
     if wrong:
         raise UserError(f'not as expected: {", ".join(wrong)}; see {args.out}.')

@@ -11,7 +11,7 @@ from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error
 from ..files import write_json, write_text
 from ..provenance import environment
-from ..segmentation.complexity import COUNTED, count, to_dict, to_markdown
+from ..segmentation.complexity import COUNTED, count, from_dict, to_dict, to_markdown
 
 
 def parse_args():
@@ -41,6 +41,16 @@ def check(args):
             raise UserError(f'--out is {path}; expected: a name that ends in .json or .md.')
 
 
+def page(command, tables):
+    return f'# Parameters and MACs\n\nWritten by `{command}`.\n\n{tables}'
+
+
+def report(content):
+    """The Markdown file that belongs to the content of a .json file."""
+    complexities = {name: from_dict(counts) for name, counts in content['configs'].items()}
+    return page(content['environment']['command'], to_markdown(complexities, content['depth']))
+
+
 @exit_on_user_error
 def main():
     args = parse_args()
@@ -59,7 +69,6 @@ def main():
     for path in args.out:
         if path.endswith('.json'):
             configs = {name: to_dict(complexity, args.depth) for name, complexity in complexities.items()}
-            write_json(path, dict(environment=described, counted=COUNTED, configs=configs))
+            write_json(path, dict(environment=described, counted=COUNTED, depth=args.depth, configs=configs))
         else:
-            command = f'Written by `{described["command"]}`.'
-            write_text(path, f'# Parameters and MACs\n\n{command}\n\n{tables}')
+            write_text(path, page(described['command'], tables))

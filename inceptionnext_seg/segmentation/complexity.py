@@ -154,15 +154,24 @@ def share(complexity, name):
 
 
 def to_dict(complexity, depth):
-    """``complexity`` as it goes into a JSON file: counts, not rounded, and the modules down to ``depth``."""
+    """``complexity`` as it goes into a JSON file: counts, not rounded, the modules down to ``depth`` and the largest
+    layer."""
+    layer = complexity.largest_layer
+    modules = {**complexity.at_depth(depth), layer: complexity.modules[layer]}
     return dict(
         shape=list(complexity.shape),
         parameters=complexity.parameters,
         parameters_without_auxiliary_head=complexity.parameters - complexity.auxiliary.parameters,
         macs=complexity.macs,
         macs_with_auxiliary_head=complexity.macs + complexity.auxiliary.macs,
-        modules={name: dict(cost._asdict(), share_of_macs=share(complexity, name))
-                 for name, cost in complexity.at_depth(depth).items()})
+        modules={name: dict(cost._asdict(), share_of_macs=share(complexity, name)) for name, cost in modules.items()})
+
+
+def from_dict(content):
+    """The :class:`Complexity` of which :func:`to_dict` made ``content``, as far as its tables need it."""
+    modules = {name: ModuleCost(cost['parameters'], cost['macs']) for name, cost in content['modules'].items()}
+    whole = ModuleCost(content['parameters'], content['macs_with_auxiliary_head'])
+    return Complexity(tuple(content['shape']), {'': whole, **modules}, content['macs'])
 
 
 def to_markdown(complexities, depth):

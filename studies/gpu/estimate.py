@@ -3,10 +3,8 @@
 Operators of one step are counted on fake tensors, as the package would run them on CUDA: arithmetic of products, bytes
 of all others. A roofline with a low and a high efficiency gives a low and a high time.
 """
-import argparse
 import contextlib
 from collections import defaultdict
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -16,10 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.ops import _triton, adaptive_pooling, dispatch, resize_concat_conv, resize_concat_conv_factorized
 from inceptionnext_seg.provenance import environment
 
+from .. import one_result
 from ..throughput.candidates import NONE, build, candidate_config, candidate_label
 from ..throughput.limits import convolution_backward_flops
 from ..throughput.setting import Setting
@@ -221,15 +220,5 @@ def report(result):
         'in which the GPU waits for the host is not in it, nor is data loading.', '', table(result), ''])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', default='docs/results/gpu_estimate.json')
-    args = parser.parse_args()
-    result = estimate()
-    write_json(args.out, result)
-    write_text(Path(args.out).with_suffix('.md'), report(result))
-    print(report(result))
-
-
 if __name__ == '__main__':
-    main()
+    one_result.run(__doc__, 'docs/results/gpu_estimate.json', estimate, report)

@@ -4,15 +4,14 @@ Stock operators under autocast sum in float32, since layer scale is float32. Her
 the stream as it is, and with the stream rounded to half precision after each block, against float64. On a CPU, whose
 autocast has both half precisions.
 """
-import argparse
-from pathlib import Path
 
 import torch
 
-from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.models.metanext import MetaNeXtBlock
 from inceptionnext_seg.provenance import environment
 
+from .. import one_result
 from ..throughput.candidates import NONE, build, candidate_config
 from ..throughput.setting import Setting
 from .cells import INCEPTIONNEXT
@@ -80,15 +79,5 @@ def report(result):
         'float64; 1 is all. Errors are relative.', '', table(result), ''])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', default='docs/results/gpu_stream.json')
-    args = parser.parse_args()
-    result = measure()
-    write_json(args.out, result)
-    write_text(Path(args.out).with_suffix('.md'), report(result))
-    print(report(result))
-
-
 if __name__ == '__main__':
-    main()
+    one_result.run(__doc__, 'docs/results/gpu_stream.json', measure, report)

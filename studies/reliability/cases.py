@@ -152,3 +152,7 @@ def table(result):
             detail += ', but for {before_meeting} in which they had not met'
         rows.append([title, f'{found["differing"]} of {found["tensors"]}', detail.format(**found)])
     return markdown_table(['what happened', 'tensors that differ from the undisturbed run', ''], rows)
+
+
+def report(result):
+    return f'# Training that is killed\n\n{table(result)}\n'

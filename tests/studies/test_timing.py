@@ -274,6 +274,16 @@ def test_the_command_keeps_no_path_of_the_machine(tmp_path, monkeypatch):
         'python tools/accelerate_others.py --out out.json --report=a/b.json --size 7')
 
 
+def test_a_file_of_a_package_is_named_as_the_module_that_was_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('studies', 'studies/speed'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').touch()
+    assert environment.relative_command([str(tmp_path / 'studies/stream.py'), '--out', 'a.json']) == (
+        'python -m studies.stream --out a.json')
+    assert environment.relative_command([str(tmp_path / 'studies/speed/__main__.py')]) == 'python -m studies.speed'
+
+
 def test_the_environment_tells_what_decides_a_time_and_not_where(root, monkeypatch):
     monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1000')
     described = environment.environment('cpu')

@@ -1,0 +1,92 @@
+"""What a reviewer asks of each result file: seeds, runs, exclusions, machine, load, commit, and what was decided after
+seeing data."""
+from inceptionnext_seg.files import markdown_table
+
+from ..speed.summary import Result as Speed
+from .figures import machine_of
+
+MISSING = 'not recorded'
+# What no file records by itself, by name. A result file may say it in its key `decided_after_seeing_data`.
+DECIDED = {
+    'speed.json': 'how many processes plain networks, other libraries and parts get: five or three were lowered to one '
+                  'to three after the first process had shown how long each takes. Which layout is dropped and which '
+                  'rounds are left out are rules of the code',
+    'ablations_mini.json': 'no protocol was written before; that LayerNorm stands out was seen in the data',
+    'band_ratio_mini.json': 'no protocol was written before',
+    'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
+    'generalization_mini.json': 'no protocol was written before',
+    'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '
+                      'was left out beyond the cache, and the second prediction takes the highest rate of n×n',
+    'complexity.json': 'nothing: counts', 'replacement.json': 'nothing: counts',
+    'gpu_estimate.json': 'nothing was measured; the assumptions are in the file'}
+
+
+def span(values):
+    values = sorted(value for value in values if value is not None)
+    if not values:
+        return MISSING
+    return f'{values[0]:g}' if values[0] == values[-1] else f'{values[0]:g}–{values[-1]:g}'
+
+
+def joined(values):
+    values = sorted({str(value) for value in values if value})
+    return ', '.join(values) or MISSING
+
+
+def details(content):
+    """Of a result file: seeds or processes, runs, exclusions, loads, threads, commits."""
+    e = content.get('environment') or {}
+    load, commits = [e.get('load_average')], [e.get('commit'), content.get('commit')]
+    if 'candidates' in content:
+        runs = [run['metrics'] for candidate in content['candidates'] for run in candidate['runs']]
+        seeds = sorted({run['seed'] for run in runs if run.get('seed') is not None})
+        return dict(repeats=f'seeds {", ".join(map(str, seeds))}', runs=len(runs), excluded='none',
+                    load=[run['environment'].get('load_average') for run in runs],
+                    threads=[run['environment'].get('threads') for run in runs],
+                    commits=[run['environment'].get('commit') for run in runs])
+    if 'records' in content and 'memory' in content:
+        speed, records = Speed(content), content['records']
+        processes = [len(found) for found in speed.seconds.values()]
+        return dict(repeats=f'processes a candidate: {span(processes)}', runs=len(records),
+                    excluded=f'{speed.excluded} of {speed.excluded + speed.rounds} rounds, by the rule',
+                    load=[record['load_average'] for record in records], threads=[2],
+                    commits=[run['commit'] for run in content['runs']])
+    if 'groups' in content:     # studies.operators
+        return dict(repeats=f'{len({group["process"] for group in content["groups"]})} processes',
+                    runs=len(content['groups']), excluded='none',
+                    load=[group.get('load_average') for group in content['groups']], threads=[],
+                    commits=[run['commit'] for run in content['runs']])
+    if 'measurements' in content:
+        found = content['measurements']
+        return dict(repeats=f'{len({each["process"] for each in found})} processes', runs=len(found), excluded='none',
+                    load=[load for each in found for load in each['load_average']],
+                    threads=[content['setting']['threads']], commits=[each['commit'] for each in found])
+    if 'cells' in content or ('runs' in content and 'accuracy' in content):
+        runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
+        return dict(repeats='processes, a run each', runs=len(runs), excluded='none',
+                    load=[run.get('load') for run in runs] or load, threads=[e.get('threads')], commits=commits)
+    if 'pieces' in content:
+        pieces = content['pieces']
+        return dict(repeats=f'seeds {", ".join(sorted({str(piece["seed"]) for piece in pieces}))}',
+                    runs=sum(piece['cases'] for piece in pieces), excluded='none', load=load,
+                    threads=[e.get('threads')], commits=commits)
+    if 'kills' in content:
+        return dict(repeats=f'{content["kills"]} kills, seed {content["seed"]}', runs=len(content['cases']),
+                    excluded='none', load=load, threads=[e.get('threads')], commits=commits)
+    return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none', load=load, threads=[e.get('threads')], commits=commits)
+
+
+def row(path, content, results):
+    name = path.relative_to(results.folder).as_posix()
+    found = details(content)
+    exact = DECIDED.get(path.name, '').startswith('nothing')
+    return [f'[{name}](results/{name})', machine_of(path, content, results.folder), found['repeats'], found['runs'],
+            found['excluded'], 'counts' if exact else span(found['load']), joined(found['threads']),
+            joined(found['commits']), content.get('decided_after_seeing_data') or DECIDED.get(path.name, MISSING)]
+
+
+def checklist(results):
+    """Markdown table, a row a result file."""
+    rows = [row(path, content, results) for path, content in results.files.items() if 'environment' in content]
+    return markdown_table(['result file', 'machine', 'repeats', 'runs', 'excluded', 'load average', 'threads', 'commit',
+                           'decided after seeing data'], rows)

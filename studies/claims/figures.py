@@ -1,0 +1,178 @@
+"""Numbers with their intervals, from the result files of every machine."""
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+from scipy import stats
+
+from ..comparison.differences import welch
+from ..published.files import read, result_files
+from ..published.machine import folder_name
+from ..speed.summary import Result as Speed
+from ..timing import ratio
+
+
+class Figure(NamedTuple):
+    """One number that was measured or counted.
+
+    Attributes:
+        what (str): The condition that it is of.
+        value (float), low, high (float | None): With its 95 % interval.
+        repeats (int): Independent ones behind it.
+        of (str): What these are: 'process', 'seed', or 'count' for what is exact.
+        where (str): Machine.
+        signed (bool): A difference, not a ratio.
+    """
+    what: str
+    value: float
+    low: float | None
+    high: float | None
+    repeats: int
+    of: str
+    where: str
+    signed: bool = False
+
+    def __str__(self):
+        sign = '+' if self.signed else ''
+        text = f'{self.what} {self.value:{sign}.2f}'
+        return text if self.low is None else f'{text} ({self.low:{sign}.2f} to {self.high:{sign}.2f})'
+
+
+class Results:
+    """Every result file below a folder, by name.
+
+    Attributes:
+        folder (Path): docs/results.
+        files (dict[Path, dict]): Content by path.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.files = {path: read(path) for path in result_files(folder)}
+        self.speed = [(path.parent.name, Speed(content)) for path, content in self.named('speed.json')]
+
+    def named(self, name):
+        return [(path, content) for path, content in self.files.items() if path.name == name]
+
+    def get(self, name):
+        """The content of docs/results/NAME; None where it is not there."""
+        return self.files.get(self.folder / name)
+
+
+def machine_of(path, content, folder):
+    """The folder of a machine; of older files, which have none, their processor."""
+    if path.parent != folder and path.parent.name not in ('reliability', 'reproduced'):
+        return path.parent.name
+    e = content['environment']
+    return folder_name(e['cpu'], e.get('features', ()), e['cpu_cores'])
+
+
+# Speed
+
+
+MODES = dict(train='training', infer='inference')
+
+
+def mixers(results, suite, mode, conditions=(('-plain', 'fp32'), ('-plain', 'bf16'), ('', 'fp32'), ('', 'bf16'))):
+    """How many times as fast InceptionNeXt-T is as our ConvNeXt-T, both treated alike, on every machine."""
+    found = []
+    for where, speed in results.speed:
+        for treatment, dtype in conditions:
+            cell = next(cell.name for cell in speed.cells.values()
+                        if (cell.suite, cell.mode, cell.dtype) == (suite, mode, dtype))
+            name = f'{"plain" if treatment else "accelerated"} {dtype}'
+            found += speed_figure(speed, where, name, cell, f'inceptionnext{treatment}', f'convnext{treatment}')
+    return found
+
+
+def growing(results, mode='infer'):
+    """The same by the side of the image, whole network, accelerated."""
+    return [figure for where, speed in results.speed for cell in speed.cells.values()
+            if (cell.suite, cell.mode) == ('growth', mode)
+            for figure in speed_figure(speed, where, f'{cell.size}×{cell.size}', cell.name, 'inceptionnext', 'convnext')]
+
+
+def speed_figure(speed, where, what, cell, candidate, baseline):
+    found = speed.speedup(cell, candidate, baseline)
+    return [] if found is None else [Figure(what, found.value, found.low, found.high, found.processes, 'process', where)]
+
+
+def on_gpus(results):
+    """InceptionNeXt-T over ConvNeXt-T of the results of `make gpu`: backbones, plain, AMP or fp32."""
+    found = []
+    for path, content in results.named('gpu.json'):
+        for name, cell in content['cells'].items():
+            if cell['kind'] != 'speed' or 'error' in cell or 'backbone' not in name:
+                continue
+            seconds = {row['label']: row['seconds'] for row in cell['results']}
+            pairs = [(label, label.replace('inceptionnext', 'convnext')) for label in seconds if 'inceptionnext' in label]
+            for ours, theirs in pairs:
+                if theirs in seconds and len(seconds[ours]) == len(seconds[theirs]):
+                    between = ratio(seconds[theirs], seconds[ours])
+                    found.append(Figure(f'{name}, {ours}', *between, 1, 'process', path.parent.name))
+    return found
+
+
+# Trained networks
+
+
+def values(content, name, key='mIoU'):
+    return next(([run['metrics'][key] for run in candidate['runs']] for candidate in content['candidates']
+                 if candidate['name'] == name), [])
+
+
+def miou_difference(results, file, name, reference, what):
+    """mIoU of a candidate less that of another, in points, with Welch's interval over seeds."""
+    content = results.get(file)
+    if content is None or not (pair := [values(content, name), values(content, reference)])[0] or not pair[1]:
+        return []
+    found = welch(*pair)
+    return [Figure(what, found.value, found.low, found.high, min(map(len, pair)), 'seed',
+                   machine_of(results.folder / file, content, results.folder), signed=True)]
+
+
+def pooled_difference(results, file, name, reference, what):
+    """The same with the spread of all candidates pooled, which are taken to have one variance."""
+    content = results.get(file)
+    if content is None:
+        return []
+    groups = [values(content, candidate['name']) for candidate in content['candidates']]
+    freedom = sum(len(group) - 1 for group in groups)
+    pair = values(content, name), values(content, reference)
+    if not all(pair) or freedom < 1:
+        return []
+    variance = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1) / freedom
+    reach = stats.t.ppf(0.975, freedom) * (variance * sum(1 / len(group) for group in pair))**0.5
+    value = statistics.fmean(pair[0]) - statistics.fmean(pair[1])
+    return [Figure(what, value, value - reach, value + reach, min(map(len, pair)), 'seed',
+                   machine_of(results.folder / file, content, results.folder), signed=True)]
+
+
+# Counts
+
+
+def counted(what, value):
+    return Figure(what, value, None, None, 1, 'count', 'counted')
+
+
+def shares(results):
+    """Shares of the channels that are convolved and that pass, of the first convolution that was replaced."""
+    content = results.get('replacement.json')
+    if content is None:
+        return []
+    first = content['models']['convnext_atto']['replaced'][0]
+    channels = int(first['convolution'].split()[0])
+    passing = int(first['branches'].split()[0])
+    branch = int(first['branches'].split(',')[1].split()[0])
+    return [counted('a branch, eighths', 8 * branch / channels),
+            counted('convolved, eighths', 8 * 3 * branch / channels), counted('pass, eighths', 8 * passing / channels)]
+
+
+def costs(results, family):
+    """Parameters in M and MACs in G of UperNet-T at 512×2048."""
+    content = results.get('complexity.json')
+    if content is None:
+        return []
+    found = content['configs'][f'configs/upernet_{family.lower()}_t_ade20k.py']
+    return [counted(f'{family} parameters, M', found['parameters'] / 1e6),
+            counted(f'{family} MACs, G', found['macs'] / 1e9)]

@@ -1,0 +1,75 @@
+"""Figures of factorized convolutions: of docs/results/MACHINE/operators.json."""
+from ..published.files import module
+from .figures import Figure
+from .rules import FAILS, HOLDS, LEAST, OPEN
+
+# By key: what is claimed to take twice the time of n×n.
+FACTORIZED = {
+    'inference': 'depthwise n×1 → 1×n takes twice as long as n×n, inference',
+    'training': 'the same, training',
+    'dense': 'the same, dense convolutions',
+    'relu': 'with a non-linearity between it is the same',
+    '6x7': '6×1 → 1×7 for 6×7 is the same'}
+# By key, which is also what studies.operators calls it: the reason that is proposed.
+REASONS = {
+    'sequential passes': 'its two passes in sequence', 'memory traffic': 'memory traffic',
+    'operation count': 'the operation count', 'cache': 'the cache', 'kernel tuning': 'kernels tuned for squares',
+    'launch': 'the launch of a second operator', 'synchronization': 'the synchronization of threads'}
+# Of studies.operators: subject, side, mode and place of each figure of a claim, and how it is called.
+SHOWN = {
+    'inference': [(f'depthwise-{side}-infer-{place}', f'{side}, {where}') for side in ('3x3', '7x7')
+                  for place, where in (('inside', 'in the cache'), ('beyond', 'beyond the cache'))],
+    'training': [(f'depthwise-{side}-train-inside', side) for side in ('3x3', '7x7')],
+    'dense': [(f'dense-{side}-{mode}-inside', f'{side}, {word}') for side in ('3x3', '7x7')
+              for mode, word in (('infer', 'inference'), ('train', 'training'))],
+    'relu': [(f'relu-depthwise-{side}-infer-{place}', f'{side}, {where}') for side in ('3x3', '7x7')
+             for place, where in (('inside', 'in the cache'), ('beyond', 'beyond the cache'))],
+    '6x7': [(f'depthwise-6x7-{mode}-inside', word) for mode, word in (('infer', 'inference'), ('train', 'training'))]}
+
+
+def studied(results):
+    """(machine, a result of studies.operators) of each machine that has one."""
+    return [(path.parent.name, module('operators.summary').Result(content))
+            for path, content in results.named('operators.json')]
+
+
+def figure(what, found, where):
+    return Figure(what.replace('x', '×'), found.value, found.low, found.high, found.processes, 'process', where)
+
+
+def factorized_figures(results, key):
+    """Time over that of n×n."""
+    measured = [(where, module('operators.reasons').claims(result)) for where, result in studied(results)]
+    return [figure(what, ratios[name], where) for where, ratios in measured for name, what in SHOWN[key]
+            if ratios.get(name) is not None]
+
+
+def experiments(results, key):
+    """(figure, whether the experiment bears the reason out) of each that was measured."""
+    found = []
+    for where, result in studied(results):
+        for finding in module('operators.reasons').findings(result).values():
+            if finding.experiment.reason == key and finding.found is not None:
+                shown = figure(finding.experiment.claim.split(':')[0], finding.found, where)
+                decided = finding.verdict in (HOLDS, FAILS) and shown.repeats >= LEAST['process']
+                found.append((shown, finding.verdict if decided else OPEN))
+    return found
+
+
+def reason_figures(results, key):
+    return [shown for shown, _ in experiments(results, key)]
+
+
+def reason_verdict(results, key):
+    """From the experiments, whose limits studies.operators fixed before it measured."""
+    found = experiments(results, key)
+    if not found:
+        return 'not measured yet', 'the study has experiments that can refute it'
+    by = {kind: [shown.what for shown, verdict in found if verdict == kind] for kind in (HOLDS, FAILS, OPEN)}
+    rest = f'; not decided: {"; ".join(by[OPEN])}' if by[OPEN] else ''
+    if by[HOLDS] and by[FAILS]:
+        return 'holds only if', f'it means: {"; ".join(by[HOLDS])}. Refuted by: {"; ".join(by[FAILS])}{rest}'
+    for kind in (HOLDS, FAILS):
+        if by[kind]:
+            return kind, rest.removeprefix('; ')
+    return OPEN, f'{LEAST["process"]} processes decide, and intervals that do not cover the limit'

@@ -1,0 +1,79 @@
+"""docs/claims.md."""
+from inceptionnext_seg.files import markdown_table
+
+from .checklist import checklist
+from .figures import Results
+from .rules import LEAST, NEAR
+from .table import CLAIMS, GROUPS
+
+
+def figures_text(claim, results):
+    """Figures by machine; a dash without any."""
+    by = {}
+    for figure in claim.figures(results):
+        by.setdefault(figure.where, []).append(figure)
+    texts = []
+    for where, figures in by.items():
+        said = '; '.join(map(str, figures))
+        counted = figures[0].of == 'count'
+        repeats = sorted({figure.repeats for figure in figures})
+        name = figures[0].of if repeats == [1] else {'process': 'processes', 'seed': 'seeds'}.get(figures[0].of)
+        texts.append(said if counted else f'{where}, {"–".join(map(str, repeats[::max(len(repeats) - 1, 1)]))} {name}: '
+                     f'{said}')
+    return '. '.join(texts) or '–'
+
+
+def verdict_text(claim, results):
+    word, detail = claim.verdict(results)
+    separator = ' ' if word == 'holds only if' else ': '
+    return word + (f'{separator}{detail}' if detail else '')
+
+
+def group_table(claims, results):
+    rows = [[claim.claim, claim.source, figures_text(claim, results), verdict_text(claim, results),
+             f'`{claim.command}`'] for claim in claims]
+    return markdown_table(['claim', 'from', 'measured', 'verdict', 'again'], rows)
+
+
+def remarks(claims):
+    """Remarks of a group, each once."""
+    found = {}
+    for claim in claims:
+        if claim.remark:
+            found.setdefault(claim.remark, []).append(claim.claim.removeprefix('first experiments: ').split(':')[0])
+    return found
+
+
+def page(results):
+    """The whole document.
+
+    Args:
+        results (Path): docs/results.
+    """
+    results = Results(results)
+    verdicts = [claim.verdict(results)[0] for claim in CLAIMS.values()]
+    tally = ', '.join(f'{word} {verdicts.count(word)}' for word in dict.fromkeys(verdicts))
+    machines = sorted({where for where, _ in results.speed})
+    parts = [
+        '# Claims, and what was measured',
+        'Written by `python tools/readme.py` from the files in docs/results: every figure, and every verdict that a '
+        f'figure decides. {len(CLAIMS)} claims: {tally}. Speed was measured on {", ".join(machines) or "no machine"}; a '
+        'file that lies in no folder of a machine is named by its processor and cores.',
+        '## How a verdict is made',
+        f'A figure decides only with at least {LEAST["process"]} processes, or {LEAST["seed"]} seeds a side. Its 95 % '
+        f'interval must lie on one side of the limit as a whole: of a claimed ratio nine tenths ({NEAR:g}) of it, of a '
+        'difference 0, of a count the count. "Holds only if" lists the conditions in which it holds where it fails in '
+        'others. An interval covers the limit, or there are too few repeats: "not decided". Intervals of two seeds, or '
+        'over the rounds of one process, are shown and decide nothing.']
+    for title, claims in GROUPS.items():
+        parts += [f'## {title}', group_table(claims, results)]
+        lines = [f'- {names[0][0].upper()}{names[0][1:]}{" and others" if len(names) > 1 else ""}: {remark}'
+                 for remark, names in remarks(claims).items()]
+        parts += ['\n'.join(lines)] if lines else []
+    parts += [
+        "## A reviewer's checklist",
+        'Of every result file: what repeats it, what was left out, under which conditions it was made, and what was '
+        'decided after seeing its data. `python -m studies` lists the study that makes each. What a file does not '
+        'record is said to be not recorded; [results](results/README.md) has the known faults.',
+        checklist(results)]
+    return '\n\n'.join(parts) + '\n'

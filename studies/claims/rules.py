@@ -1,0 +1,106 @@
+"""From figures to a verdict.
+
+A figure decides only with enough independent repeats; then its whole interval has to lie on one side of a limit.
+"""
+from typing import NamedTuple
+
+# Fewest repeats that decide: intervals of fewer processes are little more than a range, and of fewer seeds cover almost
+# anything.
+LEAST = dict(process=3, seed=4, count=1)
+PLURAL = dict(process='processes', seed='seeds')
+NEAR = 0.9      # of a claimed ratio: a tenth is the least that matters
+HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'not decided'
+
+
+class AtLeast(NamedTuple):
+    """A ratio that is claimed: it holds from nine tenths of it on."""
+    claimed: float
+
+    def __call__(self, figure):
+        return side(figure, NEAR * self.claimed)
+
+    def __str__(self):
+        return f'at least {NEAR * self.claimed:.2f}, nine tenths of {self.claimed:g}'
+
+
+class Positive(NamedTuple):
+    """A difference that is claimed to be above 0."""
+
+    def __call__(self, figure):
+        return side(figure, 0)
+
+    def __str__(self):
+        return 'above 0'
+
+
+class Negative(NamedTuple):
+    """A difference that is claimed to be below 0."""
+
+    def __call__(self, figure):
+        return {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}[side(figure, 0)]
+
+    def __str__(self):
+        return 'below 0'
+
+
+class Equal(NamedTuple):
+    """Counts, in the order of the figures, as a paper rounds them; it may print one in the last digit more."""
+    expected: tuple
+    slack: float = 0.5
+
+    def check(self, figures):
+        right = len(figures) == len(self.expected) and all(
+            abs(figure.value - value) <= self.slack for figure, value in zip(figures, self.expected, strict=True))
+        return HOLDS if right else FAILS
+
+    def __str__(self):
+        return f'equal to {", ".join(f"{value:g}" for value in self.expected)}'
+
+
+def decides(figure):
+    return figure.of == 'count' or (figure.low is not None and figure.repeats >= LEAST[figure.of])
+
+
+def side(figure, limit):
+    """Whether the whole interval is at or above the limit, below it, or neither."""
+    if not decides(figure):
+        return OPEN
+    low, high = (figure.value, figure.value) if figure.of == 'count' else (figure.low, figure.high)
+    return HOLDS if low >= limit else FAILS if high < limit else OPEN
+
+
+def verdict(figures, rule):
+    """In words, what figures say of a claim.
+
+    Returns:
+        tuple[str, str]: One of 'holds', 'holds only if', 'does not hold', 'not decided', 'not measured yet'; and of
+        what, or why.
+    """
+    if not figures:
+        return 'not measured yet', ''
+    if isinstance(rule, Equal):
+        return rule.check(figures), 'counted'
+    machines = len({figure.where for figure in figures}) > 1
+    by = {HOLDS: [], FAILS: [], OPEN: []}
+    for figure in figures:
+        by[rule(figure)].append(f'{figure.what} on {figure.where}' if machines else figure.what)
+    said = why_open(figures, rule)
+    rest = f'; not decided: {", ".join(by[OPEN])} ({said})' if by[OPEN] else ''
+    if by[HOLDS] and by[FAILS]:
+        return 'holds only if', ', '.join(by[HOLDS]) + rest
+    for kind in (HOLDS, FAILS):
+        if by[kind]:
+            return kind, (', '.join(by[kind]) + rest) if by[OPEN] else ''
+    return OPEN, said
+
+
+def why_open(figures, rule):
+    """Why the figures that decide nothing do not."""
+    few = [figure for figure in figures if not decides(figure)]
+    reasons = []
+    if few:
+        of, most = few[0].of, max(figure.repeats for figure in few)
+        reasons.append(f'{most} {of if most == 1 else PLURAL[of]}, and {LEAST[of]} decide')
+    if any(decides(figure) and rule(figure) == OPEN for figure in figures):
+        reasons.append('the interval covers the limit')
+    return '; '.join(reasons)

@@ -1,0 +1,168 @@
+"""The claims, each with where it is from, the command that measures it, its figures and its rule.
+
+Sources: the paper, arXiv:2303.16900, with its figures in :mod:`studies.paper`; the README of sail-sg/inceptionnext. Two
+write-ups in circulation have no stable address and are called what they are: one that times factorized convolutions,
+one that summarizes the paper.
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..paper import IMAGENET_TOP1, SEMANTIC_FPN, UPERNET
+from . import figures as f
+from .operators import FACTORIZED, REASONS, factorized_figures, reason_figures, reason_verdict
+from .rules import FAILS, AtLeast, Equal, Negative, Positive, verdict
+
+WRITE_UP = 'write-up on factorized convolutions'
+SUMMARY = 'summary of the paper in circulation'
+README = 'README of sail-sg/inceptionnext: A100, fp32, batch 128'
+ABLATIONS = 'paper, ablations of InceptionNeXt-T'
+SPEED, OPERATORS, SWEEP = 'python -m studies speed', 'python -m studies operators', 'python -m studies ablations'
+GPU = 'make gpu'
+UNTESTED = 'cannot be tested here'
+
+
+class Claim(NamedTuple):
+    """One claim.
+
+    Attributes:
+        key (str): For other modules and tests.
+        claim, source, command (str): In one line each.
+        figures (Callable): From :class:`.figures.Results` to a list of :class:`.figures.Figure`.
+        rule: Of :mod:`.rules`; None where no figure decides.
+        remark (str): What is to be said beside the verdict.
+        said (tuple[str, str] | None): The verdict, where no figure decides it.
+        decide (Callable | None): Of the results, the verdict, where the study has rules of its own.
+    """
+    key: str
+    claim: str
+    source: str
+    command: str
+    figures: Callable = lambda results: []
+    rule: object = None
+    remark: str = ''
+    said: tuple | None = None
+    decide: Callable | None = None
+
+    def verdict(self, results):
+        if self.said:
+            return self.said
+        if self.decide:
+            return self.decide(results)
+        return verdict(self.figures(results), self.rule)
+
+
+def untested(key, claim, source, command, why, figures=lambda results: []):
+    return Claim(key, claim, source, command, figures, said=(UNTESTED, why))
+
+
+def without(*names):
+    """mIoU of variants of InceptionNeXt-A less that of InceptionNeXt-A, in points."""
+    return lambda results: [figure for name in names for figure in f.miou_difference(
+        results, 'ablations_mini.json', name, 'baseline', name.replace('_', ' '))]
+
+
+def ratios(results):
+    return [figure for name in ('t_ratio1_4', 't_ratio1_16') for figure in f.miou_difference(
+        results, 'band_ratio_mini.json', name, 't_baseline', f'ratio {name.removeprefix("t_ratio").replace("_", "/")} less 1/8')]
+
+
+def layer_norm(results):
+    args = results, 'ablations_mini.json', 'layernorm', 'baseline'
+    return [*f.miou_difference(*args, 'LayerNorm, Welch'),
+            *f.pooled_difference(*args, 'LayerNorm, spread of all variants pooled')]
+
+
+def best_of_tables():
+    return max(row.miou for row in (*UPERNET, *SEMANTIC_FPN))
+
+
+T, CONVNEXT_T = (next(row for row in UPERNET if (row.family, row.arch) == (family, 'tiny'))
+                 for family in ('InceptionNeXt', 'ConvNeXt'))
+TOP1 = IMAGENET_TOP1['inceptionnext_tiny'], IMAGENET_TOP1['convnext_tiny_1k_224_ema']
+DRAWN = ('points of mIoU on drawn scenes, 150 iterations from scratch, InceptionNeXt-A (ratios: T). In 128×128 crops the '
+         'maps of the last two stages are smaller than the bands, so that no number of seeds could rank bands there.')
+BACKBONES = 'InceptionNeXt-T over ConvNeXt-T, backbones, 512×512, on the CPUs measured; the A100 is not among them.'
+SAME_HEAD = 'InceptionNeXt-T over ConvNeXt-T, whole networks with the same head.'
+NEEDS_IMAGENET = 'it takes ImageNet and a cluster; nothing here was trained on it'
+CIRCULATION = (
+    Claim('55.4', 'UperNet with InceptionNeXt reaches 55.4 mIoU on ADE20K', SUMMARY,
+          'python tools/readme.py',
+          lambda results: [f.counted('highest mIoU of Tables 5 and 6', best_of_tables())],
+          said=(FAILS, f'no row of the tables has it; InceptionNeXt-T has {T.miou}')),
+    Claim('shares', 'an eighth of the channels a branch: 3/8 are convolved, 5/8 pass', 'paper, Inception depthwise '
+          'convolution', 'python -m studies replacement', f.shares, Equal((1, 3, 5), 0)),
+    Claim('7/8', '1/8 of the channels is convolved and 7/8 pass', SUMMARY, 'python -m studies replacement', f.shares,
+          Equal((1, 1, 7), 0), 'There are three convolved branches of 1/8 each.'),
+    Claim('two passes', 'bands run one after the other, in two passes over the same channels', SUMMARY,
+          'pytest tests/models -k timm', said=(
+              FAILS, 'each band has its own eighth of the channels, and all run side by side; bands in sequence are an '
+              "ablation of the paper, 82.1 top-1 for 82.3. Outputs are those of timm's network, by a test")))
+FACTORIZED_CLAIMS = tuple(
+    Claim(key, claim, WRITE_UP, OPERATORS, lambda results, key=key: factorized_figures(results, key), AtLeast(2.0),
+          'Time over that of n×n.') for key, claim in FACTORIZED.items())
+REASON_CLAIMS = tuple(
+    Claim(key, f'it is slower because of {claim}', WRITE_UP, OPERATORS,
+          lambda results, key=key: reason_figures(results, key),
+          decide=lambda results, key=key: reason_verdict(results, key)) for key, claim in REASONS.items())
+PAPER = (
+    Claim('train 1.6', 'InceptionNeXt-T trains 1.6 times as fast as ConvNeXt-T', f'{README}: 901 and 575 images/s',
+          f'{SPEED} --only backbone', lambda results: f.mixers(results, 'backbone', 'train'), AtLeast(1.57),
+          BACKBONES),
+    Claim('infer 1.2', 'InceptionNeXt-T infers 1.2 times as fast as ConvNeXt-T', f'{README}: 2900 and 2413 images/s',
+          f'{SPEED} --only backbone', lambda results: f.mixers(results, 'backbone', 'infer'), AtLeast(1.20),
+          BACKBONES),
+    untested('82.3', f'{TOP1[0]} top-1 on ImageNet-1k, against {TOP1[1]} of ConvNeXt-T', 'paper, ImageNet-1k models',
+             'mim train mmpretrain configs/classification/inceptionnext_t_imagenet.py', NEEDS_IMAGENET),
+    untested('47.9', f'{T.miou} mIoU with UperNet on ADE20K, against {CONVNEXT_T.miou} of ConvNeXt-T',
+             'paper, Table 5: multi-scale with flip',
+             'python tools/train.py configs/upernet_inceptionnext_t_ade20k.py',
+             'it takes ADE20K, ImageNet weights and GPU-weeks; nothing here was trained on it'),
+    Claim('cost', f'UperNet-T has {T.parameters} M parameters and {T.macs} G MACs at 512×2048, with ConvNeXt-T '
+          f'{CONVNEXT_T.parameters} M and {CONVNEXT_T.macs} G', 'paper, Table 5', 'python -m studies complexity',
+          lambda results: [*f.costs(results, 'InceptionNeXt'), *f.costs(results, 'ConvNeXt')],
+          Equal((T.parameters, T.macs, CONVNEXT_T.parameters, CONVNEXT_T.macs), 0.6)),
+    Claim('branches', 'each branch is needed: without it accuracy falls', f'{ABLATIONS}: 81.9 without a band, 82.3 with '
+          'both', SWEEP, without('no_horizontal', 'no_vertical', 'no_square'), Negative(), DRAWN),
+    Claim('ratio', 'a branch ratio of 1/8 is best: 1/16 loses, 1/4 gains nothing', ABLATIONS,
+          'python -m studies band_ratio', ratios, Negative(), DRAWN),
+    Claim('parallel', 'parallel bands are better than bands in sequence', f'{ABLATIONS}: 82.3 and 82.1', SWEEP,
+          without('sequential'), Negative(), DRAWN),
+    Claim('norm', 'BatchNorm in the place of LayerNorm loses no accuracy', 'paper, MetaNeXt block: ConvNeXt has '
+          'LayerNorm, InceptionNeXt BatchNorm', SWEEP, layer_norm, Negative(),
+          'LayerNorm less BatchNorm: below 0 is in favour of BatchNorm. The pooled interval is of a comparison that was '
+          'picked after seeing all variants.'),
+    Claim('identity', 'first experiments: with the identity in the place of the convolution accuracy falls',
+          SUMMARY, SWEEP, without('identity'), Negative(), DRAWN),
+    Claim('3x3', 'first experiments: 3×3 in the place of 7×7 is faster and loses accuracy',
+          f'{README}: ConvNeXt-T 798 for 575 images/s, {IMAGENET_TOP1["convnext_tiny_k3"]} for {TOP1[1]} top-1', SWEEP,
+          without('dw3x3'), Negative(), '3×3 less Inception; less 7×7 was not measured, nor was the speed.'),
+    untested('partial', 'first experiments: of 3×3 on a part of the channels, accuracy holds down to a quarter',
+             f'README of sail-sg/inceptionnext: {IMAGENET_TOP1["convnext_tiny_k3"]} on all channels, '
+             f'{IMAGENET_TOP1["convnext_tiny_k3_par1_4"]} on 1/4, {IMAGENET_TOP1["convnext_tiny_k3_par1_8"]} on 1/8, '
+             f'{IMAGENET_TOP1["convnext_tiny_k3_par1_16"]} on 1/16',
+             'python tools/train.py configs/upernet_convnext_t_k3_par1_4_ade20k.py', NEEDS_IMAGENET))
+CARRIES_OVER = (
+    Claim('whole train', 'the gain in training is there in a whole UperNet, too', SUMMARY, f'{SPEED} --only main',
+          lambda results: f.mixers(results, 'main', 'train'), AtLeast(1.57), SAME_HEAD),
+    Claim('whole infer', 'so is the gain in inference', SUMMARY, f'{SPEED} --only main',
+          lambda results: f.mixers(results, 'main', 'infer'), AtLeast(1.20), SAME_HEAD),
+    Claim('accuracy', 'InceptionNeXt is as accurate as ConvNeXt on other data', SUMMARY, 'python -m studies camvid',
+          lambda results: f.miou_difference(results, 'camvid.json', 'InceptionNeXt-A', 'ConvNeXt-A',
+                                            'InceptionNeXt-A less ConvNeXt-A'), said=(
+              'not decided', 'InceptionNeXt-A has BatchNorm and ConvNeXt-A LayerNorm, three seeds, and validation images '
+              'of one sequence: both families with both norms and several sequences would decide')),
+    Claim('architectures', 'Inception convolutions help other architectures', SUMMARY,
+          'python -m studies generalization', lambda results: f.miou_difference(
+              results, 'generalization_mini.json', 'upernet_timm_mobilenetv3_small_inception_mini',
+              'upernet_timm_mobilenetv3_small_mini', 'MobileNetV3-small'), Positive(),
+          'mIoU in points on drawn scenes, 300 iterations. Speed: not measured.'),
+    Claim('hardware', 'the gain holds on other hardware: GPUs', SUMMARY, GPU, f.on_gpus, AtLeast(1.20),
+          'Other CPUs are columns of the rows above.'),
+    Claim('scale', 'it holds at larger scale: larger images', SUMMARY, f'{SPEED} --only growth', f.growing,
+          AtLeast(1.20), 'Whole network, accelerated, inference. S and B were not measured.'),
+    untested('video', 'it holds for video', SUMMARY, 'inceptionnext-seg predict --video',
+             'there is no video network here: frames are segmented one by one'))
+GROUPS = {'In circulation': CIRCULATION, 'Factorized convolutions: is n×1 → 1×n slower?': FACTORIZED_CLAIMS,
+          'Factorized convolutions: why?': REASON_CLAIMS, 'The paper': PAPER,
+          'Does it carry over?': CARRIES_OVER}
+CLAIMS = {claim.key: claim for group in GROUPS.values() for claim in group}

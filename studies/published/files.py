@@ -1,0 +1,147 @@
+"""The report beside each result file, and its pictures."""
+import importlib
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import read_object, replacing, write_text
+
+from .stamps import digest, stamp, stamp_of
+
+WHAT = 'a result file'
+
+
+class Report(NamedTuple):
+    """What is written from a result file.
+
+    Attributes:
+        text (Callable | None): Of its content and path, the Markdown beside it; None where it has no file of its own.
+        pictures (Callable): Of its content and path, by path of each PNG a function that writes it there.
+        drawn_by (str | None): The module that draws.
+    """
+    text: Callable | None
+    pictures: Callable = lambda content, path: {}
+    drawn_by: str | None = None
+
+
+def module(name):
+    """A module of the studies, imported when one of its files is there: some take seconds."""
+    return importlib.import_module(f'studies.{name}')
+
+
+def by(name):
+    """The Markdown of ``studies.NAME.report(content)``."""
+    return Report(lambda content, path: module(name).report(content))
+
+
+def study(name):
+    """A package of ``report``, ``pictures`` and ``summary``, such as studies.speed."""
+    def pictures(content, path):
+        drawing, result = module(f'{name}.pictures'), module(f'{name}.summary').Result(content)
+        return {picture: lambda out, kind=kind: drawing.PICTURES[kind][1](result, out)
+                for kind, picture in drawing.picture_paths(result, path).items()}
+
+    return Report(lambda content, path: module(f'{name}.report').report(content, path), pictures, f'{name}.pictures')
+
+
+def comparison_blocks(content, path):
+    note = path.with_suffix('.note.md')
+    return module('comparison.report').report(content, path.stem, note.read_text().strip() if note.is_file() else None)
+
+
+def comparison_pictures(content, path):
+    return {path.with_name(name): lambda out, drawn=drawn: out.write_bytes(drawn)
+            for name, drawn in comparison_blocks(content, path)[1].items()}
+
+
+def curves(path):
+    return path.with_name(f'{path.stem}_curves.png')
+
+
+# What tools/compare.py and tools/sweep.py write, under any name.
+COMPARISON = Report(
+    lambda content, path: module('comparison.formats').markdown(comparison_blocks(content, path)[0]),
+    comparison_pictures, 'comparison.pictures')
+# By name below docs/results.
+REPORTS = {
+    '*/speed.json': study('speed'),
+    '*/operators.json': study('operators'),
+    '*/inference.json': by('cpu_inference'),
+    '*/exported.json': by('exported'),
+    '*/operator_choices.json': by('operator_choices'),
+    '*/gpu.json': by('gpu.report'),
+    '*/camvid_own.json': Report(
+        lambda content, path: module('own_recipe').report(content, curves(path).name),
+        lambda content, path: {curves(path): lambda out: module('own_recipe').draw(content, out)},
+        'comparison.pictures'),
+    'accelerate_others.json': by('other_segmentors'),
+    'complexity.json': Report(
+        lambda content, path: importlib.import_module('inceptionnext_seg.cli.complexity').report(content)),
+    'replacement.json': by('replacement_report'),
+    'gpu_estimate.json': by('gpu.estimate'),
+    'gpu_stream.json': by('gpu.stream'),
+    'reliability/kills.json': by('reliability.cases'),
+    # Shown in docs/reliability.md alone; scores of trained models, in docs/model_zoo.md.
+    **dict.fromkeys(('reliability/fuzz.json', 'reliability/sanitize.json', 'reliability/long_run.json',
+                     'reproduced/*.json'), Report(None))}
+
+
+def result_files(results):
+    """Paths of the result files in docs/results."""
+    return sorted(Path(results).rglob('*.json'))
+
+
+def read(path):
+    return read_object(path, WHAT, 'take it out of docs/results, or measure it again')
+
+
+def report_of(content, path, results):
+    """The :class:`Report` of a result file.
+
+    Raises:
+        UserError: No study is known to write such a file.
+    """
+    if 'candidates' in content:
+        return COMPARISON
+    name = Path(path).relative_to(results).as_posix()
+    for pattern, report in REPORTS.items():
+        if fnmatch(name, pattern):
+            return report
+    raise UserError(f'{path}: no report is known for this file. Expected: one of {", ".join(REPORTS)}, or a result of '
+                    'tools/compare.py. Next: name its report in studies/published/files.py.')
+
+
+def stale_pictures(content, path, report):
+    """The pictures that are missing, or were drawn from other data or by other code.
+
+    Returns:
+        tuple[dict, str]: By path a function that draws; and what they are to be stamped with.
+    """
+    if report.drawn_by is None:
+        return {}, None
+    expected = digest(content, module(report.drawn_by).__file__)
+    return {picture: draw for picture, draw in report.pictures(content, Path(path)).items()
+            if stamp_of(picture) != expected}, expected
+
+
+def write_reports(results):
+    """Write every report in ``results`` anew, and the pictures that are stale.
+
+    Returns:
+        list[Path]: The pictures that were drawn.
+    """
+    drawn = []
+    for path in result_files(results):
+        content = read(path)
+        report = report_of(content, path, results)
+        if report.text is not None:
+            write_text(path.with_suffix('.md'), report.text(content, path))
+        stale, expected = stale_pictures(content, path, report)
+        for picture, draw in stale.items():
+            with replacing(picture) as temporary:
+                draw(temporary)
+                stamp(temporary, expected)
+            drawn.append(picture)
+    return drawn

@@ -1,0 +1,88 @@
+"""Verdicts of figures worked by hand, and the published page."""
+import re
+from pathlib import Path
+
+import pytest
+
+from studies.claims.figures import Figure, Results, pooled_difference
+from studies.claims.page import page
+from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Equal, Negative, Positive, verdict
+from studies.claims.table import CLAIMS
+from studies.published.studies import STUDIES
+
+ROOT = Path(__file__).parents[3]
+
+
+def process(what, low, high, repeats=5, where='a'):
+    return Figure(what, (low + high) / 2, low, high, repeats, 'process', where)
+
+
+def seeds(low, high, repeats):
+    return Figure('x', (low + high) / 2, low, high, repeats, 'seed', 'a', signed=True)
+
+
+@pytest.mark.parametrize(('figures', 'expected'), [
+    ([process('3×3', 1.85, 2.3)], (HOLDS, '')),             # from 1.8 on, nine tenths of twice
+    ([process('3×3', 0.3, 0.4)], (FAILS, '')),
+    ([process('3×3', 1.7, 1.9)], (OPEN, 'the interval covers the limit')),
+    ([process('3×3', 1.9, 2.0, repeats=2)], (OPEN, '2 processes, and 3 decide')),
+    ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4)], ('holds only if', '3×3')),
+    ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4, 1)],
+     (HOLDS, '3×3; not decided: 7×7 (1 process, and 3 decide)')),
+    ([process('3×3', 1.9, 2.0), process('3×3', 0.3, 0.4, where='b')], ('holds only if', '3×3 on a')),
+    ([Figure('3×3', 2.5, None, None, 1, 'process', 'a')], (OPEN, '1 process, and 3 decide')),
+    ([], ('not measured yet', ''))])
+def test_a_ratio_decides_where_its_whole_interval_is_on_one_side_of_nine_tenths_of_the_claim(figures, expected):
+    assert verdict(figures, AtLeast(2.0)) == expected
+
+
+def test_two_seeds_decide_nothing_however_far_from_zero_they_are():
+    assert verdict([seeds(-9, -8, 2)], Negative())[0] == OPEN
+    assert verdict([seeds(-9, -8, 8)], Negative())[0] == HOLDS
+    assert verdict([seeds(-9, -8, 8)], Positive())[0] == FAILS
+    assert verdict([seeds(-1, 1, 8)], Positive())[0] == OPEN
+
+
+def test_counts_are_equal_or_not():
+    counts = [Figure('M', value, None, None, 1, 'count', 'counted') for value in (56.4, 932.8)]
+    assert verdict(counts, Equal((56, 933)))[0] == HOLDS
+    assert verdict(counts, Equal((55, 933)))[0] == FAILS
+    assert verdict(counts[:1], Equal((56, 933)))[0] == FAILS
+
+
+def test_the_spread_of_all_candidates_is_pooled(tmp_path):
+    # Variances 2, 8 and 2 of two runs each: pooled 4, three degrees of freedom, t = 3.1824; 1 ± 3.1824 √4.
+    def candidate(name, *mious):
+        return dict(name=name, runs=[dict(metrics=dict(mIoU=miou)) for miou in mious])
+    results = Results(tmp_path)
+    results.files[tmp_path / 'x.json'] = dict(
+        environment=dict(cpu='Some CPU', cpu_cores=2),
+        candidates=[candidate('a', 10, 12), candidate('b', 10, 14), candidate('c', 5, 7)])
+    found, = pooled_difference(results, 'x.json', 'b', 'a', 'b less a')
+    assert found.value == 1 and found.repeats == 2 and found.where == 'some-2cores'
+    assert (found.low, found.high) == (pytest.approx(1 - 6.3649, abs=1e-3), pytest.approx(1 + 6.3649, abs=1e-3))
+
+
+def test_every_claim_says_where_it_is_from_and_which_study_measures_it():
+    assert {'55.4', '7/8', 'two passes', 'shares', 'inference', 'relu', '6x7', 'sequential passes', 'memory traffic',
+            'operation count', 'cache', 'kernel tuning', 'launch', 'synchronization', 'train 1.6', 'infer 1.2', '82.3',
+            '47.9', 'branches', 'ratio', 'parallel', 'norm', 'architectures', 'hardware', 'whole infer', 'scale',
+            'video', 'identity', '3x3', 'partial'} <= set(CLAIMS)
+    for claim in CLAIMS.values():
+        assert claim.source and claim.command and '\n' not in claim.claim
+        named = re.match(r'python -m studies (\S+)', claim.command)
+        assert not named or named[1] in STUDIES, claim.key
+        for file in re.findall(r'(?:configs|tools)/\S+\.py', claim.command):
+            assert (ROOT / file).is_file(), claim.key
+
+
+def test_without_any_result_file_nothing_is_measured_and_nothing_holds(tmp_path):
+    verdicts = {key: claim.verdict(Results(tmp_path))[0] for key, claim in CLAIMS.items()}
+    assert set(verdicts.values()) == {'does not hold', 'not measured yet', 'not decided', 'cannot be tested here'}
+    # What the paper's own tables and the network's form decide.
+    assert {key for key, verdict in verdicts.items() if verdict == 'does not hold'} == {'55.4', 'two passes'}
+    assert 'not measured yet' in page(tmp_path)
+
+
+def test_the_published_page_is_what_the_result_files_say():
+    assert page(ROOT / 'docs/results') == (ROOT / 'docs/claims.md').read_text()
