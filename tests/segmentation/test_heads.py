@@ -414,8 +414,8 @@ def test_meta_tensors_and_traced_models_take_the_stock_way():
 
 
 def test_a_prediction_of_upernet_holds_no_lateral_beside_the_map_that_it_became():
-    """In maps of stride 4, all laterals are 1 + 1/4 + 1/16 + 1/64, and so are the fused maps. The most is held where the
-    largest lateral has become a convolution, its norm and its ReLU, which mmseg has not in place."""
+    """In maps of stride 4, all laterals are 1 + 1/4 + 1/16 + 1/64, and so are the fused maps. The most is held where
+    the largest lateral has become a convolution, its norm and its ReLU, which mmseg has not in place."""
     head = accelerate_for_inference(build(HEADS['upernet'], channels=64))
     side, channels = 64, 64
     maps = [torch.randn(1, n, side >> i, side >> i).contiguous(memory_format=torch.channels_last)
