@@ -91,7 +91,7 @@ def speed_results():
 
 
 def speed():
-    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine."""
+    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine; of how many processes."""
     result, rows = speed_results()[0], []
     for cell in result.cells.values():
         if cell.suite != 'main' or result.images_per_second(cell.name, 'inceptionnext') is None:
@@ -104,7 +104,7 @@ def speed():
             'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
-         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows)
+         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + f'\n\n{processes_text(result)}'
 
 
 def number(result, cell, name):
