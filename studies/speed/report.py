@@ -4,7 +4,7 @@ from pathlib import Path
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
 from .cells import BACKBONE_GMACS, CANDIDATES, PARTS
-from .measuring import CLEARLY_SLOWER, EXPLORED, MOST_BUSY, REPEATED
+from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
 from .pictures import MODES, draw_pictures, growth_cells, machine, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
 from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
@@ -230,7 +230,7 @@ def conditions(result):
         f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '
         f'more than the range. {processes_text(result)}',
         f'- Candidates run in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
-        f'{CLEARLY_SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
+        f'{SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
         'Ours run in NHWC alone, in which acceleration lays a network out, in inference and bf16 of whole networks, '
         'and in parts; growth and one thread are measured in the layout that is faster at 512×512. One that is '
         'missing has no round that counts.',
