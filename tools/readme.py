@@ -181,7 +181,8 @@ def watched_run():
 
 
 BLOCKS = dict(
-    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, replaced=replaced, killed_runs=killed_runs,
+    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, replaced=replaced,
+    killed_runs=killed_runs,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
