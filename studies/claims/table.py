@@ -80,7 +80,8 @@ T, CONVNEXT_T = (next(row for row in UPERNET if (row.family, row.arch) == (famil
                  for family in ('InceptionNeXt', 'ConvNeXt'))
 TOP1 = IMAGENET_TOP1['inceptionnext_tiny'], IMAGENET_TOP1['convnext_tiny_1k_224_ema']
 DRAWN = ('points of mIoU on drawn scenes, 150 iterations from scratch, InceptionNeXt-A (ratios: T). In 128×128 crops '
-         'the maps of the last two stages are smaller than the bands, so that no number of seeds could rank bands there.')
+         'the maps of the last two stages are smaller than the bands, so that no number of seeds could rank '
+         'bands there.')
 BACKBONES = 'InceptionNeXt-T over ConvNeXt-T, backbones, 512×512, on the CPUs measured; the A100 is not among them.'
 SAME_HEAD = 'InceptionNeXt-T over ConvNeXt-T, whole networks with the same head.'
 NEEDS_IMAGENET = 'it takes ImageNet and a cluster; nothing here was trained on it'
