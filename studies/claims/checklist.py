@@ -73,7 +73,8 @@ def details(content):
     if 'kills' in content:
         return dict(repeats=f'{content["kills"]} kills, seed {content["seed"]}', runs=len(content['cases']),
                     excluded='none', load=load, threads=[e.get('threads')], commits=commits)
-    return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none', load=load, threads=[e.get('threads')], commits=commits)
+    return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none',
+                load=load, threads=[e.get('threads')], commits=commits)
 
 
 def row(path, content, results):

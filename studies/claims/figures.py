@@ -89,12 +89,13 @@ def growing(results, mode='infer'):
     """The same by the side of the image, whole network, accelerated."""
     return [figure for where, speed in results.speed for cell in speed.cells.values()
             if (cell.suite, cell.mode) == ('growth', mode)
-            for figure in speed_figure(speed, where, f'{cell.size}×{cell.size}', cell.name, 'inceptionnext', 'convnext')]
+            for figure in speed_figure(speed, where, f'side {cell.size}', cell.name, 'inceptionnext', 'convnext')]
 
 
 def speed_figure(speed, where, what, cell, candidate, baseline):
-    found = speed.speedup(cell, candidate, baseline)
-    return [] if found is None else [Figure(what, found.value, found.low, found.high, found.processes, 'process', where)]
+    if (found := speed.speedup(cell, candidate, baseline)) is None:
+        return []
+    return [Figure(what, found.value, found.low, found.high, found.processes, 'process', where)]
 
 
 def on_gpus(results):
@@ -105,9 +106,9 @@ def on_gpus(results):
             if cell['kind'] != 'speed' or 'error' in cell or 'backbone' not in name:
                 continue
             seconds = {row['label']: row['seconds'] for row in cell['results']}
-            pairs = [(label, label.replace('inceptionnext', 'convnext')) for label in seconds if 'inceptionnext' in label]
-            for ours, theirs in pairs:
-                if theirs in seconds and len(seconds[ours]) == len(seconds[theirs]):
+            for ours in seconds:
+                theirs = ours.replace('inceptionnext', 'convnext')
+                if theirs != ours and theirs in seconds and len(seconds[ours]) == len(seconds[theirs]):
                     between = ratio(seconds[theirs], seconds[ours])
                     found.append(Figure(f'{name}, {ours}', *between, 1, 'process', path.parent.name))
     return found

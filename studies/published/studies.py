@@ -44,7 +44,7 @@ def ablations(*names, arch='a'):
 SPEED = f'-m studies.speed --out docs/results/{MACHINE}/speed.json'
 GENERALIZATION = 'configs/generalization/upernet_timm_mobilenetv3_small'
 STUDIES = {
-    'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, in both layouts',
+    'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, both layouts',
                    f'{MACHINE}/speed.json', (SPEED, ), f'{QUIET}; {LIBRARIES}',
                    'about an hour; goes on where it was stopped'),
     'memory': Study('peak memory of a process that trains or predicts', f'{MACHINE}/speed.json',
