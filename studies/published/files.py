@@ -68,8 +68,7 @@ COMPARISON = Report(
 REPORTS = {
     '*/speed.json': study('speed'),
     '*/operators.json': study('operators'),
-    '*/inference.json': by('cpu_inference'),
-    '*/exported.json': by('exported'),
+    '*/inference.json': by('inference.report'),
     '*/operator_choices.json': by('operator_choices'),
     '*/gpu.json': by('gpu.report'),
     '*/camvid_own.json': Report(
