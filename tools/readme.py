@@ -186,6 +186,17 @@ def inference_accuracy():
     return inference_report.accuracy_section(json.loads(INFERENCE.read_text())['accuracy'])
 
 
+def camvid_own(folder=ROOT / 'docs', what=''):
+    """What the recipe for one's own images reached, for each machine and number of threads."""
+    return '\n'.join(f'- {what}{own_recipe.words(json.loads(path.read_text()))} [Curve, classes]'
+                     f'({path.relative_to(folder).with_suffix(".md")})'
+                     for path in sorted(RESULTS.glob('*/camvid_own*.json'))) or 'Not measured yet.'
+
+
+def camvid_own_words():
+    return camvid_own(ROOT, 'CamVid from scratch, 367 images, 11 classes: ')
+
+
 def replaced():
     return totals_table(json.loads((RESULTS / 'replacement.json').read_text()))
 
@@ -207,7 +218,8 @@ def watched_run():
 BLOCKS = dict(
     mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
     inference_words=inference_words, inference_accuracy=inference_accuracy, replaced=replaced,
-    killed_runs=killed_runs,
+    killed_runs=killed_runs, camvid_own=camvid_own,
+    camvid_own_words=camvid_own_words,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table, processes=processes_text).items()})
@@ -216,8 +228,9 @@ BLOCKS |= dict(
     speed_growth=of_first_machine(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
     speed_threads=of_first_machine(threads_table, 'threads'), speed_choices=speed_choices)
 DOCUMENTS = {
-    'docs/export.md': ('inference', 'inference_accuracy'), 'docs/generalization.md': ('replaced', ),
-    'README.md': ('mini_run', 'any_upernet', 'speed', 'inference_words'), 'docs/ade20k.md': ('paper', ),
+    'docs/export.md': ('inference', 'inference_accuracy'), 'docs/own_images.md': ('camvid_own', ),
+    'docs/generalization.md': ('replaced', ),
+    'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
                       'speed_threads', 'speed_choices', 'speed_processes')}

@@ -71,7 +71,7 @@ REPORTS = {
     '*/inference.json': by('inference.report'),
     '*/operator_choices.json': by('operator_choices'),
     '*/gpu.json': by('gpu.report'),
-    '*/camvid_own.json': Report(
+    '*/camvid_own*.json': Report(
         lambda content, path: module('own_recipe').report(content, curves(path).name),
         lambda content, path: {curves(path): lambda out: module('own_recipe').draw(content, out)},
         'comparison.pictures'),

@@ -6,7 +6,7 @@ from own_folder import describe
 
 from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.engine.own_data import use_data
-from studies.own_recipe import CONFIG, ROOT, VARIANTS, Run, at_minute, command_of, main, parse_args, runs_of
+from studies.own_recipe import CONFIG, ROOT, VARIANTS, Run, at_minute, command_of, main, parse_args, runs_of, words
 from studies.sweep import parse_options, settings_of
 
 
@@ -52,6 +52,13 @@ def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, 
     found = json.loads(out.read_text())['runs']
     assert [run['mIoU'] for run in found] == [50, 52, 54] and found[0]['IoU'] == dict(a=75, b=0)
     text = out.with_suffix('.md').read_text()
+    content = json.loads(out.read_text())
+    assert '**mIoU 51.00 ± 1.41** (2 seeds).' in words(content)
+    content['runs'] = [dict(run, validations=[dict(iteration=1, minutes=4., mIoU=9.), dict(
+        iteration=5, minutes=21., mIoU=55.)]) for run in content['runs']]
+    assert '55 at the validation after 21 minutes or before' in words(content)
+    again = parse_args(content['command'].split()[3:])
+    assert (again.only, again.seeds, again.minutes) == (['recipe', 'no_ema'], [0, 1], 60)
     assert '51.00 ± 1.41' in text and '+3.00' in text
     assert out.with_name('result_curves.png').stat().st_size > 1000
 
