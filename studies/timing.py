@@ -74,7 +74,7 @@ def interleave(candidates, *, rounds=20, warmup=3, min_sample=1e-3, max_extensio
     Args:
         candidates (dict[str, Callable]): Called without arguments; inputs that must not stay in the cache are the
             candidate's own care (:class:`InputPool`).
-        rounds (int): Samples kept of each candidate, at least 8.
+        rounds (int): Samples kept of each candidate, at least 8 where ``max_extensions`` is not 0.
         warmup (int): Rounds left out from the start, after the calls that find the number of repeats.
         synchronize (Callable): Waits for the device; called before each reading of the clock.
         progress (Callable | None): Called once a round.
@@ -83,9 +83,9 @@ def interleave(candidates, *, rounds=20, warmup=3, min_sample=1e-3, max_extensio
         dict[str, Samples]: In the order of ``candidates``.
 
     Raises:
-        ValueError: Fewer than 8 rounds, of which no halves could be compared.
+        ValueError: Fewer than 8 rounds, of which no halves could be compared, and extensions that depend on them.
     """
-    if rounds < 8:
+    if rounds < 8 and max_extensions:
         raise ValueError(f'rounds is {rounds}; expected at least 8, so that a shift between the halves can be shown')
 
     def sample(call, repeats):

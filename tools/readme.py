@@ -20,8 +20,10 @@ from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.model_zoo import write_catalogue
+from studies.operators.blocks import document_blocks
+from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
-from studies.published.files import module, write_reports
+from studies.published.files import write_reports
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
 from studies.speed.pictures import machine
@@ -36,8 +38,6 @@ OTHERS = RESULTS / 'accelerate_others.json'
 EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
-# Of which the figures in docs/factorized_convolutions.md are.
-OPERATORS = RESULTS / 'operators_cpu.json'
 
 
 def excerpt_of(work_dir):
@@ -199,6 +199,13 @@ for study in (gpu_estimate, gpu_stream):
 DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 
 
+# Operators, of the first machine; blocks say so where nothing was measured.
+path = next(iter(sorted(RESULTS.glob('*/operators.json'))), None)
+operators = document_blocks(path and Operators(json.loads(path.read_text())), path, ROOT / 'docs')
+BLOCKS |= {f'operators_{name}': block for name, block in operators.items()}
+DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in operators)
+
+
 def filled(text, names):
     """``text`` with every block of ``names`` between its markers replaced by what the result files say."""
     for name in names:
@@ -222,9 +229,6 @@ def main():
     for document, names in DOCUMENTS.items():
         path = ROOT / document
         write_text(path, filled(path.read_text(), names))
-    if OPERATORS.is_file():
-        path = ROOT / 'docs/factorized_convolutions.md'
-        write_text(path, module('operators.document').fill(path.read_text(), json.loads(OPERATORS.read_text())))
     write_text(CLAIMS, claims_page(RESULTS))
     write_catalogue(ROOT)
     print('Pictures drawn anew: ' + (', '.join(str(path.relative_to(ROOT)) for path in drawn) or 'none') + '.')

@@ -3,7 +3,9 @@ import math
 from typing import NamedTuple
 
 from ..timing import DTYPES
-from .modules import branch_channels, branch_kernels, chain_kernels
+from .modules import kernels_of_form
+
+ON_THE_INPUT = ('unordered', 'parallel', 'inception')
 
 
 class Pass(NamedTuple):
@@ -38,7 +40,7 @@ class Counts(NamedTuple):
 def output_size(case):
     """Height and width of the output."""
     image = case.size, case.size
-    for kernel in [] if branch_kernels(case) else chain_kernels(case):
+    for kernel in [] if case.form in ON_THE_INPUT else kernels_of_form(case):
         image = tuple(map(output_side, image, kernel))
     return image
 
@@ -86,23 +88,25 @@ def count(case):
         return result
 
     image = case.size, case.size
-    if kernels := branch_kernels(case):
-        branches = branch_channels(case.channels, len(kernels), case.ratio)
-        scattered = not branches.whole and (case.batch_size > 1 or case.layout == 'nhwc')
-        copies, additions = (len(kernels) if scattered else 0), (0 if branches.disjoint else len(kernels) - 1)
+    if case.form == 'inception':
+        branch = int(case.channels * case.ratio)
+        kernels = kernels_of_form(case)
         for kernel in kernels:
-            convolve(branches.channels, kernel, image)
+            convolve(branch, kernel, image)
         for _ in range(1 + train):
-            for _ in range(copies):
-                move(2 * branches.channels * pixels)
-            for _ in range(additions):
-                move(3 * branches.channels * pixels)
-            if not branches.whole:
-                move(2 * case.channels * pixels)
+            if case.batch_size > 1 or case.layout == 'nhwc':
+                for _ in kernels:
+                    move(2 * branch * pixels)
+            move(2 * case.channels * pixels)
     elif case.form == 'copy':
         move(2 * case.channels * pixels)
+    elif case.form in ON_THE_INPUT:
+        for kernel in kernels_of_form(case):
+            convolve(case.channels, kernel, image)
+        if case.form == 'parallel' or train:    # an addition of the outputs, and of the gradients of the input
+            move(3 * case.channels * pixels * ((case.form == 'parallel') + train))
     else:
-        for i, kernel in enumerate(chain_kernels(case)):
+        for i, kernel in enumerate(kernels_of_form(case)):
             if case.form == 'sequential_relu' and i:
                 for units in (2, 3)[:1 + train]:
                     move(units * case.batch_size * case.channels * math.prod(image))

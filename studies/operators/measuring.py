@@ -1,102 +1,146 @@
-"""What cases take: measured group by group, beside the machine's limits."""
-import contextlib
-import functools
-from dataclasses import asdict
+"""Cells measured process by process, each added to the file as it comes."""
+import os
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
-import torch
+import psutil
 
-from inceptionnext_seg import provenance
+from inceptionnext_seg.engine.allocator import VARIABLES
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.provenance import commit, environment
 
-from ..timing import DTYPES, MEMORY_FORMATS, InputPool, interleave, machine_peaks
-from .cases import groups_of
-from .counting import count, output_size
-from .kernels import kernels_of
-from .modules import build
+from ..speed.measuring import CLEARLY_SLOWER, EXPLORED, machine_and_versions, wait_for_quiet
+from ..timing import last_level_cache
+from . import networks, worker
+from .cases import NETWORKS
+from .cells import LAYOUTS
+
+WHAT = 'a result of studies.operators'
+# The load average over a minute at which a run starts at most, and the seconds that it is waited for.
+MOST_LOAD, PATIENCE = 0.5, 240
 
 
-def measure_cases(cases, device, progress=None, **options):
-    """Measure the machine's limits and ``cases``, group by group.
+def wait_for_low_load(progress=print, load=lambda: psutil.getloadavg()[0], clock=time.monotonic, sleep=time.sleep):
+    """The load average over the last minute, once it is low; what ran just before needs a minute or two to leave it.
 
-    Args:
-        cases (list[Case]): From :func:`select`.
-        device (torch.device | str): Where to run.
-        progress (Callable | None): Called after each group.
-        options: ``rounds`` and ``clock`` of :func:`studies.timing.interleave`.
+    Raises:
+        UserError: It stays above :data:`MOST_LOAD`.
+    """
+    begin, told = clock(), False
+    while (found := load()) > MOST_LOAD:
+        if clock() - begin > PATIENCE:
+            raise UserError(f'the load average over a minute is {found:.2f}; expected at most {MOST_LOAD}, or times '
+                            'would be of other programs, too. Next: stop them, or --any-load, which the result says.')
+        if not told:
+            progress(f'Load average {found:.2f}: waiting for {MOST_LOAD}, {PATIENCE} s at most.')
+            told = True
+        sleep(5)
+    return found
+
+
+def open_result(path, described, cache):
+    """The content of the result file, or of a new one.
+
+    Raises:
+        UserError: It is of another machine, or of other versions.
+    """
+    if not Path(path).is_file():
+        return dict(environment=described, last_level_cache=cache, runs=[], limits=[], groups=[])
+    result = read_object(path, WHAT, 'another --out')
+    for key in ('cpu', 'cpu_cores', 'device_name', 'versions'):
+        if result['environment'][key] != described[key]:
+            raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
+                            f'{described[key]!r}. Next: another --out.')
+    return result
+
+
+def layouts_left(groups, cell, process):
+    """The layouts in which a process measures each candidate of a cell.
+
+    All at first; after :data:`EXPLORED` processes without one that was clearly slower in each of them.
 
     Returns:
-        tuple: (limits by dtype, records as in a result file).
+        dict[str, list[str]]: By candidate.
     """
-    peaks, records = {}, []
-    for dtype in dict.fromkeys(case.dtype for case in cases):
-        peaks[dtype] = machine_peaks(device, DTYPES[dtype], **options)
-        pool = InputPool(DTYPES[dtype], device)
-        for group in groups_of(case for case in cases if case.dtype == dtype):
-            records += measure_group(group, pool, device, peaks[dtype], **options)
-            if progress:
-                progress()
-    return peaks, records
+    first = [group['seconds'] for group in groups if group['cell'] == cell.name and group['process'] < EXPLORED]
+    left = {}
+    for name in cell.candidates:
+        left[name] = list(LAYOUTS)
+        if process >= EXPLORED and len(first) == EXPLORED:
+            medians = [{layout: statistics.median(seconds[name][layout]) for layout in LAYOUTS} for seconds in first]
+            left[name] = [layout for layout in LAYOUTS if any(
+                found[layout] <= CLEARLY_SLOWER * min(found.values()) for found in medians)]
+    return left
 
 
-def measure_group(cases, pool, device, peaks, synchronize=None, **options):
-    """Measure cases of one shape, dtype, layout and mode, interleaved.
+def measure_all(cells, path, processes, minutes=None, device='cpu', any_load=False, progress=print):
+    """Measure what the file does not have yet, process after process; stops between two cells after ``minutes``.
 
-    Args:
-        cases (list[Case]): All with the same ``tensors``.
-        pool (InputPool): Where inputs and output gradients come from.
-        device (torch.device | str): Where to run.
-        peaks (dict): From :func:`studies.timing.machine_peaks`, at the cases' dtype.
-        synchronize (Callable | None): Waits for the device; by default for ``device``.
-        options: Of :func:`studies.timing.interleave`.
+    Each of ``processes`` takes all cells in turn, in one process of the system for each number of threads and setting
+    of the allocator.
+
+    Raises:
+        UserError: Variables set the allocator, or other programs run.
 
     Returns:
-        list[dict]: For each case its record in a result file: the case, its counts, bound, kernels and samples.
+        dict: The result file's content.
     """
-    @functools.cache
-    def rotation(image, cache, requires_grad):
-        case = cases[0]
-        return pool.rotation((case.batch_size, case.channels, *image), MEMORY_FORMATS[case.layout],
-                             hot=cache == 'hot', requires_grad=requires_grad)
+    if found := [name for name in VARIABLES if name in os.environ]:
+        raise UserError(f'{", ".join(found)} is set; expected not, for the study compares glibc\'s default with kept '
+                        f'memory. Next: env {" ".join(f"-u {name}" for name in found)} …')
+    load = psutil.getloadavg()[0] if any_load else wait_for_low_load(progress)
+    begin = time.monotonic()
+    result = open_result(path, dict(machine_and_versions(), device=device), last_level_cache(device))
+    command = environment(device)['command'].replace('python studies/operators/__main__.py',
+                                                     'python -m studies.operators')
+    result['environment']['command'] = command
+    result['runs'].append(dict(commit=commit(), command=command, any_load=any_load,
+                               load_average=round(load, 2), date=environment(device)['date']))
+    run = len(result['runs']) - 1
 
-    synchronize = synchronize or functools.partial(provenance.synchronize, device)
-    calls = {}
-    for case in cases:
-        inputs = rotation((case.size, case.size), case.cache, case.mode != 'infer')
-        gradients = rotation(output_size(case), case.cache, False) if case.mode == 'train' else None
-        calls[case] = prepare(case, inputs, gradients, device)
-    with torch.inference_mode() if cases[0].mode == 'infer' else contextlib.nullcontext():
-        kernels = {case: kernels_of(call, device, synchronize) for case, call in calls.items()}
-        samples = interleave(calls, synchronize=synchronize, **options)
+    def in_time():
+        return minutes is None or time.monotonic() - begin <= 60 * minutes
 
-    records = []
-    for case in cases:
-        counts = count(case)
-        bandwidth = peaks['bytes_per_second' if case.cache == 'cold' else 'cache_bytes_per_second']
-        implementations, layout_bytes = kernels[case]
-        records.append(dict(
-            **asdict(case),
-            parameters=counts.parameters,
-            macs=counts.macs,
-            needed_macs=counts.needed_macs,
-            bytes=counts.bytes,
-            bound_seconds=counts.bound(peaks['macs_per_second'], bandwidth),
-            implementations=implementations,
-            layout_bytes=layout_bytes,
-            repeats=samples[case].repeats,
-            warmup_rounds=samples[case].warmup_rounds,
-            settled=samples[case].settled,
-            seconds=[round(second, 9) for second in samples[case].seconds]))
-    return records
+    for process in range(processes):
+        for condition in dict.fromkeys(cell.condition for cell in cells):
+            of_condition = [cell for cell in cells if cell.condition == condition]
+            dtypes = limits_left(result['limits'], of_condition, process)
+            done = {group['cell'] for group in result['groups'] if group['process'] == process}
+            left = [cell for cell in of_condition if cell.name not in done]
+            if not (dtypes or left) or not in_time():
+                continue
+            said = dict(process=process, run=run, busy_before=None if any_load else round(wait_for_quiet(), 3),
+                        load_average=round(psutil.getloadavg()[0], 2))
+            with ProcessPoolExecutor(1, get_context('spawn'), worker.prepare, condition) as pool:
+                for dtype in dtypes:
+                    found = pool.submit(worker.limits, dtype, device).result()
+                    result['limits'].append(dict(dtype=dtype, threads=condition[0], **said, **found))
+                    write_json(path, result)
+                for cell in left:
+                    if not in_time():
+                        return result
+                    start, layouts = time.monotonic(), layouts_left(result['groups'], cell, process)
+                    if cell.subject in NETWORKS:
+                        task = worker.measure_network, cell, layouts, process, device, networks.step
+                    else:
+                        with_kernels = process == 0 and cell.place == 'inside' and cell.condition == (1, 'kept')
+                        task = (worker.measure, cell, layouts, result['last_level_cache'], process, with_kernels,
+                                device)
+                    found = pool.submit(*task).result()
+                    result['groups'].append(dict(cell=cell.name, **said, **found))
+                    write_json(path, result)    # what is measured stays, whatever comes next
+                    progress(f'process {process + 1} of {processes}: {cell.name}, {time.monotonic() - start:.0f} s')
+    return result
 
 
-def prepare(case, inputs, gradients, device):
-    """A call without arguments that runs ``case`` on the next of ``inputs``; 'infer' expects inference mode around."""
-    module = build(case).to(device, DTYPES[case.dtype], memory_format=MEMORY_FORMATS[case.layout])
-    if case.mode != 'train':
-        return lambda: module(next(inputs))
-    parameters = list(module.parameters())
-
-    def step():
-        x = next(inputs)
-        return torch.autograd.grad(module(x), (x, *parameters), next(gradients))
-
-    return step
+def limits_left(limits, cells, process):
+    """The dtypes in which the limits of a condition have still to be measured by a process."""
+    threads, memory = cells[0].condition
+    if memory != 'kept':
+        return []
+    done = {found['dtype'] for found in limits if (found['threads'], found['process']) == (threads, process)}
+    return [dtype for dtype in dict.fromkeys(cell.dtype for cell in cells) if dtype not in done]

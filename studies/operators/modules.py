@@ -1,45 +1,40 @@
 """The operator of a case as a module."""
-from typing import NamedTuple
-
-import torch
 import torch.nn as nn
 
 from inceptionnext_seg.models.token_mixers import InceptionDWConv2d
 
+# Images at a time of the forms by parts: 4.6 MiB of 96 channels of 56×56 in fp32.
+PART = 4
+
 
 def build(case):
-    """The module of ``case``, in fp32 on the CPU. Depthwise Inception is the backbone's own where it can be.
+    """The module of ``case``, in fp32 on the CPU. Depthwise Inception is the backbone's own.
 
     All in torch's own operators: what is compared is the forms, not how well one of them is written.
     """
     depthwise = case.grouping == 'depthwise'
-    if kernels := branch_kernels(case):
-        if case.form == 'inception' and depthwise and branch_channels(case.channels, 3, case.ratio).disjoint:
-            return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio)
-        return BranchedConv2d(case.channels, kernels, case.ratio, depthwise)
-    layers = [convolution(case.channels, kernel, depthwise) for kernel in chain_kernels(case)]
+    layers = [convolution(case.channels, kernel, depthwise) for kernel in kernels_of_form(case)]
+    if case.form == 'copy':
+        return Copy()
+    if case.form == 'inception':
+        return InceptionDWConv2d(case.channels, 3, case.kernel[1], case.ratio)
+    if case.form == 'unordered':
+        return Unordered(layers)
+    if case.form == 'parallel':
+        return Parallel(layers)
     if case.form == 'sequential_relu':
         layers.insert(1, nn.ReLU())
-    return nn.Sequential(*layers) if layers else Copy()
+    chain = nn.Sequential(*layers)
+    return ByParts(chain) if case.form.endswith('_parts') else chain
 
 
-def branch_kernels(case):
-    """The kernels that a form in branches runs in parallel; 3×3 is the paper's square kernel."""
-    width = case.kernel[1]
-    return dict(inception=[(3, 3), (1, width), (width, 1)], partial=[case.kernel]).get(case.form)
-
-
-def chain_kernels(case):
-    """The kernels that a form without branches runs one after another."""
+def kernels_of_form(case):
+    """The kernels that a form runs, one after another or each on the input."""
     height, width = case.kernel
+    both = [(height, 1), (1, width)]
     return dict(
-        copy=[],
-        square=[case.kernel],
-        sequential=[(height, 1), (1, width)],
-        sequential_relu=[(height, 1), (1, width)],
-        one_pass=[(2, width)],
-        column=[(height, 1)],
-        row=[(1, width)])[case.form]
+        copy=[], square=[case.kernel], square_parts=[case.kernel], one_pass=[(2, width)], column=[(height, 1)],
+        row=[(1, width)], inception=[(3, 3), (1, width), (width, 1)]).get(case.form, both)
 
 
 def convolution(channels, kernel, depthwise):
@@ -48,47 +43,33 @@ def convolution(channels, kernel, depthwise):
     return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels if depthwise else 1)
 
 
-class BranchedConv2d(nn.Module):
-    """Convolutions in parallel on ``int(channels * ratio)`` channels each, (B, C, H, W) to the same; the others pass.
+class Unordered(nn.Module):
+    """The convolutions of n×1 → 1×n without their order: both read the input, and nothing adds them."""
 
-    Where the channels suffice, the branches take different ones and their outputs are concatenated, as in Inception.
-    Where they do not, above a third for three branches, the branches take the same channels and their outputs are
-    added, so that at ratio 1 three convolutions see all the channels.
-    """
-
-    def __init__(self, channels, kernels, ratio, depthwise):
+    def __init__(self, convs):
         super().__init__()
-        self.branches = branch_channels(channels, len(kernels), ratio)
-        self.convs = nn.ModuleList([convolution(self.branches.channels, kernel, depthwise) for kernel in kernels])
+        self.convs = nn.ModuleList(convs)
 
     def forward(self, x):
-        if self.branches.whole:
-            return sum_of(conv(x) for conv in self.convs)
-        taken = len(self.convs) if self.branches.disjoint else 1
-        identity, *parts = x.split((self.branches.identity, *[self.branches.channels] * taken), dim=1)
-        if self.branches.disjoint:
-            return torch.cat((identity, *[conv(part) for conv, part in zip(self.convs, parts, strict=True)]), dim=1)
-        return torch.cat((identity, sum_of(conv(parts[0]) for conv in self.convs)), dim=1)
+        return [conv(x) for conv in self.convs]
 
 
-class Branches(NamedTuple):
-    channels: int       # of each branch
-    identity: int       # that pass
-    disjoint: bool      # each branch has its own channels
-    whole: bool         # a branch has all the channels
+class Parallel(Unordered):
+
+    def forward(self, x):
+        first, second = super().forward(x)
+        return first + second
 
 
-def branch_channels(channels, branches, ratio):
-    branch = int(channels * ratio)
-    disjoint = branches * branch <= channels
-    return Branches(branch, channels - branch * (branches if disjoint else 1), disjoint, branch == channels)
+class ByParts(nn.Module):
+    """A module on :data:`PART` images at a time; the outputs are not put together, which would be another pass."""
 
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
 
-def sum_of(tensors):
-    first, *others = tensors
-    for tensor in others:
-        first = first + tensor
-    return first
+    def forward(self, x):
+        return [self.module(part) for part in x.split(PART)]
 
 
 class Copy(nn.Module):

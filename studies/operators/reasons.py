@@ -1,161 +1,143 @@
-"""What the measurements say of each reason why factorized convolutions should be slow."""
-import math
-import statistics
-from dataclasses import replace
+"""Each proposed reason why n×1 → 1×n is slower than n×n, with an experiment that can refute it.
+
+What would hold a claim up was fixed before anything was measured: every claim is one number and a limit.
+"""
 from typing import NamedTuple
 
-from scipy.stats import spearmanr
+from ..speed.statistics import Estimate
+from .summary import cell_name
 
-from ..timing import Interval, median_interval
-from .cases import GROUPINGS, MODES
-from .suites import PROBE
+INSIDE, BEYOND = cell_name(), cell_name(place='beyond')
+DENSE, TRAINING, PIXEL = cell_name('dense'), cell_name(mode='train'), cell_name(place='pixel')
+# The least that matters: a tenth. And how near 'as long as' and 'as the MACs' have to be: a quarter.
+MATTERS, NEAR = 1.1, 1.25
 
 
-class Reason(NamedTuple):
-    """One of the article's reasons as a claim that pairs of cases can bear out.
+class Experiment(NamedTuple):
+    """A claim that a number decides.
 
-    ``forms`` are the left side of the claim, ``change`` makes its right side of them; ``expected`` is what the claim
-    says of left against right: 'slower', 'faster' or 'different'. Where ``per_mac``, times are taken per MAC, since 2×n
-    computes a row less.
+    Attributes:
+        key (str): For other modules.
+        reason (str): As it was proposed.
+        claim (str): What the number is, and what it is if the reason is true.
+        limit (float): Above it, the whole interval with it, the claim holds; below it does not.
+        number (Callable): From a :class:`.summary.Result` to a :class:`.summary.Sampled`, or None.
+        at_most (bool): The other way round: the claim holds below the limit.
     """
-    name: str
+    key: str
+    reason: str
     claim: str
-    forms: tuple
-    change: dict
-    expected: str
-    per_mac: bool = False
-
-
-REASONS = (
-    Reason('sequential passes', 'per MAC, n×1 → 1×n is slower than 2×n: as many parameters, two passes for one',
-           ('sequential', ), dict(form='one_pass'), 'slower', per_mac=True),
-    Reason('memory traffic', 'ReLU between n×1 and 1×n, which adds bytes and no MACs, costs time',
-           ('sequential_relu', ), dict(form='sequential'), 'slower'),
-    Reason('operation count', 'n×1 → 1×n, with fewer MACs, is faster than n×n',
-           ('sequential', ), dict(form='square'), 'faster'),
-    Reason('caching', 'inputs from beyond the cache cost time against inputs in it; outputs, and maps between passes, '
-           'stay in it',
-           ('square', 'sequential'), dict(cache='hot'), 'slower'),
-    Reason('kernel tuning', '1×n and n×1, with the same MACs, bytes and parameters, differ',
-           ('row', ), dict(form='column'), 'different'),
-)
-# Of so many pairs a claim must hold, and may hold where it does not.
-BORNE_OUT, NOT_BORNE_OUT = 2 / 3, 1 / 3
-OVERHEAD_THAT_MATTERS = 0.1
+    limit: float
+    number: object
+    at_most: bool = False
 
 
 class Finding(NamedTuple):
-    """What the pairs say of a claim, for one grouping and mode; ratios are medians over the pairs, left over right."""
-    pairs: int
-    slower: int
-    faster: int
-    time: float
-    macs: float
-    bytes: float
+    experiment: Experiment
+    found: Estimate | None
     verdict: str
 
 
-def reasons(table):
-    """What the measurements say of each reason, for each grouping and mode that was measured.
-
-    Yields:
-        tuple: (name of the reason, claim, grouping, mode, :class:`Finding`).
-    """
-    measured = sorted({(case.grouping, case.mode) for case in table if case.size > PROBE['size']},
-                      key=lambda both: (GROUPINGS.index(both[0]), list(MODES).index(both[1])))
-    for reason in REASONS:
-        for grouping, mode in measured:
-            yield reason.name, reason.claim, grouping, mode, examine(table, reason, grouping, mode)
-    for grouping, mode in measured:
-        penalties = cache_penalty(table, grouping, mode)
-        slower, faster = sum(p.low > 1 for p in penalties), sum(p.high < 1 for p in penalties)
-        yield ('caching, of the factorized', 'n×1 → 1×n loses more to cold inputs than n×n', grouping, mode,
-               Finding(len(penalties), slower, faster,
-                       statistics.median(p.median for p in penalties) if penalties else math.nan,
-                       math.nan, math.nan, verdict(slower, len(penalties))))
-    for grouping, mode in measured:
-        shares = overheads(table, grouping, mode).values()
-        above = sum(share > OVERHEAD_THAT_MATTERS for share in shares)
-        yield ('launch and synchronization', 'the price of the calls is more than a tenth of the time', grouping, mode,
-               Finding(len(shares), above, len(shares) - above, statistics.median(shares) if shares else math.nan,
-                       math.nan, math.nan, verdict(above, len(shares))))
+def quotient(result, first, second):
+    """The quotient of two of ``(cell, candidate, baseline)`` or ``(cell, candidate)``: ratios, or times."""
+    def number(what):
+        return result.sampled(*what) if len(what) == 3 else result.time(*what)
+    a, b = number(first), number(second)
+    return a and b and a.over(b)
 
 
-def examine(table, reason, grouping, mode):
-    """The :class:`Finding` on ``reason``. A pair counts as slower or faster where its interval leaves out 1."""
-    pairs = []
-    for case in table:
-        other = replace(case, **reason.change)
-        if (case.form in reason.forms and case.grouping == grouping and case.mode == mode and case.size > PROBE['size']
-                and other != case and other in table):
-            work = table.quotient('macs', case, other) if reason.per_mac else 1.0
-            pairs.append((case, other, Interval(*[value / work for value in table.ratio(case, other)])))
-    slower = sum(interval.low > 1 for _, _, interval in pairs)
-    faster = sum(interval.high < 1 for _, _, interval in pairs)
-    holding = dict(slower=slower, faster=faster, different=slower + faster)[reason.expected]
-
-    def median(values):
-        values = list(values)
-        return statistics.median(values) if values else math.nan
-
-    return Finding(
-        len(pairs), slower, faster, median(interval.median for _, _, interval in pairs),
-        median(table.quotient('macs', a, b) for a, b, _ in pairs),
-        median(table.quotient('bytes', a, b) for a, b, _ in pairs), verdict(holding, len(pairs)))
+def compared(cell, candidate, baseline):
+    return lambda result: result.sampled(cell, candidate, baseline)
 
 
-def verdict(holding, pairs):
-    """'borne out' where a claim holds in two thirds of the pairs, 'not borne out' in less than one, or 'in part'."""
-    if not pairs:
+def compared_to_macs(cell, candidate, baseline):
+    """The ratio of times over that of MACs."""
+    def number(result):
+        found = result.sampled(cell, candidate, baseline)
+        return found and found.over(result.quotient(cell, candidate, baseline))
+    return number
+
+
+def against(first, second):
+    return lambda result: quotient(result, first, second)
+
+
+def two_copies(result):
+    found = result.sampled(BEYOND, '3×1 → 1×3', 'copy')
+    return found and found.over(2)
+
+
+THREE = '3×1 → 1×3', '3×3'
+EXPERIMENTS = (
+    Experiment('order', 'sequential passes', '3×1 → 1×3 over the same two convolutions, both of the input: waiting for '
+               'the first costs', MATTERS, compared(INSIDE, '3×1 → 1×3', '3×1, 1×3')),
+    Experiment('second-pass', 'sequential passes', '3×1 → 1×3 over 2×3, one pass of as many weights, per MAC', MATTERS,
+               compared_to_macs(INSIDE, '3×1 → 1×3', '2×3')),
+    Experiment('two-copies', 'memory traffic', '3×1 → 1×3 over two copies of the map, beyond the cache: as long', NEAR,
+               two_copies, at_most=True),
+    Experiment('relu', 'memory traffic', 'with ReLU between, which moves the map once more, over without', MATTERS,
+               compared(BEYOND, '3×1 → ReLU → 1×3', '3×1 → 1×3')),
+    Experiment('macs-depthwise', 'operation count', 'depthwise 7×1 → 1×7 over 7×7, over the ratio of MACs: as the MACs',
+               NEAR, compared_to_macs(INSIDE, '7×1 → 1×7', '7×7'), at_most=True),
+    Experiment('macs-dense', 'operation count', 'the same, dense', NEAR,
+               compared_to_macs(DENSE, '7×1 → 1×7', '7×7'), at_most=True),
+    Experiment('beyond-cache', 'cache', '3×1 → 1×3 over 3×3: beyond the cache over inside it', MATTERS,
+               against((BEYOND, *THREE), (INSIDE, *THREE))),
+    Experiment('parts', 'cache', 'beyond the cache: what 3×1 → 1×3 gains from taking few images at a time, so that the '
+               'map between stays in the cache, over what 3×3 gains', MATTERS,
+               against((BEYOND, '3×1 → 1×3', '3×1 → 1×3 by parts'), (BEYOND, '3×3', '3×3 by parts'))),
+    Experiment('narrow-depthwise', 'kernel tuning', 'depthwise 3×1 over 3×3, which moves as much and computes thrice',
+               MATTERS, compared(INSIDE, '3×1', '3×3')),
+    Experiment('narrow-dense', 'kernel tuning', 'dense 3×1 over 3×3, per MAC', MATTERS,
+               compared_to_macs(DENSE, '3×1', '3×3')),
+    Experiment('orientation', 'kernel tuning', 'depthwise 1×7 over 7×1, the same work', MATTERS,
+               compared(INSIDE, '1×7', '7×1')),
+    Experiment('training', 'kernel tuning', 'depthwise 7×7 over 3×3 in training, over the same in inference', MATTERS,
+               against((TRAINING, '7×7', '3×3'), (INSIDE, '7×7', '3×3'))),
+    Experiment('launch', 'launch', 'the time of 3×1 → 1×3 on one pixel, all calls, over that on 96 × 56² × 4: a tenth',
+               0.1, against((PIXEL, '3×1 → 1×3'), (INSIDE, '3×1 → 1×3'))),
+    Experiment('launch-pixel', 'launch', 'on one pixel, 3×1 → 1×3 over 3×3', MATTERS, compared(PIXEL, *THREE)),
+    Experiment('threads', 'synchronization', '3×1 → 1×3 over 3×3: with two threads over one', MATTERS,
+               against((cell_name(threads=2), *THREE), (INSIDE, *THREE))),
+    Experiment('threads-beyond', 'synchronization', 'the same beyond the cache', MATTERS,
+               against((cell_name(place='beyond', threads=2), *THREE), (BEYOND, *THREE))),
+    Experiment('allocation', 'allocation', "3×1 → 1×3 over 3×3: glibc's default over kept memory", MATTERS,
+               against((cell_name(memory='default'), *THREE), (INSIDE, *THREE))),
+    Experiment('allocation-beyond', 'allocation', 'the same beyond the cache', MATTERS,
+               against((cell_name(place='beyond', memory='default'), *THREE), (BEYOND, *THREE))),
+)
+
+
+def verdict(found, limit, at_most=False):
+    """'holds', 'does not hold', or 'open' where the interval covers the limit or there is none."""
+    if found is None:
         return 'not measured'
-    share = holding / pairs
-    return 'borne out' if share >= BORNE_OUT else 'not borne out' if share < NOT_BORNE_OUT else 'in part'
+    if found.low is None or found.low <= limit <= found.high:
+        return 'open'
+    return 'holds' if (found.low > limit) != at_most else 'does not hold'
 
 
-def cache_penalty(table, grouping, mode):
-    """How much more n×1 → 1×n suffers from cold inputs than n×n does: cold over hot of one over cold over hot of other.
-
-    Returns:
-        list[Interval]: For each kernel and layout measured both ways.
-    """
-    intervals = []
-    for case in table:
-        four = [replace(case, form=form, cache=cache)
-                for form in ('sequential', 'square') for cache in ('cold', 'hot')]
-        if case == four[0] and (case.grouping, case.mode) == (grouping, mode) and all(c in table for c in four):
-            rounds = zip(*(table.records[c]['seconds'] for c in four), strict=True)
-            intervals.append(median_interval([(a / b) / (c / d) for a, b, c, d in rounds]))
-    return intervals
+def findings(result):
+    """A :class:`Finding` of each of :data:`EXPERIMENTS`, by key."""
+    rows = {}
+    for experiment in EXPERIMENTS:
+        number = experiment.number(result)
+        found = number and number.estimate
+        rows[experiment.key] = Finding(experiment, found, verdict(found, experiment.limit, experiment.at_most))
+    return rows
 
 
-def overheads(table, grouping, mode):
-    """Price of the calls as a share of the time: the same operator on one pixel, over it on the whole image.
-
-    Returns:
-        dict[Case, float]: For n×n, n×1 → 1×n and Inception of every size measured with more than one image, for which
-        torch may run other kernels.
-    """
-    shares = {}
-    for case in table:
-        probe = replace(case, **PROBE)
-        if (case.form in ('square', 'sequential', 'inception') and (case.grouping, case.mode) == (grouping, mode)
-                and case.cache == 'cold' and case.batch_size > 1 and probe in table):
-            shares[case] = table.time(probe).median / table.time(case).median
-    return shares
+# What was claimed of the factorized form itself, by key: (cell, candidate, baseline); the claim is twice the time.
+CLAIMS = {f'{what}{subject}-{side}-{mode}-{place}': (cell_name(subject, mode, place=place), name, square)
+          for subject, mode, place in (('depthwise', 'infer', 'inside'), ('depthwise', 'train', 'inside'),
+                                       ('depthwise', 'infer', 'beyond'), ('dense', 'infer', 'inside'),
+                                       ('dense', 'train', 'inside'))
+          for side, square, names in (
+              ('3x3', '3×3', ('3×1 → 1×3', '3×1 → ReLU → 1×3')), ('6x7', '6×7', ('6×1 → 1×7', '6×1 → ReLU → 1×7')),
+              ('7x7', '7×7', ('7×1 → 1×7', '7×1 → ReLU → 1×7')))
+          for what, name in zip(('', 'relu-'), names, strict=True)}
 
 
-def correlations(table, grouping, mode, layout):
-    """Rank correlation (Spearman's) of time with MACs and with bytes, over the operators measured with cold inputs.
-
-    Returns:
-        tuple: (number of operators, correlation with MACs, with bytes), of the base shape; None without ten.
-    """
-    base = table.base(grouping)
-    cases = [case for case in table if (case.grouping, case.mode, case.layout, case.cache) == (
-        grouping, mode, layout, 'cold') and (case.channels, case.size, case.batch_size, case.dtype) == base]
-    if len(cases) < 10:
-        return None
-    times = [table.time(case).median for case in cases]
-    with_macs, with_bytes = (
-        float(spearmanr(times, [table.records[case][key] for case in cases]).statistic) for key in ('macs', 'bytes'))
-    return len(cases), with_macs, with_bytes
+def claims(result):
+    """Time of the factorized form over that of the square by key of :data:`CLAIMS`; None where not measured."""
+    return {key: result.ratio(*what) for key, what in CLAIMS.items()}

@@ -1,111 +1,113 @@
-"""The report of tools/benchmark_ops.py: tables and figures of a result file."""
-import pathlib
+"""The report of a result file: the document's tables, every cell, and how it was measured."""
+from pathlib import Path
 
-from inceptionnext_seg.files import replacing, write_text
+from inceptionnext_seg.files import markdown_table, without_html, write_text
 
-from .cases import GROUPINGS, groups_of
-from .pictures import FIGURES
-from .result import Table
-from .tables import (
-    correlations_table,
-    factorized_table,
-    group_table,
-    kernels_table,
-    limits_table,
-    overheads_table,
-    parallel_table,
-    prices_table,
-    reasons_table,
-    shape,
-    shapes_table,
-    verdicts_table,
-)
-
-BLOCKS = {
-    'limits': limits_table,
-    'factorized dense': lambda result: factorized_table(Table(result), 'dense'),
-    'factorized depthwise': lambda result: factorized_table(Table(result), 'depthwise'),
-    'parallel': lambda result: parallel_table(Table(result)),
-    'shapes': lambda result: shapes_table(Table(result)),
-    'reasons': reasons_table,
-    'verdicts': verdicts_table,
-    'correlations': lambda result: correlations_table(Table(result)),
-    'kernels dense': lambda result: kernels_table(Table(result), 'dense'),
-    'kernels depthwise': lambda result: kernels_table(Table(result), 'depthwise'),
-    'overheads': lambda result: overheads_table(Table(result)),
-    'prices': lambda result: prices_table(Table(result)),
-}
+from ..speed.measuring import CLEARLY_SLOWER, EXPLORED
+from ..speed.statistics import RESAMPLES, median_of_medians
+from .blocks import NONE, document_blocks, picture, text
+from .cases import NETWORKS
+from .cells import BEYOND, IMAGES, SHAPES
+from .measuring import MOST_LOAD
+from .modules import PART
+from .pictures import draw_pictures, machine, picture_paths
+from .summary import Result
+from .worker import LONG, SHORT
 
 
-def write_report(result, path):
-    """Write the tables to ``path`` (.md) and the figures beside it (.png).
-
-    Returns:
-        list[pathlib.Path]: What was written.
-    """
-    path = pathlib.Path(path)
-    write_text(path, markdown(result, path.stem))
-    written = [path]
-    for figure, draw in FIGURES.items():
-        image = path.with_name(f'{path.stem}_{figure}.png')
-        with replacing(image) as temporary:
-            draw(result).savefig(temporary, dpi=100)
-        written.append(image)
-    return written
-
-
-def markdown(result, name):
-    """The tables of ``result`` as a document beside the result file ``name``.json and the figures."""
-    return '\n'.join([
-        '# Operators: square, factorized and Inception convolutions', '',
-        f'Written by `python tools/benchmark_ops.py --report {name}.json`. What it means: '
-        '`docs/factorized_convolutions.md`.', '', summary(result), '## Figures', '',
-        *[f'![{figure}]({name}_{figure}.png)' for figure in FIGURES], '', '## Every case', '', case_tables(result)])
+def cell_table(result, name):
+    """All that is known of the candidates of a cell."""
+    cell, rows = result.cells[name], []
+    network = cell.subject in NETWORKS
+    for candidate in cell.candidates:
+        if (best := result.best(name, candidate)) is None:
+            continue
+        time = result.time(name, candidate).estimate
+        others = [f'{layout.upper()} {median_of_medians(list(seconds.values())) * 1e3:.3g}'
+                  for (of, who, layout), seconds in result.seconds.items()
+                  if (of, who) == (name, candidate) and layout != best[0]]
+        square = 'n×n' if network else candidate_square(candidate)
+        ratio = result.ratio(name, candidate, square) if square != candidate else None
+        counts = None if network else result.counts(name, candidate)
+        rows.append([
+            candidate, *([] if network else [f'{counts.macs / 1e6:.4g}', f'{counts.bytes / 2**20:.4g}']),
+            best[0].upper() + (f'; {", ".join(others)}' if others else ''), milliseconds(time), time.processes,
+            text(ratio)])
+    return markdown_table(['candidate', *([] if network else ['MMACs', 'least MiB']), 'faster layout; the other, ms',
+                           'ms (95 %)', 'processes', 'over n×n'], rows)
 
 
-def summary(result):
-    """The tables that answer the question, with their titles, as Markdown."""
-    table = Table(result)
-    unsettled = sum(not record['settled'] for record in table.records.values())
-    lines = [f'Command: `{result["environment"]["command"]}`', '', environment_line(result) + '.', '',
-             f'{len(table.records)} cases, {unsettled} of them not settled: their two halves disagree after the '
-             'warm-up was extended. In brackets: 95 % bootstrap interval of the median, over rounds of one process; '
-             'processes were not repeated. "=": no difference shown, the interval covers 1. A share of the bound may '
-             'exceed 1 where outputs stay in the cache. "Cold" is the input of an operator only: its output, and the '
-             'map between two passes, stay in the cache where it is larger than they are, so that the verdicts on '
-             'caching do not cover a second pass that reads from memory.', '']
-    titles = {
-        'limits': "The machine's limits", 'factorized dense': 'Factorized, dense',
-        'factorized depthwise': 'Factorized, depthwise', 'parallel': 'Parallel and partial, depthwise',
-        'shapes': 'By shape', 'correlations': 'What time goes with: rank correlation',
-        'kernels dense': 'Kernels, dense', 'kernels depthwise': 'Kernels, depthwise', 'prices': 'The price of a call',
-        'overheads': 'The price of the calls, of the time', 'reasons': 'Which reasons the numbers bear out'}
-    for name, title in titles.items():
-        block = BLOCKS[name](result)
-        if block.count('\n') > 1:
-            lines += [f'## {title}', '', block, '']
-    return '\n'.join(lines)
+def candidate_square(candidate):
+    """The n×n that a candidate is compared with: of its larger side, 7×7 for Inception, none for a copy."""
+    if candidate == 'copy' or '1/8' in candidate:
+        return '7×7'
+    words = candidate.replace(' by parts', '').replace(',', ' ').split()
+    sides = [word.split('×') for word in words if '×' in word]
+    height, width = (max(int(side[i]) for side in sides) for i in (0, 1))
+    if (len(sides) == 1 and '1' in sides[0]) or height == 2:
+        height = width = max(height, width)
+    return f'{height}×{width}'
 
 
-def case_tables(result):
-    """A table of each group of cases measured together, as Markdown."""
-    table = Table(result)
-    lines = []
-    for group in groups_of(table):
-        for grouping in GROUPINGS:
-            cases = [case for case in group if case.grouping == grouping]
-            if cases:
-                lines += [f'### {grouping}, {shape(cases[0])}, {cases[0].layout}, {cases[0].mode}', '',
-                          group_table(table, cases), '']
-    return '\n'.join(lines)
+def milliseconds(found):
+    if found.low is None:
+        return f'{found.value * 1e3:.3g}'
+    return f'{found.value * 1e3:.3g} ({found.low * 1e3:.3g}–{found.high * 1e3:.3g})'
 
 
-def environment_line(result):
-    """One sentence on where and when the result was measured."""
-    e = result['environment']
-    clock = dict(wall='wall clock', cpu='processor time of the one thread, so that time taken by other programs does '
-                 'not count')[result['clock']]
-    variables = ''.join(f'; {name}={value}' for name, value in e['variables'].items())
-    load = f'; load average {e["load_average"]:.1f} on {e["cpu_cores"]} cores' if 'load_average' in e else ''
-    return (f'{e["device_name"]} ({e["cpu_capability"]}), {e["threads"]} thread{"s" * (e["threads"] != 1)}, torch '
-            f'{e["versions"]["torch"]}, {e["date"][:10]}{load}; {clock}; {result["rounds"]} rounds{variables}')
+def kernels_table(result, name):
+    """Which kernels of the library ran, where it was asked."""
+    rows = []
+    for group in result.content['groups']:
+        if group['cell'] == name:
+            for candidate, layouts in group['kernels'].items():
+                for layout, (names, moved) in layouts.items():
+                    rows.append([candidate, layout.upper(), '; '.join(names) or 'not told',
+                                 NONE if moved is None else f'{moved / 2**20:.1f}'])
+    return markdown_table(['candidate', 'layout', 'kernels', 'layout changes, MiB'], rows) if rows else ''
+
+
+def how(result):
+    runs = '\n'.join(f'- `{run["command"]}`, commit {run["commit"]}, {run["date"]}, load average {run["load_average"]}'
+                     f'{", at any load" * run["any_load"]}' for run in result.content['runs'])
+    channels, size, batch = SHAPES['depthwise']['inside']
+    dense = SHAPES['dense']['inside']
+    batches = sorted({result.batch_size[name] for name, cell in result.cells.items() if cell.place == 'beyond'})
+    return [
+        'Every cell is measured in processes in turn, its candidates and both layouts against each other in each, in '
+        f'random order in each round: {SHORT["rounds"]} rounds after {SHORT["warmup"]} that do not count, of calls '
+        f'repeated to a millisecond, and {LONG["rounds"]} rounds beyond the cache and of networks; two calls before '
+        f'all rounds do not count either. A layout more than {CLEARLY_SLOWER - 1:.0%} slower in each of the first '
+        f'{EXPLORED} processes is left out of the rest, of that candidate. A ratio is of the faster layout of either, '
+        f'round by round. Intervals are 95 % of {RESAMPLES} resamples of processes and of the rounds in them; of one '
+        'process none is given.',
+        f'In the cache: {channels} channels, {size}², batch {batch} (dense: {dense[0]} channels, {dense[1]}², batch '
+        f'{dense[2]}), always the same input. Beyond the cache: batch '
+        f'{", ".join(map(str, batches)) or NONE}, so that each map is {BEYOND} times the last-level cache. By parts: '
+        f'{PART} images at a time. Networks: {IMAGES[0]} images of {IMAGES[1]}², random weights; training is forward, '
+        'cross-entropy and backward. Kept memory: `inceptionnext_seg/engine/allocator.py`, in every process but those '
+        f"of glibc's default. A run starts at a load average of {MOST_LOAD} at most. All rounds are used.",
+        'Runs:\n\n' + runs]
+
+
+def report(content, path):
+    """Markdown of the content of the result file ``path``, which the pictures stand beside."""
+    result, path = Result(content), Path(path)
+    blocks = document_blocks(result, path, path.parent)
+    parts = [f'# Operators on {machine(content)}', blocks['conditions'](),
+             '## Break-even', blocks['break_even'](), '## Factorized over n×n', blocks['factorized'](),
+             '## Reasons', blocks['reasons'](), '## Whole networks', blocks['networks'](),
+             picture(result, path, path.parent, 'networks'), '## The mixer of InceptionNeXt', blocks['inception'](),
+             '## How it was measured', *how(result), '## Every cell']
+    for name in result.cells:
+        parts += [f'### {name[0].upper()}{name[1:]}', cell_table(result, name)]
+        if kernels := kernels_table(result, name):
+            parts += ['Kernels, by oneDNN\'s own log:', kernels]
+    return without_html('\n\n'.join(part for part in parts if part)) + '\n'
+
+
+def write_report(content, path):
+    """Write the Markdown and the pictures beside the result file ``path``."""
+    path, result = Path(path), Result(content)
+    draw_pictures(result, picture_paths(result, path))
+    write_text(path.with_suffix('.md'), report(content, path))

@@ -268,10 +268,10 @@ def test_products_on_cuda_use_tf32_where_convolutions_do_and_only_meanwhile():
 
 def test_the_command_keeps_no_path_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    argv = [str(tmp_path / 'tools' / 'benchmark_ops.py'), '--out', '/elsewhere/of/mine/out.json',
+    argv = [str(tmp_path / 'tools' / 'accelerate_others.py'), '--out', '/elsewhere/of/mine/out.json',
             f'--report={tmp_path}/a/b.json', '--size', '7']
     assert environment.relative_command(argv) == (
-        'python tools/benchmark_ops.py --out out.json --report=a/b.json --size 7')
+        'python tools/accelerate_others.py --out out.json --report=a/b.json --size 7')
 
 
 def test_a_file_of_a_package_is_named_as_the_module_that_was_run(tmp_path, monkeypatch):

@@ -2,35 +2,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from timm.models.inception_next import InceptionDWConv2d as TimmInceptionDWConv2d
 
-from inceptionnext_seg.models.token_mixers import InceptionDWConv2d
 from studies.operators.cases import Case
-from studies.operators.modules import BranchedConv2d, branch_kernels, build
+from studies.operators.modules import PART, build
 
 
 @pytest.mark.logits_match
-def test_the_parallel_form_is_timms():
-    case = Case('inception', (11, 11), 1 / 8, channels=32)
+def test_the_inception_form_is_timms():
     timm = TimmInceptionDWConv2d(32, square_kernel_size=3, band_kernel_size=11, branch_ratio=1 / 8)
-    ours = build(case)
-    assert isinstance(ours, InceptionDWConv2d)
+    ours = build(Case('inception', (11, 11), channels=32))
     ours.load_state_dict(timm.state_dict())
-    branched = BranchedConv2d(32, branch_kernels(case), 1 / 8, depthwise=True)
-    branched.load_state_dict(dict(zip(branched.state_dict(), timm.state_dict().values(), strict=True)))
     x = torch.randn(2, 32, 14, 14)
     torch.testing.assert_close(ours(x), timm(x))
-    torch.testing.assert_close(branched(x), timm(x))
-
-
-@pytest.mark.parametrize('ratio', [1.0, 1 / 2])
-def test_branches_that_share_channels_are_added(ratio):
-    module = BranchedConv2d(8, [(3, 3), (1, 5), (5, 1)], ratio, depthwise=False)
-    x = torch.randn(2, 8, 6, 6)
-    taken = int(8 * ratio)
-    added = sum(F.conv2d(x[:, -taken:], conv.weight, conv.bias, padding='same') for conv in module.convs)
-    torch.testing.assert_close(module(x), torch.cat((x[:, :8 - taken], added), dim=1))
 
 
 def test_a_sequence_is_the_square_convolution_whose_kernel_is_its_outer_product():
@@ -43,3 +27,15 @@ def test_a_sequence_is_the_square_convolution_whose_kernel_is_its_outer_product(
         square.bias.copy_(row.bias)
     x = torch.randn(2, 4, 9, 9)
     torch.testing.assert_close(row(column(x)), square(x), atol=1e-5, rtol=1e-4)
+
+
+def test_forms_of_the_same_convolutions_compute_the_same():
+    case = Case('unordered', (5, 5), channels=4)
+    unordered, parallel = build(case), build(replace(case, form='parallel'))
+    parallel.load_state_dict(unordered.state_dict())
+    x = torch.randn(PART + 3, 4, 9, 9)
+    torch.testing.assert_close(parallel(x), unordered(x)[0] + unordered(x)[1])
+    whole, parts = build(replace(case, form='sequential')), build(replace(case, form='sequential_parts'))
+    parts.module.load_state_dict(whole.state_dict())
+    assert [len(part) for part in parts(x)] == [PART, 3]
+    torch.testing.assert_close(torch.cat(parts(x)), whole(x))

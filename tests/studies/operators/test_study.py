@@ -1,0 +1,145 @@
+"""The study from measuring to the document, with tiny shapes and in this process."""
+import json
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+import torch
+
+from inceptionnext_seg.errors import UserError
+from studies.operators import measuring, worker
+from studies.operators.blocks import NOT_MEASURED, document_blocks
+from studies.operators.cells import SHAPES, Cell, cells
+from studies.operators.measuring import layouts_left, measure_all, wait_for_low_load
+from studies.operators.pictures import picture_paths, source
+from studies.operators.report import candidate_square, report, write_report
+from studies.operators.summary import Result, cell_name
+
+SWEPT = [cell for cell in cells() if cell.name in (cell_name(), cell_name(place='beyond'))]
+TINY = [Cell('depthwise', 'infer', 'fp32', 'inside', operators=(('square', (3, 3)), ('sequential', (3, 3)))),
+        Cell('depthwise', 'infer', 'fp32', 'beyond', operators=SWEPT[1].operators),
+        Cell('depthwise', 'train', 'fp32', 'inside', operators=(('copy', (1, 1)), ('inception', (11, 11)))),
+        Cell('convnext_atto', 'infer', 'fp32', 'image', 2)]
+
+
+class Here:
+    """A pool whose process is this one."""
+
+    def __init__(self, workers, context, prepare, condition):
+        HERE.append(condition)
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+HERE = []
+
+
+@pytest.fixture(scope='module')
+def content(tmp_path_factory):
+    """The result of two processes, made in two runs of which the first was stopped."""
+    path = tmp_path_factory.mktemp('machine') / 'operators.json'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SHAPES['depthwise'], 'inside', (8, 6, 2))
+        patch.setitem(SHAPES['depthwise'], 'beyond', (8, 6, None))
+        patch.setattr(worker, 'IMAGES', (2, 32))
+        patch.setattr(worker, 'machine_peaks', lambda device, dtype: dict(
+            macs_per_second=4e9, bytes_per_second=1e9, cache_bytes_per_second=2e9, seconds={}))
+        patch.setattr(measuring, 'ProcessPoolExecutor', Here)
+        patch.setattr(measuring, 'last_level_cache', lambda device: 2**14)
+        patch.setattr(measuring, 'wait_for_quiet', lambda: 0.0)
+        for name in measuring.VARIABLES:
+            patch.delenv(name, raising=False)
+        torch.manual_seed(0)
+        first = measure_all(TINY[:2], path, 1, any_load=True, progress=lambda text: None)
+        assert len(first['groups']) == 2
+        measure_all(TINY, path, 2, any_load=True, progress=lambda text: None)
+        content = json.loads(path.read_text())
+        write_report(content, path)
+        yield content, path
+
+
+def test_a_run_goes_on_where_another_stopped(content):
+    content, _ = content
+    assert len(content['groups']) == 2 * len(TINY) and len(content['runs']) == 2
+    assert [group['run'] for group in content['groups'][:3]] == [0, 0, 1]
+    assert len(content['limits']) == 4      # one and two threads, two processes
+    assert {group['cell'] for group in content['groups']} == {cell.name for cell in TINY}
+    # 8 channels of 6×6 are 1152 bytes: 16 reach 1.1 of 16 KiB.
+    assert {group['batch_size'] for group in content['groups'] if 'beyond' in group['cell']} == {16}
+    assert all(group['waited'] >= 0 and group['load_average'] >= 0 for group in content['groups'])
+    with_kernels = {group['process'] for group in content['groups'] if group['kernels']}
+    assert with_kernels <= {0}
+
+
+def test_report_blocks_and_pictures_are_made_of_the_file(content):
+    content, path = content
+    result, folder = Result(content), path.parent.parent
+    blocks = {name: block() for name, block in document_blocks(result, path, folder).items()}
+    assert '| fp32, beyond the cache, 1 thread |' in blocks['break_even']
+    assert f'({path.parent.name}/operators_break_even.png)' in blocks['break_even']
+    assert 'ConvNeXt-A of n×1 → 1×n' in blocks['networks']
+    assert '3×1 → 1×3 over 3×3 | 0.67 |' in blocks['factorized']
+    assert '**Measured at any load' in blocks['conditions']
+    assert [name for name, text in blocks.items() if NOT_MEASURED in text] == ['inception']
+    made = path.with_suffix('.md').read_text()
+    assert made == report(content, path)
+    assert all(f'### {cell.name[0].upper()}{cell.name[1:]}' in made for cell in TINY)
+    for kind in ('break_even', 'networks'):
+        picture = path.with_name(f'operators_{kind}.png').read_bytes()
+        assert source(content).encode() in picture and len(picture) < 200_000
+
+
+@pytest.mark.parametrize('path', sorted((Path(__file__).parents[3] / 'docs/results').glob('*/operators.json')),
+                         ids=lambda path: path.parent.name)
+def test_published_reports_and_pictures_are_made_of_their_file(path):
+    content = json.loads(path.read_text())
+    assert path.with_suffix('.md').read_text() == report(content, path)
+    for picture in picture_paths(Result(content), path).values():
+        assert source(content).encode() in picture.read_bytes()
+
+
+def test_blocks_say_that_nothing_was_measured():
+    assert {block() for block in document_blocks(None, None, None).values()} == {NOT_MEASURED}
+
+
+def test_a_layout_that_was_clearly_slower_twice_is_left_out_of_that_candidate():
+    cell = TINY[0]
+    groups = [dict(cell=cell.name, process=process, seconds={
+        '3×3': dict(nchw=[1.0], nhwc=[1.2]), '3×1 → 1×3': dict(nchw=[1.0], nhwc=[1.05 + process])})
+        for process in range(2)]
+    both = {name: ['nchw', 'nhwc'] for name in cell.candidates}
+    assert layouts_left([], cell, 0) == layouts_left(groups[:1], cell, 1) == both
+    assert layouts_left(groups, cell, 2) == both | {'3×3': ['nchw']}
+
+
+def test_a_loaded_machine_is_waited_for_and_then_refused():
+    loads = iter([1.9, 0.8, 0.4])
+    told = []
+    assert wait_for_low_load(told.append, lambda: next(loads), iter(range(9)).__next__, lambda seconds: None) == 0.4
+    assert len(told) == 1
+    with pytest.raises(UserError, match=r'1\.90.*at most 0\.5.*--any-load'):
+        wait_for_low_load(told.append, lambda: 1.9, iter(range(0, 9000, 100)).__next__, lambda seconds: None)
+
+
+def test_variables_that_set_the_allocator_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '1')
+    with pytest.raises(UserError, match='MALLOC_TRIM_THRESHOLD_'):
+        measure_all(TINY, tmp_path / 'a.json', 1, any_load=True)
+
+
+def test_every_cell_has_a_name_of_its_own_and_every_candidate_a_square_of_it():
+    names = [cell.name for cell in cells()]
+    assert len(names) == len(set(names))
+    for cell in cells():
+        for candidate in cell.candidates:
+            if cell.subject in SHAPES and candidate != 'copy':
+                assert candidate_square(candidate) in cell.candidates
