@@ -58,5 +58,6 @@ def is_bare(module, *plain_types):
     They may not where a hook waits for the call (profilers, pruning, spectral norm), the class is another one
     (parametrizations, LoRA), or the module has a ``forward`` of its own (weights that Hugging Face keeps elsewhere).
     """
-    return plain_type(module) in plain_types and 'forward' not in vars(module) and not (
+    # torch.compile of torch 2.4 knows __dict__, and not vars().
+    return plain_type(module) in plain_types and 'forward' not in module.__dict__ and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)

@@ -289,11 +289,11 @@ def model_of(entry):
             'Training Data': DATA_SETS[entry.data_set],
             'Batch Size': entry.cfg.train_cfg.total_batch_size,
             'Iterations': entry.cfg.train_cfg.max_iters,
-            'Crop Size': list(entry.crop),
+            'Crop Size': str(tuple(entry.crop)),   # a list of numbers is an AttributeError in mim
             'Architecture': [entry.backbone, entry.method],
             'Parameters': entry.complexity.parameters,
             'MACs': entry.complexity.macs,
-            'MACs Input Size': list(entry.complexity.shape),
+            'MACs Input Size': str(tuple(entry.complexity.shape)),
             'Pretrained Weights': entry.pretrained,
             'Reported Results': reported},
         'Paper': PAPERS[entry.family],

@@ -13,12 +13,12 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import exported as exported_files
 from studies import fuzzing, long_run
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
+from studies.inference import report as inference_report
 from studies.model_zoo import write_catalogue
 from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
-EXPORTED = RESULTS / 'xeon-amx-2cores/exported.json'
+INFERENCE = RESULTS / 'xeon-amx-2cores/inference.json'
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
 
@@ -140,26 +140,13 @@ def killed_runs():
             f'torch {made["versions"]["torch"]}.')
 
 
-def exported():
-    """InceptionNeXt-T in each runtime: seconds of the plain graph, and how many times faster the others are."""
-    result = json.loads(EXPORTED.read_text())
-    threads = max(int(count) for run in result['runs'] for count in run['threads'])
-    lines = []
-    for runtime in ('openvino', 'onnx'):
-        found = {cell: row for cell, row in exported_files.summary(result, 'inceptionnext', threads).items()
-                 if cell.runtime == runtime}
-        plain = {cell.dtype: row for cell, row in found.items() if cell.form == 'plain'}
-        own = {}
-        for cell, row in found.items():
-            if cell.form != 'plain' and row['faster'] > own.get(cell.dtype, 0):
-                own[cell.dtype] = row['faster']
-        faster = ', '.join(
-            f'{dtype} {value:.2f}×' + (f' (plain graph {plain[dtype]["faster"]:.2f}×)' if dtype != 'fp32' else '')
-            for dtype, value in own.items())
-        processes = min(row['processes'] for row in found.values())
-        lines.append(f'- {exported_files.RUNTIMES[runtime]}: {plain["fp32"]["seconds"]:.2f} s on the plain fp32 graph; '
-                     f"with this package's {faster}; processes of each: {processes}")
-    return '\n'.join(lines)
+def inference():
+    """InceptionNeXt-T in each runtime, plain and as fast as it was measured."""
+    return inference_report.fastest(json.loads(INFERENCE.read_text()))
+
+
+def inference_accuracy():
+    return inference_report.accuracy_section(json.loads(INFERENCE.read_text())['accuracy'])
 
 
 def replaced():
@@ -181,12 +168,14 @@ def watched_run():
 
 
 BLOCKS = dict(
-    mini_run=mini_run, any_upernet=any_upernet, paper=paper, exported=exported, replaced=replaced, killed_runs=killed_runs,
+    mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
+    inference_accuracy=inference_accuracy, replaced=replaced, killed_runs=killed_runs,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
 DOCUMENTS = {
-    'README.md': ('mini_run', 'any_upernet', 'speed', 'exported'), 'docs/ade20k.md': ('paper', ),
+    'docs/export.md': ('inference', 'inference_accuracy'),
+    'README.md': ('mini_run', 'any_upernet', 'speed', 'inference'), 'docs/ade20k.md': ('paper', ),
     'docs/generalization.md': ('replaced', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}

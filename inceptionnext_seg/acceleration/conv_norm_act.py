@@ -24,7 +24,7 @@ def conv_norm_act(fast, conv, norm, act, features, size=None, align_corners=Fals
         Tensor: (B, O, H, W).
     """
     size = tuple(features[0].shape[2:] if size is None else size)
-    if isinstance(conv, Int8Conv2d | Observed):
+    if isinstance(conv, (Int8Conv2d, Observed)):     # no union: torch.compile of torch 2.4 does not know it
         x = conv.resize_concat(features, size, align_corners)
     elif is_plain_conv(conv, kernel=3, padding=1):
         x = resize_concat_conv2d(features, conv.weight, conv.bias, size, align_corners,

@@ -44,7 +44,7 @@ class FastUPerNetDecoder(Fast, UPerNetDecoder):
             features[i] = norm(features[i])
         # 2. the pooled map of stride 32, then top down with laterals, strides 16, 8, 4
         maps = [self.pool(features[-1])]
-        for block, lateral in zip(self.fpn_lateral_blocks, features[-2::-1], strict=False):
+        for block, lateral in zip(self.fpn_lateral_blocks, features[-2::-1], strict=True):
             maps.append(self.add_lateral(block, maps[-1], lateral))
         # 3. fusion at stride 4
         maps[1:] = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_conv_blocks, maps[1:], strict=True)]

@@ -45,13 +45,13 @@ class FastUperNetHead(FastUperNetModule, UperNetHead):
     def forward(self, encoder_hidden_states):
         # 1. laterals, strides 4, 8, 16, and the pooled map of stride 32
         laterals = [self.convolve(conv, [x])
-                    for conv, x in zip(self.lateral_convs, encoder_hidden_states, strict=False)]
+                    for conv, x in zip(self.lateral_convs, encoder_hidden_states[:-1], strict=True)]
         laterals.append(self.psp_forward(encoder_hidden_states))
         # 2. top down
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + resize(laterals[i], laterals[i - 1].shape[2:], align_corners=False)
         # 3. fusion at stride 4
-        maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
+        maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals[:-1], strict=True)]
         return self.classify(self.convolve(self.fpn_bottleneck, [*maps, laterals[-1]]))
 
 

@@ -133,6 +133,6 @@ def main():
             raise UserError(
                 'the file does not compute what the model does, and was not kept. Expected: '
                 f'{f"differences up to {proof.TOLERANCE}, " if args.dtype == "fp32" else ""}at least '
-                f'{100 * proof.LEAST_EQUAL[args.dtype]:g} % equal classes and at most {proof.MOST_LOST} points of mIoU '
-                f'less. Next: {NEXT[args.dtype]}')
+                f'{100 * proof.LEAST_EQUAL[args.dtype]:g} % equal classes and at most {proof.MOST_OFF} points of mIoU '
+                f'more or less. Next: {NEXT[args.dtype]}')
     print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}, {args.dtype}.')

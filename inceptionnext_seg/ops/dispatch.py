@@ -116,7 +116,7 @@ def is_transformed():
     return torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
 
 
-# torch < 2.7 has no such function.
+# torch < 2.7 has no such function: what it exports has these operators in it, unless the model is restored before.
 is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 

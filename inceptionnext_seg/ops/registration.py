@@ -3,7 +3,7 @@ import functools
 import typing
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 NAMESPACE = 'inceptionnext_seg'
 # In the signature of an operator; torch < 2.7 does not know list[torch.Tensor].
@@ -30,10 +30,25 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
     if cuda is not None:
         operator.register_kernel('cuda', cuda)
     if backward is not None:
-        operator.register_autograd(backward, setup_context=setup_context)
+        operator.register_autograd(of_what_was_passed(backward), setup_context=setup_context)
     if flops is not None:
-        register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), name))(flops)
+        packet = getattr(getattr(torch.ops, NAMESPACE), name)
+        register_flop_formula(packet)(flops)
+        # torch 2.4 enters the overload, and its counter looks for the packet: it would count nothing.
+        flop_registry.setdefault(packet, flop_registry.get(packet.default))
     return operator
+
+
+def of_what_was_passed(backward):
+    """``backward`` without gradients of trailing arguments left at their defaults, which the dispatcher takes away:
+    torch 2.4 accepts as many gradients as arguments came."""
+
+    @functools.wraps(backward)
+    def run(ctx, *grads):
+        found = backward(ctx, *grads)
+        return found[:len(ctx.needs_input_grad)] if isinstance(found, tuple) else found
+
+    return run
 
 
 def without_autocast(cpu):

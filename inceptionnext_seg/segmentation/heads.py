@@ -100,13 +100,13 @@ class FastUPerHead(PyramidPooling, FastHead, UPerHead):
     def _forward_feature(self, inputs):
         # 1. laterals, strides 4, 8, 16, and the pooled map of stride 32
         inputs = self._transform_inputs(inputs)
-        laterals = [self.convolve(conv, [x]) for conv, x in zip(self.lateral_convs, inputs, strict=False)]
+        laterals = [self.convolve(conv, [x]) for conv, x in zip(self.lateral_convs, inputs[:-1], strict=True)]
         laterals.append(self.psp_forward(inputs))
         # 2. top down
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + resize(laterals[i], laterals[i - 1].shape[2:], self.align_corners)
         # 3. fusion at stride 4
-        maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals, strict=False)]
+        maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals[:-1], strict=True)]
         return self.convolve(self.fpn_bottleneck, [*maps, laterals[-1]])
 
 

@@ -1,0 +1,100 @@
+"""Tables of a result, and what the README says of it."""
+import statistics
+
+from inceptionnext_seg.files import markdown_table
+
+from ..speed.statistics import estimate, median_of_medians, speedup
+from .cells import FAMILIES, RUNTIMES, Cell, rank
+
+MIB = 2**20
+
+
+def summary(result):
+    """By cell, in the order of the tables: :class:`Estimate` of seconds and of the ratio to the plain graph in the same
+    runtime, the range of times to the first result, the most memory, the least share of equal pixels."""
+    runs = {}
+    for run in result['runs']:
+        runs.setdefault(Cell(*run['cell']), []).append(run)
+    found = {}
+    for cell in sorted(runs, key=rank):
+        seconds = [run['seconds'] for run in runs[cell]]
+        plain = [run['seconds'] for run in runs.get(cell.plain, ())]
+        first = sorted(run['first'] for run in runs[cell])
+        found[cell] = dict(
+            seconds=estimate(seconds, median_of_medians(seconds)),
+            faster=speedup(dict(enumerate(plain)), dict(enumerate(seconds)), paired=False) if plain else None,
+            first=(first[0], statistics.median(first), first[-1]),
+            memory=max(run['memory'] for run in runs[cell]), equal=min(run['equal'] for run in runs[cell]))
+    return found
+
+
+def table(found):
+    rows = []
+    for cell, row in found.items():
+        low, middle, high = row['first']
+        rows.append([
+            RUNTIMES[cell.runtime], cell.form, cell.dtype, row['seconds'], row['seconds'].processes,
+            '–' if row['faster'] is None or cell == cell.plain else row['faster'],
+            f'{middle:.1f}' + (f' ({low:.1f}–{high:.1f})' if row['seconds'].processes > 1 else ''),
+            f'{row["memory"] / MIB:.0f}', f'{100 * row["equal"]:.3f}'])
+    return markdown_table(['runtime', 'graph', 'dtype', 's', 'processes', '× plain fp32 of the runtime',
+                           'first result, s', 'memory, MiB', 'same classes, %'], rows)
+
+
+def accuracy_section(found):
+    rows = [[row['what'], f'{row["file"]:.2f}',
+             f'{row["file"] - row["model"]:+.2f} ({row["low"]:+.2f} to {row["high"]:+.2f})', f'{row["equal"]:.2f}']
+            for row in found['rows']]
+    first = found['rows'][0]
+    return (f'`{found["config"]}`, {found["how"]}: mIoU in torch fp32 {first["model"]:.2f} % on the {first["images"]} '
+            f'validation images; ranges from {found["calibration"]} training images. Intervals: 95 %, by a bootstrap '
+            'over blocks of ten successive images.\n\n'
+            + markdown_table(['what', 'mIoU, %', 'less torch fp32', 'same classes, %'], rows))
+
+
+def report(result):
+    where = result['environment']
+    versions = {**where['versions'], **result['versions']}
+    loads = [run['load'] for run in result['runs']]
+    sections = [
+        '# Inference on a CPU',
+        'UperNet with 512 channels and 150 classes, random weights (their classes are nearer to each other than those '
+        'of a trained model), one image of 512×512 a call, normalized floats to logits at its size. `plain` is the '
+        'network as it was trained, in torch with stock operators; `compiled` its deploy form by torch.compile with '
+        'max-autotune and freezing; `accelerated` the deploy form with the operators of this package; `factorized` and '
+        '`winograd` the rewritten graphs of [export](../../export.md).',
+        'Each process measures one cell; the cells take turns. Seconds are the median over processes of their medians, '
+        'with a 95 % interval over processes and the calls in them; a cell of one process has none, and can be off by '
+        'what processes differ elsewhere in its table. First result: from nothing loaded to the first logits, '
+        'compiling, choosing forms and calibrating with it, without imports; the median and the range. Later '
+        'processes of `compiled` and `accelerated` find kernels and choices in the cache. Memory: the peak less what '
+        'the process had after its imports; that of a file is of a process without torch. Same classes: pixels, '
+        'against `plain` in torch.',
+        f'{where["cpu"]}, {where["cpu_cores"]} cores, {where["cpu_capability"]}; '
+        + ', '.join(f'{name} {versions[name]}' for name in ('torch', *result['versions']))
+        + f'; commit {result["commit"]}, {where["date"][:10]}. Load average before a process: '
+        f'{min(loads)}–{max(loads)}. `{where["command"]}`']
+    found = summary(result)
+    for family, threads in dict.fromkeys((cell.family, cell.threads) for cell in found):
+        part = {cell: row for cell, row in found.items() if (cell.family, cell.threads) == (family, threads)}
+        sections += [f'## {FAMILIES[family]}, {threads} thread{"s" if threads > 1 else ""}', table(part)]
+    if 'accuracy' in result:
+        sections += ['## Accuracy', accuracy_section(result['accuracy'])]
+    return '\n\n'.join(sections) + '\n'
+
+
+def fastest(result):
+    """A table of InceptionNeXt-T with two threads: of each runtime and dtype the plain graph and the fastest other."""
+    found = {cell: row for cell, row in summary(result).items() if (cell.family, cell.threads) == ('inceptionnext', 2)}
+    rows = []
+    for runtime, dtype in dict.fromkeys((cell.runtime, cell.dtype) for cell in found):
+        same = {cell: row for cell, row in found.items() if (cell.runtime, cell.dtype) == (runtime, dtype)}
+        others = [cell for cell in same if cell.form != 'plain']
+        best = min(others, key=lambda cell: same[cell]['seconds'].value, default=None)
+        for cell in same:
+            if cell in (cell._replace(form='plain'), cell._replace(form='compiled'), best):
+                row = same[cell]
+                rows.append([RUNTIMES[runtime], cell.form, dtype, row['seconds'],
+                             '–' if row['faster'] is None or cell == cell.plain else row['faster'],
+                             row['seconds'].processes])
+    return markdown_table(['runtime', 'graph', 'dtype', 's', '× plain fp32 of the runtime', 'processes'], rows)
