@@ -46,11 +46,10 @@ Other data sets have the same recipe in fewer iterations. The paper trained unde
 (arXiv:2303.16900, section 4.2 and appendix A.2), a rate of 6e-5 for all layers alike and weight decay 0.01: the configs
 named `swin_recipe`, which are the others [but for the optimizer](../configs/_base_/schedule_160k_swin.py).
 
-Two settings of the ConvNeXt baseline are not those of MMSegmentation's own configs: T, S and B start from the EMA
-weights of ImageNet training where MMSegmentation's start from those without EMA, and training is in fp32 unless `--amp`
-is given, where MMSegmentation's is in mixed precision. The [ablations of T on ADE20K](../configs/ablations) train from
-scratch under this recipe, which is for fine-tuning (layer scale 1e-6, smaller rates for earlier stages, a rate of 1e-4)
-and not for training from scratch. What any of this is worth was not measured.
+The ConvNeXt baselines start from MMSegmentation's own weights, those of ImageNet-1k without EMA, whose top-1 is not
+reported with them. One setting is not MMSegmentation's: training is in fp32 unless `--amp` is given, where
+MMSegmentation's is in mixed precision. The [ablations of T on ADE20K](../configs/ablations) train from scratch, by a
+recipe for that: layer scale 1, a rate of 1e-3 for all stages alike. What any of this is worth was not measured.
 
 **Semantic FPN**: [the recipe of PVT and PoolFormer](../configs/_base_/schedule_fpn_40k.py), which the paper follows:
 40k iterations of 32 images at 2e-4. Its other form is 80k iterations of 16 images at 1e-4; the rate follows the

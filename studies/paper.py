@@ -48,8 +48,11 @@ MMSEGMENTATION_CONVNEXT = dict(
                   'upernet_convnext_base_fp16_512x512_160k_ade20k_20220227_181227-02a24fc6.pth'),
 )
 # Top-1 accuracy on ImageNet-1k, in per cent, of the weights that the configs start from, by file name: the paper's
-# table of ImageNet-1k models; the kernel variants, README of sail-sg/inceptionnext.
-IMAGENET_TOP1 = dict(
+# table of ImageNet-1k models; the kernel variants, README of sail-sg/inceptionnext. None: not reported with them.
+IMAGENET_TOP1 = {
+    'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634': None,
+    'convnext-small_3rdparty_32xb128-noema_in1k_20220301-303e75e3': None,
+    'convnext-base_3rdparty_32xb128-noema_in1k_20220301-2a0ee547': None} | dict(
     inceptionnext_atto=75.3, inceptionnext_tiny=82.3, inceptionnext_small=83.5, inceptionnext_base=84.0,
     inceptionnext_base_384=85.2,
     convnext_atto=75.7, convnext_tiny_1k_224_ema=82.1, convnext_small_1k_224_ema=83.1, convnext_base_1k_224_ema=83.8,

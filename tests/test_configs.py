@@ -175,6 +175,7 @@ def test_every_config_checks_settings_data_and_weights_and_measures_and_records(
     for path in CONFIGS:
         cfg = Config.fromfile(path)
         more = ['TimeBudgetHook', 'EMAHook', 'EarlyStoppingHook', 'ReportHook'] if path.stem.endswith('_own') else []
+        more = ['EMAHook'] if path.parent.name == 'powered' else more
         assert [hook.type for hook in cfg.custom_hooks] == ['ThroughputHook', 'MetricsFileHook', *more]
         assert {'SettingsCheckHook', 'DataCheckHook', 'StrictLoadHook'} <= {
             hook.type for hook in cfg.default_hooks.values()}
@@ -325,10 +326,45 @@ def test_the_deviations_are_named_in_the_config():
 
 
 def test_the_pretrained_weights_are_those_of_the_model():
-    inception, convnext = (load(f'upernet_{name}_t_ade20k').model.backbone.init_cfg.checkpoint
-                           for name in ('inceptionnext', 'convnext'))
-    assert inception == 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'
-    assert convnext == 'https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth'
+    checkpoint = load('upernet_inceptionnext_t_ade20k').model.backbone.init_cfg.checkpoint
+    assert checkpoint == 'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth'
+
+
+# What a baseline may have that MMSegmentation's config has not, and the other way round.
+NAMED = {
+    'optim_wrapper.type', 'optim_wrapper.loss_scale',       # --amp, docs/model_zoo.md
+    'optim_wrapper.optimizer.fused', 'optim_wrapper.constructor',     # the same steps; names of our parameters
+    'model.backbone.type', 'model.backbone.init_cfg.prefix', 'model.backbone.gap_before_final_norm',
+    *(f'model.backbone.out_indices.{i}' for i in range(4)),
+    'model.backbone.layer_scale_init_value',     # is in the weights
+    'model.decode_head.norm_cfg.type', 'model.auxiliary_head.norm_cfg.type'}     # SyncBN where several GPUs train
+
+
+@pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
+def test_a_convnext_baseline_differs_from_mmsegmentations_in_what_is_named_alone(mmseg_recipe, arch):
+    ours = load(f'upernet_convnext_{arch[0]}_ade20k')
+    theirs = Config.fromfile(MMSEG_CONFIG.with_name(MMSEG_CONFIG.name.replace('tiny', arch)),
+                             import_custom_modules=False)
+    for cfg in (ours, theirs):      # the host of the same files changed
+        cfg.model.backbone.init_cfg.checkpoint = cfg.model.backbone.init_cfg.checkpoint.rpartition('/')[2]
+    found = {path for path in differences(ours, theirs)
+             if path.startswith(('model.', 'optim_wrapper.', 'param_scheduler.'))}
+    assert found == NAMED
+    assert (ours.optim_wrapper.type, theirs.optim_wrapper.type) == ('OptimWrapper', 'AmpOptimWrapper')
+    page = (ROOT / 'docs/model_zoo.md').read_text()
+    assert 'training is in fp32 unless `--amp` is given' in page
+    assert 'mixed precision' in (ROOT / 'configs/_base_/schedule_160k.py').read_text()
+
+
+def test_a_config_that_trains_from_scratch_has_no_recipe_of_fine_tuning():
+    for path in CONFIGS:
+        cfg = Config.fromfile(path)
+        backbone = cfg.model.backbone
+        if backbone.type not in ('InceptionNeXt', 'ConvNeXt') or backbone.get('init_cfg'):
+            continue
+        assert backbone.get('layer_scale_init_value', 1e-6) == 1, path.stem
+        assert cfg.optim_wrapper.paramwise_cfg.decay_rate == 1, path.stem
+        assert cfg.optim_wrapper.optimizer.lr >= 1e-3, path.stem
 
 
 def test_camvid_and_the_embedded_set_share_the_recipe_but_for_its_length():

@@ -441,7 +441,7 @@ def test_a_detector_differs_from_its_baseline_in_the_backbone_alone(name, mmdet)
     assert {key for key in backbones[0] if backbones[0][key] != backbones[1].get(key)} == {
         'type', 'drop_path_rate', 'norm_cfg', 'out_norm_cfg', 'init_cfg'}
     assert [backbone['init_cfg']['checkpoint'].rpartition('/')[2] for backbone in backbones] == [
-        'inceptionnext_tiny.pth', 'convnext_tiny_1k_224_ema.pth']
+        'inceptionnext_tiny.pth', 'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth']
 
 
 def test_a_baseline_detector_is_mmdetections_convnext_with_its_rates(mmdet):

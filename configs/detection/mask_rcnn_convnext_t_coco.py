@@ -11,5 +11,7 @@ model = dict(
         arch='tiny',
         drop_path_rate=0.4,
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth')))
+            type='Pretrained',
+            checkpoint='https://mmassets.onedl.ai/mmclassification/v0/convnext/downstream/'
+            'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth')))
 optim_wrapper = dict(constructor='MetaNeXtDecayOptimWrapperConstructor')

@@ -13,7 +13,9 @@ model = dict(
         out_indices=(1, 2, 3),
         drop_path_rate=0.4,
         init_cfg=dict(
-            type='Pretrained', checkpoint='https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth')),
+            type='Pretrained',
+            checkpoint='https://mmassets.onedl.ai/mmclassification/v0/convnext/downstream/'
+            'convnext-tiny_3rdparty_32xb128-noema_in1k_20220301-795e9634.pth')),
     neck=dict(in_channels=[192, 384, 768], start_level=0))
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),

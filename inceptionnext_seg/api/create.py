@@ -37,7 +37,7 @@ def models() -> dict[str, str]:
         for name, path in configs().items():
             # A recipe is another training of the same model.
             if name.endswith(f'_{data_set}') and '_recipe_' not in name and path.parent.name not in (
-                    'ablations', 'generalization'):
+                    'ablations', 'generalization', 'powered'):
                 found.setdefault(name.removesuffix(f'_{data_set}'), name)
     return dict(sorted((name, config) for name, config in found.items()
                        if re.match('(upernet|fpn)_', name)))

@@ -1,11 +1,16 @@
-"""mIoU as MMSegmentation computes it, with what its table rounds away: per class, and per image for statistics."""
+"""mIoU as MMSegmentation computes it, with what its table rounds away: per class, and per image for statistics; and the
+mean cross-entropy, which it does not have."""
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+
+from ..errors import UserError
 
 
 @METRICS.register_module()
@@ -43,6 +48,46 @@ class RecordingIoUMetric(IoUMetric):
             zip(names, counts, strict=True), image=np.array([Path(result[4]).name for result in results]),
             classes=np.array(classes)), resumed=False)
         return metrics
+
+
+@METRICS.register_module()
+class CrossEntropyMetric(BaseMetric):
+    """``cross_entropy``: the mean of −log of the label's probability over the labelled pixels of all images, in nats.
+
+    Unlike mIoU it changes with every pixel's probability and not only where the most probable class changes, so that it
+    varies less from seed to seed. An image counts by its labelled pixels. NaN where none is labelled.
+
+    It reads ``seg_logits`` of the data samples, which the accelerated segmentor leaves out unless
+    ``model.test_cfg.keep_logits`` is True; test-time augmentation has none.
+
+    Args:
+        ignore_index (int): Label of the pixels that do not count.
+        Others: as :class:`mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        UserError: A data sample has no logits, or those of a single channel.
+    """
+
+    def __init__(self, ignore_index=255, **settings):
+        super().__init__(**settings)
+        self.ignore_index = ignore_index
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            if 'seg_logits' not in sample:
+                raise UserError('CrossEntropyMetric: a prediction has no seg_logits; expected: the logits of each '
+                                'class. Next: --cfg-options model.test_cfg.keep_logits=True, and no --tta.')
+            logits, label = sample['seg_logits']['data'], sample['gt_sem_seg']['data']
+            if len(logits) < 2:
+                raise UserError(f'CrossEntropyMetric: the logits have {len(logits)} channel; expected: one for each '
+                                'class, at least 2. Next: model.decode_head.out_channels=2.')
+            label = label.reshape(logits.shape[1:]).to(logits.device).long()
+            total = F.cross_entropy(logits[None].float(), label[None], ignore_index=self.ignore_index, reduction='none')
+            self.results.append((total.double().sum().item(), int((label != self.ignore_index).sum())))
+
+    def compute_metrics(self, results):
+        total, pixels = (sum(values) for values in zip(*results, strict=True))
+        return dict(cross_entropy=total / pixels if pixels else float('nan'))
 
 
 def result_of(intersect, union, prediction, label, classes):

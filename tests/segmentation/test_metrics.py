@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.structures import PixelData
@@ -13,7 +14,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from inceptionnext_seg.engine.hooks import MetricsFileHook
-from inceptionnext_seg.segmentation.metrics import RecordingIoUMetric, result_of
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.segmentation.metrics import CrossEntropyMetric, RecordingIoUMetric, result_of
 
 
 def evaluate(metric_class, pairs, classes):
@@ -206,3 +208,41 @@ def test_predictions_alone_can_be_written_where_there_are_no_labels(tmp_path):
     metric.process({}, [sample.to_dict()])
     assert metric.evaluate(1) == {}
     assert np.asarray(Image.open(tmp_path / 'image.png')).tolist() == [[1, 3], [2, 2]]  # as in ADE20K's files
+
+
+# Cross-entropy
+
+
+def cross_entropy_of(pairs):
+    metric = CrossEntropyMetric()
+    for logits, label in pairs:
+        metric.process({}, [SegDataSample(
+            seg_logits=PixelData(data=logits), gt_sem_seg=PixelData(data=label[None])).to_dict()])
+    return metric.evaluate(len(pairs))['cross_entropy']
+
+
+def test_the_cross_entropy_is_torchs_over_the_labelled_pixels_of_all_images_together():
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(5, 7), (2, 3), (1, 4)]
+    logits = [4 * torch.randn(3, *size, generator=generator) for size in sizes]
+    labels = [torch.randint(0, 3, size, generator=generator) for size in sizes]
+    labels[0][:2], labels[2][:] = 255, 255    # ignored, in the last image all
+    found = cross_entropy_of(list(zip(logits, labels, strict=True)))
+    pixels = torch.cat([each.flatten(1).T for each in logits]).double()
+    wanted = F.cross_entropy(pixels, torch.cat([each.flatten() for each in labels]), ignore_index=255)
+    assert found == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_the_cross_entropy_of_a_hand_worked_pixel():
+    # Probabilities 1/4, 1/2, 1/4; the label is the second class: log 2.
+    logits = torch.tensor([1., 2., 1.]).log().reshape(3, 1, 1)
+    assert cross_entropy_of([(logits, torch.tensor([[1]]))]) == pytest.approx(np.log(2))
+    assert np.isnan(cross_entropy_of([(logits, torch.tensor([[255]]))]))
+
+
+def test_the_cross_entropy_wants_logits_of_each_class():
+    sample = dict(gt_sem_seg=dict(data=torch.zeros(1, 1, 1)))
+    with pytest.raises(UserError, match='keep_logits'):
+        CrossEntropyMetric().process({}, [sample])
+    with pytest.raises(UserError, match='1 channel'):
+        CrossEntropyMetric().process({}, [dict(sample, seg_logits=dict(data=torch.zeros(1, 1, 1)))])

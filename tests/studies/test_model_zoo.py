@@ -136,8 +136,9 @@ def test_the_weights_that_training_starts_from_are_those_of_the_variant(found):
         if entry.data_set in ('mini', 'camvid'):
             assert entry.pretrained is None
         else:
-            assert Path(entry.pretrained).name.startswith(f'{entry.family.lower()}_{entry.arch}')
-            assert entry.top1 > 75
+            name = Path(entry.pretrained).name
+            assert name.replace('-', '_').startswith(f'{entry.family.lower()}_{entry.arch}')
+            assert entry.top1 is None if 'noema' in name else entry.top1 > 75
     kernels = {entry.name: Path(entry.pretrained).stem for entry in found if '_t_k' in entry.name}
     assert kernels == {f'upernet_convnext_t_{kernel}_ade20k': f'convnext_tiny_{kernel}' for kernel in (
         'k5', 'k3', 'k3_par1_2', 'k3_par1_4', 'k3_par1_8')}

@@ -1,0 +1,5 @@
+# InceptionNeXt-A with ConvNeXt's LayerNorm for every BatchNorm of the backbone, those of the output stages too.
+_base_ = ['upernet_inceptionnext_a_bn_sequences_camvid.py']
+
+model = dict(
+    backbone=dict(norm_cfg=dict(type='LN2d', eps=1e-6), out_norm_cfg=dict(type='LN2d', eps=1e-6)))

@@ -1,0 +1,174 @@
+"""Ablations with power, by the protocol in docs/studies/ablations.md: pilot, ten arms, norm × mixer, report.
+
+    python -m studies.ablations all --background
+    python -m studies.ablations speed --out docs/results/MACHINE/ablations.json
+
+`pilot` trains two arms with four seeds and decides length and seeds, once; `main` trains the ten arms, `two_by_two` the
+two that LayerNorm adds; `all` is these three. What was interrupted goes on from its last checkpoint: the same command,
+given again, finishes it. JSON and report are written anew after each seed; `report` writes them and trains nothing.
+`speed` measures training steps of all arms, each in the same implementation, where nothing else runs.
+"""
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.provenance import environment
+
+from ..comparison.reading import public_command
+from ..sweep import Run
+from ..trainings import ENDPOINTS, ROOT, record, refuse_failed, set_threads, start_in_background, train
+from .arms import (
+    FACTORIAL,
+    INTERVAL,
+    MAIN,
+    PILOT,
+    PILOT_ITERATIONS,
+    PILOT_SEEDS,
+    TITLES,
+    candidates,
+    config_of,
+    options_of,
+)
+from .decisions import decide
+from .report import write_report
+from .speed import PROCESSES, costs, measured, measuring_command, speed_file
+
+MODULE = 'studies.ablations'
+STEPS = ('pilot', 'main', 'two_by_two', 'all', 'speed', 'report')
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        prog=f'python -m {MODULE}', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('step', choices=STEPS)
+    parser.add_argument('--out', type=Path, default=Path('docs/results/ablations.json'),
+                        help='the JSON to write; report and pictures beside it (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
+    parser.add_argument('--hours', type=float, default=4.5,
+                        help='that the runs after the pilot may take, from which it decides (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='of a training (default: %(default)s)')
+    parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
+    parser.add_argument('--pilot-iterations', type=int, default=PILOT_ITERATIONS, help=argparse.SUPPRESS)   # for tests
+    parser.add_argument('--interval', type=int, default=INTERVAL, help=argparse.SUPPRESS)
+    parser.add_argument('--seeds', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('--cfg-options', nargs='+', default=[], help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+class Study:
+    """The runs of the study in one folder, and what was decided."""
+
+    def __init__(self, args):
+        self.args, self.plan_file = args, args.work_dir / 'plan.json'
+        self.pilot = candidates(PILOT, args.work_dir / 'pilot', [
+            *options_of(args.pilot_iterations), *self.intervals(), *args.cfg_options])
+
+    def intervals(self):
+        step = self.args.interval
+        return [] if step == INTERVAL else [
+            f'train_cfg.val_interval={step}', f'default_hooks.checkpoint.interval={step}']
+
+    @property
+    def plan(self):
+        """What the pilot decided; None before."""
+        return read_object(self.plan_file, 'what the pilot decided', f'delete {self.args.work_dir}') \
+            if self.plan_file.is_file() else None
+
+    def decide(self):
+        """Once: what is there is never decided again."""
+        if self.plan:
+            return
+        runs = self.runs_of(self.pilot, PILOT_SEEDS)
+        if len(runs) < len(PILOT) * len(PILOT_SEEDS):
+            raise UserError(f'{len(runs)} of {len(PILOT) * len(PILOT_SEEDS)} runs of the pilot are done; expected: '
+                            f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
+        plan = decide(runs, self.args.hours)
+        if self.args.seeds:
+            plan.update(seeds=self.args.seeds)
+        write_json(self.plan_file, plan)
+        print(f'{plan["iterations"]} iterations, {plan["seeds"]} seeds, about {plan["hours_expected"]:.1f} hours')
+
+    def arms(self, names):
+        plan = self.plan
+        if plan is None:
+            raise UserError(f'{self.plan_file} is not there: length and seeds are not decided. Next: '
+                            f'python -m {MODULE} pilot, or all.')
+        length = plan['iterations']
+        return candidates(names, self.args.work_dir / 'main', [
+            *options_of(length, length - 2 * self.args.interval), *self.intervals(), *self.args.cfg_options])
+
+    def seeds(self):
+        return range(self.plan['seeds'])
+
+    @staticmethod
+    def runs_of(arms, seeds):
+        found = [record(Run(arm, seed), arm=arm.name) for seed in seeds for arm in arms]
+        return [run for run in found if run]
+
+    def train(self, step):
+        """Bring a step to its end: the runs that failed."""
+        if step == 'pilot':
+            failed = train(self.pilot, PILOT_SEEDS)
+            if not failed:
+                self.decide()
+                self.write([])
+            return failed
+        names = MAIN if step == 'main' else [name for row in FACTORIAL for name in row]
+        return train(self.arms(names), self.seeds(), self.write)
+
+    def write(self, failed):
+        """JSON, report and pictures of what is done."""
+        if not self.plan:
+            return []
+        arms = self.arms(TITLES)
+        content = dict(
+            protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=self.plan,
+            configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms),
+            pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=self.runs_of(arms, self.seeds()),
+            failed=sorted({(run.candidate.name, run.seed) for run in failed}), environment=environment('cpu'))
+        content['environment']['command'] = public_command(content['environment']['command'])
+        write_json(self.args.out, content)
+        return write_report(self.args.out)
+
+
+def measure_speed(args):
+    """Processes of every arm by turns, until there are five."""
+    out = speed_file(args.out)
+    while (done := measured(out)) < PROCESSES:
+        print(f'process {done + 1} of {PROCESSES}', flush=True)
+        subprocess.run(measuring_command(out, args.cfg_options), check=True, cwd=ROOT)
+    if args.out.is_file():
+        write_report(args.out)
+
+
+@exit_on_user_error
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    args.out, args.work_dir = args.out.absolute(), args.work_dir.absolute()
+    if args.background:
+        start_in_background(MODULE, argv, args.work_dir / 'study.log')
+        return
+    set_threads(args.threads)
+    if args.step == 'speed':
+        measure_speed(args)
+        return
+    if args.step == 'report' and args.out.is_file() and not args.work_dir.is_dir():
+        write_report(args.out)   # from the JSON alone
+        return
+    study, failed = Study(args), []
+    for step in dict(all=('pilot', 'main', 'two_by_two'), report=()).get(args.step, (args.step, )):
+        failed += study.train(step)
+        if step == 'pilot' and failed:
+            break
+    for path in study.write(failed):
+        print(f'wrote {path}')
+    refuse_failed(failed, MODULE, argv)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,282 @@
+"""CamVid, leave one sequence out: InceptionNeXt-A and ConvNeXt-A, each with BatchNorm and with LayerNorm.
+
+    python -m studies.camvid_sequences data/camvid --background
+
+By the protocol in docs/studies/camvid_sequences.md. The training and validation images are of three sequences; each is
+left out in turn, and what was trained on the other two is validated on it. Frames of a sequence are alike, so that the
+sequences, three of them, are what the figures vary over. What was interrupted goes on from its last checkpoint: the
+same command, given again, finishes it. JSON and report are written anew after each seed; --report trains nothing.
+"""
+import argparse
+import math
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from scipy import stats
+
+from inceptionnext_seg.errors import UserError, exit_on_user_error
+from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
+from inceptionnext_seg.provenance import environment
+
+from .ablations.report import DIGITS, p_text, with_interval
+from .blocked import contrasts, factorial
+from .comparison.pictures import COLOURS, new_figure, png
+from .comparison.reading import public_command
+from .sweep import Run, plan
+from .trainings import (
+    ENDPOINTS,
+    ROOT,
+    complete,
+    conditions,
+    endpoint,
+    record,
+    refuse_failed,
+    set_threads,
+    start_in_background,
+    train,
+)
+
+MODULE = 'studies.camvid_sequences'
+SEQUENCES = ('0001TP', '0006R0', '0016E5')
+ARMS = dict(convnext_bn='ConvNeXt-A, BatchNorm', inceptionnext_bn='InceptionNeXt-A, BatchNorm',
+            convnext_ln='ConvNeXt-A, LayerNorm', inceptionnext_ln='InceptionNeXt-A, LayerNorm')
+# Rows: BatchNorm, LayerNorm. Columns: ConvNeXt, InceptionNeXt.
+CELLS = (('convnext_bn', 'inceptionnext_bn'), ('convnext_ln', 'inceptionnext_ln'))
+EFFECTS = dict(zip(('LayerNorm − BatchNorm', 'InceptionNeXt − ConvNeXt',
+                    'InceptionNeXt − ConvNeXt, under LayerNorm minus under BatchNorm'), factorial(CELLS), strict=True))
+SEEDS = 4
+LEVEL = 0.05
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(
+        prog=f'python -m {MODULE}', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path, help='CamVid: images/ and annotations/ with training and validation')
+    parser.add_argument('--out', type=Path, default=Path('docs/results/camvid_sequences.json'),
+                        help='the JSON to write; a report and a picture beside it (default: %(default)s)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid_sequences'))
+    parser.add_argument('--seeds', type=int, default=SEEDS, help='at least 4 by the protocol (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='of a training (default: %(default)s)')
+    parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
+    parser.add_argument('--report', action='store_true', help='train nothing')
+    parser.add_argument('--cfg-options', nargs='+', default=[], help=argparse.SUPPRESS)     # for tests
+    return parser.parse_args(argv)
+
+
+# Data
+
+
+def splits(data):
+    """Names of the images, without suffix and below ``images/``, of each sequence.
+
+    Raises:
+        UserError: A sequence has none, an image is of no known sequence, or an image has no annotation.
+    """
+    found = {sequence: [] for sequence in SEQUENCES}
+    for path in sorted((data / 'images').glob('*/*.jpg')):
+        name, sequence = f'{path.parent.name}/{path.stem}', path.name.split('_')[0]
+        if sequence not in found or not (data / 'annotations' / f'{name}.png').is_file():
+            raise UserError(f'{path} is of the sequence {sequence!r}, and its annotation '
+                            f'{"is there" if sequence in found else "was not looked for"}. Expected: an image of '
+                            f'{", ".join(SEQUENCES)} with annotations/{name}.png. Next: another folder, or remove it.')
+        found[sequence].append(name)
+    missing = [sequence for sequence, names in found.items() if not names]
+    if missing:
+        raise UserError(f'{data} has no image of {", ".join(missing)}; expected: images/training and images/validation '
+                        f'with the sequences {", ".join(SEQUENCES)}, SEQUENCE_FRAME.jpg. Next: where is CamVid?')
+    return found
+
+
+def write_lists(found, folder):
+    """The images to train on and to validate on where each sequence is left out: two text files for each."""
+    for left_out in SEQUENCES:
+        for name, chosen in (('training', [s for s in SEQUENCES if s != left_out]), ('validation', [left_out])):
+            write_text(folder / f'{left_out}_{name}.txt',
+                       ''.join(f'{image}\n' for sequence in chosen for image in found[sequence]))
+
+
+def options_of(left_out, data, lists):
+    """Of a training without a sequence: where the images are, and which."""
+    options = []
+    for loader, name in (('train', 'training'), ('val', 'validation'), ('test', 'validation')):
+        dataset = f'{loader}_dataloader.dataset'
+        options += [f'{dataset}.data_root={data}', f'{dataset}.ann_file={lists / f"{left_out}_{name}.txt"}',
+                    f'{dataset}.data_prefix.img_path=images', f'{dataset}.data_prefix.seg_map_path=annotations']
+    return options
+
+
+def config_of(arm):
+    family, norm = arm.split('_')
+    return f'configs/ablations/powered/upernet_{family}_a_{norm}_sequences_camvid.py'
+
+
+def candidates(args):
+    """Every arm without each sequence, one sequence after another."""
+    lists = args.work_dir / 'lists'
+    found = []
+    for left_out in SEQUENCES:
+        planned = plan([str(ROOT / config_of(arm)) for arm in ARMS], {}, [
+            *options_of(left_out, args.data, lists), *args.cfg_options], args.work_dir / f'without_{left_out}')
+        found += [candidate._replace(name=f'{arm}, without {left_out}')
+                  for arm, candidate in zip(ARMS, planned, strict=True)]
+    return found
+
+
+# Results
+
+
+class Effect(NamedTuple):
+    """An effect over the sequences: Student's interval with sequences as clusters, p, and its value in each."""
+    difference: float
+    low: float
+    high: float
+    p: float
+    of_sequences: dict
+
+
+def effects(runs, name):
+    """Of both families and norms: each effect in each sequence, and over them.
+
+    In a sequence its seeds say how sure it is; over the sequences the three values do, with two degrees of freedom.
+
+    Returns:
+        dict[str, tuple[Effect, dict[str, Comparison]]] | None: None where a sequence has fewer than two whole seeds.
+    """
+    inside = {}
+    for sequence in SEQUENCES:
+        seeds, values = complete([run for run in runs if run['left_out'] == sequence], ARMS, name)
+        if len(seeds) < 2:
+            return None
+        inside[sequence] = {each.name: each for each in contrasts(values, EFFECTS)[1]}
+    found = {}
+    for effect in EFFECTS:
+        values = [inside[sequence][effect].difference for sequence in SEQUENCES]
+        mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+        reach = float(stats.t.isf(LEVEL / 2, len(values) - 1)) * error
+        p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error else float(mean == 0)
+        found[effect] = (Effect(mean, mean - reach, mean + reach, p, dict(zip(SEQUENCES, values, strict=True))),
+                         {sequence: inside[sequence][effect] for sequence in SEQUENCES})
+    return found
+
+
+def means_table(content):
+    rows = []
+    for arm, title in ARMS.items():
+        row = [title]
+        for name in ENDPOINTS:
+            for sequence in SEQUENCES:
+                values = [endpoint(run['curve'], name) for run in content['runs']
+                          if (run['arm'], run['left_out']) == (arm, sequence)]
+                values = [value for value in values if value is not None]
+                row.append(f'{statistics.fmean(values):.{DIGITS[name]}f}' if values else '–')
+        rows.append(row)
+    columns = [f'{title}, {sequence}' for title in ENDPOINTS.values() for sequence in SEQUENCES]
+    return markdown_table(['', *columns], rows)
+
+
+def effects_table(found, name):
+    rows = [[title, with_interval(whole, DIGITS[name]), p_text(whole.p), *(
+        with_interval(inside[sequence], DIGITS[name]) for sequence in SEQUENCES)]
+        for title, (whole, inside) in found.items()]
+    return markdown_table([ENDPOINTS[name], 'over the three sequences', 'p', *SEQUENCES], rows)
+
+
+def report(content, picture):
+    """The report in Markdown."""
+    done, wanted = len(content['runs']), len(ARMS) * len(SEQUENCES) * content['seeds']
+    sizes = ', '.join(f'{sequence} ({count} images)' for sequence, count in content['images'].items())
+    blocks = ['# CamVid, leave one sequence out', 'By the protocol in `docs/studies/camvid_sequences.md`, written '
+              'before the runs. UperNet with backbones of atto size, from scratch, trained on two sequences and '
+              f'validated on the third: {sizes}.']
+    if done < wanted:
+        blocks.append(f'**Preliminary: {done} of {wanted} runs are done.** Nothing below is a result before all are.')
+    found = {name: effects(content['runs'], name) for name in ENDPOINTS}
+    if all(found.values()):
+        blocks += [
+            'Over the three sequences: Student\'s 95 % interval of the three differences, two degrees of freedom, so '
+            'that only what is large and alike in all three shows. In each sequence: how sure its seeds make it '
+            '(seeds as blocks, Bonferroni over the three effects), which says nothing of other sequences.',
+            *(effects_table(found[name], name) for name in ENDPOINTS)]
+        blocks += [f'![each effect in each sequence]({picture})']
+    blocks += ['## Mean of the seeds', means_table(content), '## Runs', conditions(content['runs']) +
+               ' Exclusions: none.', f'```sh\n{content["environment"]["command"]}\n```']
+    return '\n\n'.join(blocks) + '\n'
+
+
+def draw(content):
+    """Differences in each sequence and over them, of the first two effects; None while too little is done."""
+    found = {name: effects(content['runs'], name) for name in ENDPOINTS}
+    if not all(found.values()):
+        return None
+    rows = [(effect, place) for effect in list(EFFECTS)[:2] for place in (*SEQUENCES, 'all three')]
+    figure, axes = new_figure(len(ENDPOINTS), 7.2, 3.6)
+    for ax, (name, title) in zip(axes, ENDPOINTS.items(), strict=True):
+        ax.axvline(0, color='#333333', linewidth=1)
+        for row, (effect, place) in enumerate(rows):
+            whole, inside = found[name][effect]
+            each = inside.get(place, whole)
+            ax.errorbar(each.difference, row, xerr=[[each.difference - each.low], [each.high - each.difference]],
+                        fmt='s' if each is whole else 'o', color=COLOURS[each is whole], capsize=3, markersize=5)
+        ax.set_yticks(range(len(rows)), [f'{effect}: {place}' for effect, place in rows] if ax is axes[0] else [''] * 8)
+        ax.invert_yaxis()
+        ax.grid(False, axis='y')
+        ax.set_xlabel(title)
+    figure.suptitle('Family or norm, on a sequence that was not trained on (95 %)', fontsize=10)
+    return png(figure)
+
+
+def collect(args, found, arms, failed):
+    runs = [record(Run(candidate, seed), arm=arm, left_out=left_out)
+            for seed in range(args.seeds)
+            for candidate, (left_out, arm) in zip(arms, ((s, a) for s in SEQUENCES for a in ARMS), strict=True)]
+    content = dict(
+        protocol='docs/studies/camvid_sequences.md', endpoints=list(ENDPOINTS), seeds=args.seeds,
+        images={sequence: len(names) for sequence, names in found.items()},
+        configs={arm: config_of(arm) for arm in ARMS},
+        runs=[run for run in runs if run], failed=[run.title for run in failed], environment=environment('cpu'))
+    content['environment']['command'] = public_command(content['environment']['command'])
+    return content
+
+
+def write_report(out):
+    """Report and picture beside the JSON ``out``; the paths written."""
+    content = read_object(out, f'a result of {MODULE}', f'make it with python -m {MODULE}')
+    picture, data = out.with_name(f'{out.stem}_effects.png'), draw(content)
+    if data:
+        with replacing(picture) as temporary:
+            temporary.write_bytes(data)
+    write_text(out.with_suffix('.md'), report(content, picture.name))
+    return [out, *([picture] if data else []), out.with_suffix('.md')]
+
+
+@exit_on_user_error
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    args = parse_args(argv)
+    args.data, args.out, args.work_dir = args.data.absolute(), args.out.absolute(), args.work_dir.absolute()
+    found = splits(args.data)
+    if args.background:
+        start_in_background(MODULE, argv, args.work_dir / 'study.log')
+        return
+    set_threads(args.threads)
+    write_lists(found, args.work_dir / 'lists')
+    arms = candidates(args)
+
+    def write(failed):
+        content = collect(args, found, arms, failed)
+        if content['runs']:
+            write_json(args.out, content)
+            return write_report(args.out)
+        return []
+
+    failed = [] if args.report else train(arms, range(args.seeds), write)
+    for path in write(failed):
+        print(f'wrote {path}')
+    refuse_failed(failed, MODULE, argv)
+
+
+if __name__ == '__main__':
+    main()

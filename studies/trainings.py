@@ -1,0 +1,126 @@
+"""The trainings of a study: what is not done is run, and what each left is read.
+
+A study goes seed by seed, all arms with one seed before any with the next, so that it has complete blocks whenever it
+is stopped; :mod:`.sweep` runs, locks and resumes.
+"""
+import contextlib
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from inceptionnext_seg.errors import UserError
+
+from .comparison.reading import is_number, read_metrics
+from .sweep import Sweep, finished
+
+ROOT = Path(__file__).resolve().parents[1]
+# In order: the first decides.
+ENDPOINTS = dict(cross_entropy='cross-entropy (nats)', mIoU='mIoU (%)')
+AVERAGED = 3    # the last validations, of which an endpoint is the mean
+
+
+def train(candidates, seeds, settled=lambda failed: None):
+    """Bring every candidate to its end with every seed.
+
+    Args:
+        candidates (list[Candidate]): From :func:`.sweep.plan`.
+        settled (Callable): Called with the runs that failed, after each seed.
+
+    Returns:
+        list[Run]: Those that failed.
+    """
+    failed = []
+    for i, seed in enumerate(seeds, 1):
+        print(f'seed {seed}, {i} of {len(seeds)}', flush=True)
+        failed += Sweep(candidates, [seed], ROOT / 'tools/train.py').run()
+        settled(failed)
+    return failed
+
+
+def curve_of(work_dir):
+    """Every validation of a run by iteration, those before it was interrupted too: one metrics.json for each start."""
+    points = {}
+    for path in sorted(Path(work_dir).rglob('metrics.json')):
+        with contextlib.suppress(UserError):
+            points.update({point['iteration']: point for point in read_metrics(path).get('history') or []})
+    return [dict(iteration=i, **{name: points[i].get(name) for name in ENDPOINTS}) for i in sorted(points)]
+
+
+def record(run, **names):
+    """What the result file has of a run, with ``names`` in front; None while it is not done."""
+    done = finished(run)
+    if not done:
+        return None
+    metrics = done[1]
+    speed, origin = (metrics.get('train_throughput') or {}).get('images_per_s'), metrics['environment']
+    return dict(
+        **names, seed=run.seed, iterations=metrics['iteration'], curve=curve_of(run.work_dir),
+        starts=len(list(run.work_dir.rglob('metrics.json'))),
+        seconds_per_iteration=speed and run.candidate.cfg.train_cfg.total_batch_size / speed,
+        seconds_per_validation=validation_seconds(metrics),
+        **{name: origin.get(name) for name in ('date', 'commit', 'load_average', 'threads', 'device_name')},
+        versions=origin.get('versions'))
+
+
+def validation_seconds(metrics):
+    throughput = metrics.get('val_throughput') or {}
+    speed = throughput.get('images_per_s')
+    return speed and (throughput['images'] + throughput['warmup_iterations']) / speed
+
+
+def endpoint(curve, name, at=None):
+    """Mean of the last three validations, up to iteration ``at``; None where there are not so many numbers."""
+    values = [point[name] for point in curve if at is None or point['iteration'] <= at][-AVERAGED:]
+    return statistics.fmean(values) if len(values) == AVERAGED and all(map(is_number, values)) else None
+
+
+def complete(runs, arms, name, at=None):
+    """Endpoints of the seeds that all arms have been run with.
+
+    Returns:
+        tuple[list[int], dict[str, list[float]]]: Seeds, and of each arm a value for each.
+    """
+    values = {(run['arm'], run['seed']): endpoint(run['curve'], name, at) for run in runs}
+    seeds = sorted(seed for seed in {run['seed'] for run in runs}
+                   if all(values.get((arm, seed)) is not None for arm in arms))
+    return seeds, {arm: [values[arm, seed] for seed in seeds] for arm in arms}
+
+
+def conditions(runs):
+    """In words: how many runs, where and when, how busy the machine was, how many were interrupted."""
+    def listed(name):
+        return ', '.join(sorted({str(run[name]) for run in runs if run.get(name) is not None})) or 'not recorded'
+
+    loads, dates = [run['load_average'] for run in runs if is_number(run.get('load_average'))], [
+        str(run['date'])[:10] for run in runs]
+    versions = next((run['versions'] for run in runs if run.get('versions')), {})
+    return (f'{len(runs)} runs, {min(dates)} to {max(dates)}, on {listed("device_name")}, {listed("threads")} '
+            f'thread(s), torch {versions.get("torch", "?")}, commit {listed("commit")}; load average at the end of a '
+            'run ' + (f'{min(loads):.1f} to {max(loads):.1f}' if loads else 'not recorded')
+            + f'; {sum(run["starts"] > 1 for run in runs)} of them were interrupted and went on.')
+
+
+def start_in_background(module, argv, log):
+    """Start ``python -m module`` with the same arguments, but for ``--background``, and let it go on alone."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    given = [argument for argument in argv if argument != '--background']
+    with log.open('ab') as output:
+        process = subprocess.Popen([sys.executable, '-u', '-m', module, *given], stdout=output,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    print(f'Process {process.pid} goes on in the background; progress in {log}. The same command goes on after a stop.')
+
+
+def set_threads(count):
+    """Of the trainings, which inherit it."""
+    os.environ['OMP_NUM_THREADS'] = str(count)
+
+
+def refuse_failed(failed, module, argv):
+    """Raise a UserError that names the runs that failed, if any did."""
+    if failed:
+        again = shlex.join(['python', '-m', module, *argv])
+        raise UserError(f'{len(failed)} runs failed: {"; ".join(run.title for run in failed)}. A run that fails is a '
+                        f'result, not an exclusion. Next: see above; the same command tries them again: {again}')
