@@ -15,8 +15,9 @@ DECIDED = {
     'band_ratio_mini.json': 'no protocol was written before',
     'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
     'generalization_mini.json': 'no protocol was written before',
-    'operators_cpu.json': 'no protocol was written before; that maps between passes stayed in the cache was noticed '
-                          'after the run',
+    'operators.json': 'nothing: cells, and what would refute each reason, were in the code before',
+    'ablations.json': 'length and seeds, from the pilot, by docs/studies/ablations.md; no run of the pilot is tested',
+    'camvid_sequences.json': 'nothing: docs/studies/camvid_sequences.md was written before',
     'complexity.json': 'nothing: counts', 'replacement.json': 'nothing: counts',
     'gpu_estimate.json': 'nothing was measured; the assumptions are in the file'}
 
@@ -61,9 +62,13 @@ def details(content):
         return dict(repeats=f'{len({each["process"] for each in found})} processes', runs=len(found), excluded='none',
                     load=[load for each in found for load in each['load_average']],
                     threads=[content['setting']['threads']], commits=[each['commit'] for each in found])
-    if 'records' in content:    # tools/benchmark_ops.py
-        return dict(repeats='1 process', runs=len(content['records']), excluded='none', load=load,
-                    threads=[e.get('threads')], commits=commits)
+    if 'protocol' in content or 'pilot' in content:     # studies.ablations, studies.camvid_sequences
+        runs = content['runs']
+        origins = [run.get('environment') or {} for run in runs]
+        return dict(repeats=f'seeds {", ".join(map(str, sorted({run["seed"] for run in runs})))}', runs=len(runs),
+                    excluded=f'none; {len(content["failed"])} failed' if content['failed'] else 'none',
+                    load=[o.get('load_average') for o in origins], threads=[o.get('threads') for o in origins],
+                    commits=[o.get('commit') for o in origins])
     if 'cells' in content or ('runs' in content and 'accuracy' in content):
         runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
         return dict(repeats='processes, a run each', runs=len(runs), excluded='none',
@@ -76,7 +81,8 @@ def details(content):
     if 'kills' in content:
         return dict(repeats=f'{content["kills"]} kills, seed {content["seed"]}', runs=len(content['cases']),
                     excluded='none', load=load, threads=[e.get('threads')], commits=commits)
-    return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none', load=load, threads=[e.get('threads')], commits=commits)
+    return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none',
+                load=load, threads=[e.get('threads')], commits=commits)
 
 
 def row(path, content, results):

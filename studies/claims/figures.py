@@ -6,7 +6,7 @@ from typing import NamedTuple
 from scipy import stats
 
 from ..comparison.differences import welch
-from ..published.files import read, result_files
+from ..published.files import module, read, result_files
 from ..published.machine import folder_name
 from ..speed.summary import Result as Speed
 from ..timing import ratio
@@ -89,12 +89,13 @@ def growing(results, mode='infer'):
     """The same by the side of the image, whole network, accelerated."""
     return [figure for where, speed in results.speed for cell in speed.cells.values()
             if (cell.suite, cell.mode) == ('growth', mode)
-            for figure in speed_figure(speed, where, f'{cell.size}×{cell.size}', cell.name, 'inceptionnext', 'convnext')]
+            for figure in speed_figure(speed, where, f'side {cell.size}', cell.name, 'inceptionnext', 'convnext')]
 
 
 def speed_figure(speed, where, what, cell, candidate, baseline):
-    found = speed.speedup(cell, candidate, baseline)
-    return [] if found is None else [Figure(what, found.value, found.low, found.high, found.processes, 'process', where)]
+    if (found := speed.speedup(cell, candidate, baseline)) is None:
+        return []
+    return [Figure(what, found.value, found.low, found.high, found.processes, 'process', where)]
 
 
 def on_gpus(results):
@@ -105,34 +106,11 @@ def on_gpus(results):
             if cell['kind'] != 'speed' or 'error' in cell or 'backbone' not in name:
                 continue
             seconds = {row['label']: row['seconds'] for row in cell['results']}
-            pairs = [(label, label.replace('inceptionnext', 'convnext')) for label in seconds if 'inceptionnext' in label]
-            for ours, theirs in pairs:
-                if theirs in seconds and len(seconds[ours]) == len(seconds[theirs]):
+            for ours in seconds:
+                theirs = ours.replace('inceptionnext', 'convnext')
+                if theirs != ours and theirs in seconds and len(seconds[ours]) == len(seconds[theirs]):
                     between = ratio(seconds[theirs], seconds[ours])
                     found.append(Figure(f'{name}, {ours}', *between, 1, 'process', path.parent.name))
-    return found
-
-
-# Single convolutions, docs/results/operators_cpu.json: one process
-
-
-def factorized(results, grouping, modes, kernels, form='sequential'):
-    """Time of the factorized form over that of n×n at the base shape, by kernel and layout."""
-    path = results.folder / 'operators_cpu.json'
-    if (content := results.get('operators_cpu.json')) is None:
-        return []
-    shape = dict(depthwise=(96, 56, 4), dense=(96, 28, 4))[grouping]
-    seconds = {(r['form'], tuple(r['kernel']), r['layout'], r['mode']): r['seconds'] for r in content['records']
-               if (r['channels'], r['size'], r['batch_size']) == shape and r['dtype'] == 'fp32'
-               and r['grouping'] == grouping and r['cache'] == 'cold'}
-    found = []
-    for mode in modes:
-        for kernel in kernels:
-            for layout in ('nchw', 'nhwc'):
-                pair = [seconds.get((name, kernel, layout, mode)) for name in (form, 'square')]
-                if all(pair):
-                    what = f'{"×".join(map(str, kernel))} {layout.upper()}' + f', {MODES[mode]}' * (len(modes) > 1)
-                    found.append(Figure(what, *ratio(*pair), 1, 'process', machine_of(path, content, results.folder)))
     return found
 
 
@@ -152,6 +130,43 @@ def miou_difference(results, file, name, reference, what):
     found = welch(*pair)
     return [Figure(what, found.value, found.low, found.high, min(map(len, pair)), 'seed',
                    machine_of(results.folder / file, content, results.folder), signed=True)]
+
+
+def ablated(results, *arms):
+    """mIoU of arms of studies.ablations less that of Inception, with Dunnett's simultaneous intervals."""
+    path, content = results.folder / 'ablations.json', results.get('ablations.json')
+    found = module('ablations.report').analyse(content).get('main') if content else None
+    if not found:
+        return []
+    # Fewer seeds than were planned are a look that the protocol does not allow to decide.
+    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
+    return [Figure(each.name.replace('_', ' '), each.difference, each.low, each.high, seeds, 'seed',
+                   machine_of(path, content, results.folder), signed=True)
+            for each in found['mIoU'][1] if each.name in arms]
+
+
+def norms(results):
+    """Main effect of LayerNorm less BatchNorm on mIoU, of the 2 × 2 of studies.ablations."""
+    path, content = results.folder / 'ablations.json', results.get('ablations.json')
+    found = module('ablations.report').analyse(content).get('factorial') if content else None
+    if not found:
+        return []
+    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
+    each = found['mIoU'][1][0]
+    return [Figure(each.name, each.difference, each.low, each.high, seeds, 'seed',
+                   machine_of(path, content, results.folder), signed=True)]
+
+
+def families(results):
+    """InceptionNeXt-A less ConvNeXt-A in mIoU over the sequences of CamVid that were left out, norms balanced."""
+    path, content = results.folder / 'camvid_sequences.json', results.get('camvid_sequences.json')
+    found = module('camvid_sequences').effects(content['runs'], 'mIoU') if content else None
+    if not found:
+        return []
+    effect, _ = found['InceptionNeXt − ConvNeXt']
+    whole = len(content['runs']) >= 4 * len(content['images']) * content['seeds']
+    return [Figure('InceptionNeXt-A less ConvNeXt-A, over sequences', effect.difference, effect.low, effect.high,
+                   content['seeds'] if whole else 0, 'seed', machine_of(path, content, results.folder), signed=True)]
 
 
 def pooled_difference(results, file, name, reference, what):

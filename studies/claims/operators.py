@@ -1,6 +1,6 @@
-"""Figures of factorized convolutions: of docs/results/MACHINE/operators.json, or of the older operators_cpu.json."""
+"""Figures of factorized convolutions, of docs/results/MACHINE/operators.json."""
 from ..published.files import module
-from .figures import Figure, factorized
+from .figures import Figure
 from .rules import FAILS, HOLDS, LEAST, OPEN
 
 # By key: what is claimed to take twice the time of n×n.
@@ -15,7 +15,6 @@ REASONS = {
     'sequential passes': 'its two passes in sequence', 'memory traffic': 'memory traffic',
     'operation count': 'the operation count', 'cache': 'the cache', 'kernel tuning': 'kernels tuned for squares',
     'launch': 'the launch of a second operator', 'synchronization': 'the synchronization of threads'}
-SIDES = ((3, 3), (7, 7))
 # Of studies.operators: subject, side, mode and place of each figure of a claim, and how it is called.
 SHOWN = {
     'inference': [(f'depthwise-{side}-infer-{place}', f'{side}, {where}') for side in ('3x3', '7x7')
@@ -40,17 +39,9 @@ def figure(what, found, where):
 
 def factorized_figures(results, key):
     """Time over that of n×n."""
-    if found := studied(results):
-        measured = [(where, module('operators.reasons').claims(result)) for where, result in found]
-        return [figure(what, ratios[name], where) for where, ratios in measured for name, what in SHOWN[key]
-                if ratios.get(name) is not None]
-    both = 'infer', 'train'
-    return {
-        'inference': lambda: factorized(results, 'depthwise', ('infer', ), SIDES),
-        'training': lambda: factorized(results, 'depthwise', ('train', ), SIDES),
-        'dense': lambda: factorized(results, 'dense', both, ((7, 7), )),
-        'relu': lambda: factorized(results, 'depthwise', ('infer', ), SIDES, 'sequential_relu'),
-        '6x7': lambda: factorized(results, 'depthwise', both, ((6, 7), ))}[key]()
+    measured = [(where, module('operators.reasons').claims(result)) for where, result in studied(results)]
+    return [figure(what, ratios[name], where) for where, ratios in measured for name, what in SHOWN[key]
+            if ratios.get(name) is not None]
 
 
 def experiments(results, key):

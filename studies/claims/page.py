@@ -57,8 +57,8 @@ def page(results):
     parts = [
         '# Claims, and what was measured',
         'Written by `python tools/readme.py` from the files in docs/results: every figure, and every verdict that a '
-        f'figure decides. {len(CLAIMS)} claims: {tally}. Speed was measured on {", ".join(machines) or "no machine"}; a '
-        'file that lies in no folder of a machine is named by its processor and cores.',
+        f'figure decides. {len(CLAIMS)} claims: {tally}. Speed was measured on {", ".join(machines) or "no machine"}; '
+        'a file that lies in no folder of a machine is named by its processor and cores.',
         '## How a verdict is made',
         f'A figure decides only with at least {LEAST["process"]} processes, or {LEAST["seed"]} seeds a side. Its 95 % '
         f'interval must lie on one side of the limit as a whole: of a claimed ratio nine tenths ({NEAR:g}) of it, of a '

@@ -1,5 +1,5 @@
 """What the repository publishes: reports, pictures and blocks of documents, all made from the files in docs/results.
 
-``files`` knows for each result file the report that stands beside it and its pictures, ``stamps`` says of a picture what
-it was drawn from, ``studies`` lists what measures them. tools/readme.py writes all of it.
+``files`` knows the report that stands beside each result file and its pictures, ``stamps`` says what a picture was
+drawn from, ``studies`` lists what measures them. tools/readme.py writes all of it.
 """

@@ -56,9 +56,26 @@ def comparison_pictures(content, path):
             for name, drawn in comparison_blocks(content, path)[1].items()}
 
 
-def operator_pictures(content, path):
-    return {path.with_name(f'{path.stem}_{name}.png'): lambda out, draw=draw: draw(content).savefig(out, dpi=100)
-            for name, draw in module('operators.pictures').FIGURES.items()}
+def effects(path):
+    return path.with_name(f'{path.stem}_effects.png')
+
+
+def ablation_pictures(content, path):
+    drawing, found = module('ablations.pictures'), module('ablations.report').analyse(content)
+    drawn = {effects(path): drawing.effects_picture(found.get('main'), content['plan']['bounds']),
+             curves(path): drawing.curves_picture(content)}
+    return {picture: lambda out, data=data: out.write_bytes(data) for picture, data in drawn.items() if data}
+
+
+def ablations_text(content, path):
+    study, speed = module('ablations.report'), module('ablations.speed')
+    names = {picture.stem.rpartition('_')[2]: picture.name for picture in ablation_pictures(content, path)}
+    return study.report(content, speed.throughput(speed.speed_file(path)), names)
+
+
+def sequence_pictures(content, path):
+    data = module('camvid_sequences').draw(content)
+    return {effects(path): lambda out: out.write_bytes(data)} if data else {}
 
 
 def curves(path):
@@ -73,16 +90,18 @@ COMPARISON = Report(
 REPORTS = {
     '*/speed.json': study('speed'),
     '*/operators.json': study('operators'),
-    '*/inference.json': by('cpu_inference'),
-    '*/exported.json': by('exported'),
+    '*/inference.json': by('inference.report'),
     '*/operator_choices.json': by('operator_choices'),
     '*/gpu.json': by('gpu.report'),
     '*/camvid_own.json': Report(
         lambda content, path: module('own_recipe').report(content, curves(path).name),
         lambda content, path: {curves(path): lambda out: module('own_recipe').draw(content, out)},
         'comparison.pictures'),
-    'operators_cpu.json': Report(lambda content, path: module('operators.report').markdown(content, path.stem),
-                                 operator_pictures, 'operators.pictures'),
+    'ablations.json': Report(ablations_text, ablation_pictures, 'ablations.pictures'),
+    'ablations_speed.json': Report(lambda content, path: module('throughput.report').report(content)),
+    'camvid_sequences.json': Report(
+        lambda content, path: module('camvid_sequences').report(content, effects(path).name),
+        sequence_pictures, 'camvid_sequences'),
     'accelerate_others.json': by('other_segmentors'),
     'complexity.json': Report(
         lambda content, path: importlib.import_module('inceptionnext_seg.cli.complexity').report(content)),

@@ -44,26 +44,25 @@ def ablations(*names, arch='a'):
 SPEED = f'-m studies.speed --out docs/results/{MACHINE}/speed.json'
 GENERALIZATION = 'configs/generalization/upernet_timm_mobilenetv3_small'
 STUDIES = {
-    'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, in both layouts',
+    'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, both layouts',
                    f'{MACHINE}/speed.json', (SPEED, ), f'{QUIET}; {LIBRARIES}',
                    'about an hour; goes on where it was stopped'),
     'memory': Study('peak memory of a process that trains or predicts', f'{MACHINE}/speed.json',
                     (f'{SPEED} --memory', ), LIBRARIES, 'not recorded'),
-    'operators': Study('square, factorized and Inception convolutions, one by one', 'operators_cpu.json',
-                       ('tools/benchmark_ops.py --out docs/results/operators_cpu.json --threads 1', ), QUIET,
-                       'not recorded'),
+    'operators': Study('square, factorized and Inception convolutions, and networks with them',
+                       f'{MACHINE}/operators.json',
+                       (f'-m studies.operators --out docs/results/{MACHINE}/operators.json', ), QUIET,
+                       'not recorded; goes on where it was stopped'),
     'operator_choices': Study('every form of every operator at the shapes of whole networks',
                               f'{MACHINE}/operator_choices.json',
                               (f'-m studies.operator_choices --out docs/results/{MACHINE}/operator_choices.json', ),
                               QUIET, 'not recorded'),
     'accelerate_others': Study("other people's segmentors before and after accelerate", 'accelerate_others.json',
                                ('tools/accelerate_others.py', ), f'{QUIET}; {LIBRARIES}'),
-    'inference': Study('whole images and sliding windows in fp32, bf16 and int8', f'{MACHINE}/inference.json',
-                       (f'-m studies.cpu_inference --out docs/results/{MACHINE}/inference.json', ), QUIET),
-    'exported': Study('exported files in ONNX Runtime and OpenVINO beside torch', f'{MACHINE}/exported.json', (
-        '-m studies.exported --files work_dirs/exported --write --out work_dirs/exported/exported.json',
-        f'-m studies.exported --files work_dirs/exported --out docs/results/{MACHINE}/exported.json'),
-        f"{QUIET}; pip install -e '.[export-int8]'", measuring=1),
+    'inference': Study('torch, torch.compile, ONNX Runtime and OpenVINO on a CPU', f'{MACHINE}/inference.json', (
+        f'-m studies.inference --files work_dirs/inference --write --out docs/results/{MACHINE}/inference.json',
+        f'-m studies.inference --files work_dirs/inference --out docs/results/{MACHINE}/inference.json'),
+        f"{QUIET}; pip install -e '.[export-int8]'", 'not recorded; goes on where it was stopped', measuring=1),
     'own_images': Study("the recipe for one's own images on CamVid, and without each of its parts",
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
@@ -72,7 +71,15 @@ STUDIES = {
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',
         'tools/compare.py --from work_dirs/camvid/report.json --out docs/results/camvid.md'), CAMVID),
-    'ablations': Study('fifteen variants of InceptionNeXt-A, two seeds each', 'ablations_mini.json', swept(
+    'ablations': Study('token mixers and norms with power, by docs/studies/ablations.md',
+                       'ablations.json', ('-m studies.ablations all --out docs/results/ablations.json', ),
+                       takes='about six hours; goes on where it was stopped'),
+    'ablations_speed': Study('throughput of the arms of the ablations, all in one implementation',
+                             'ablations_speed.json', ('-m studies.ablations speed', ), QUIET, 'about ten minutes'),
+    'camvid_sequences': Study('both families with both norms on CamVid, one sequence left out', 'camvid_sequences.json',
+                              ('-m studies.camvid_sequences data/camvid --out docs/results/camvid_sequences.json', ),
+                              CAMVID, 'not recorded; goes on where it was stopped'),
+    'ablations_mini': Study('fifteen variants of InceptionNeXt-A, two seeds each', 'ablations_mini.json', swept(
         'ablations_mini', 'ablations_mini', ablations(
             'baseline', 'band11', 'band13', 'band5', 'band7', 'dw3x3', 'identity', 'layernorm', 'no_horizontal',
             'no_square', 'no_vertical', 'per_stage', 'ratio1_16', 'ratio1_8', 'sequential'), '--seeds 0 1')),
