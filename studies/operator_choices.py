@@ -2,12 +2,15 @@
 
 python -m studies.operator_choices --out docs/results/MACHINE/operator_choices.json
 
-One training step and one prediction of each network in each dtype, on random images; the cache of earlier measurements
-is not read. Writes the JSON and a table beside it. What the file has is not measured again; --minutes stops.
+One training step and one prediction of each network in each dtype, on random images. The cache of earlier measurements
+is not read; ``--known speed.json`` takes what the study of speed with this ``--out`` has measured. What two networks
+share is measured once. Writes the JSON and a table beside it. What the file has is not measured again; --minutes stops.
 """
 import argparse
 import itertools
 import os
+import shutil
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -21,12 +24,12 @@ from inceptionnext_seg.files import markdown_table, read_object, write_json, wri
 from inceptionnext_seg.ops import measured
 from inceptionnext_seg.provenance import commit, environment
 
-from .speed.measuring import wait_for_quiet
+from .speed.measuring import forms_file, wait_for_quiet
 from .throughput.candidates import candidate_config
 from .throughput.setting import Setting
 from .throughput.step import Step
 
-CONFIGS = [f'configs/upernet_inceptionnext_{size}_ade20k.py' for size in 'atsb']
+CONFIGS = [f'configs/upernet_inceptionnext_{size}_ade20k.py' for size in 'tsab']
 
 
 def parse_args():
@@ -36,6 +39,7 @@ def parse_args():
     parser.add_argument('--batch-size', type=int, default=2)
     parser.add_argument('--dtypes', nargs='+', default=['fp32', 'bf16'], choices=['fp32', 'bf16', 'fp16'])
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--known', metavar='FILE.json', help='a result of studies.speed, made on this machine')
     parser.add_argument('--minutes', type=float, help='stop after so many, between two networks')
     parser.add_argument('--out', required=True, metavar='FILE.json')
     return parser.parse_args()
@@ -46,10 +50,27 @@ def measure(config, setting):
     cfg = candidate_config(config)
     if configured_parts(cfg) is None:
         raise UserError(f'{config} has no AccelerateHook; expected a config whose model is accelerated')
-    measured.TABLE.clear()
+    measured.TABLE.used = {}
+    measured.TABLE.forget()
     Step(cfg, setting, 'nhwc')()
     return [dict(operator=c.operator, first_map=measured.first_map(c), arguments=c.arguments, form=c.form, rule=c.rule,
                  seconds=c.seconds) for c in measured.choices() if c.gain is not None]
+
+
+def gains(run):
+    """Of each call of a step, the time of stock's operators over that of the form that runs."""
+    return [row['seconds']['torch'] / row['seconds'][row['form']] for row in run['choices']]
+
+
+def summary(result):
+    """A row a step: the least and the median gain, and what is slower than stock's."""
+    rows = []
+    for run in result['runs']:
+        if found := gains(run):
+            rows.append([run['network'].removeprefix('upernet_').removesuffix('_ade20k'),
+                         f'{run["mode"]}, {run["dtype"]}', len(found), f'{min(found):.2f}',
+                         f'{statistics.median(found):.2f}', f'{max(found):.1f}', sum(gain < 1 for gain in found)])
+    return markdown_table(['network', 'step', 'calls', 'least', 'median', 'greatest', 'slower than stock'], rows)
 
 
 def table(result):
@@ -66,15 +87,18 @@ def table(result):
 
 
 def report(result):
-    ratios = [row['seconds']['torch'] / row['seconds'][row['form']] for run in result['runs'] for row in run['choices']]
+    ratios = [gain for run in result['runs'] for gain in gains(run)]
     changed = sum(row['form'] != row['rule'] for run in result['runs'] for row in run['choices'])
     e = result['environment']
-    return (f'# Every form of every operator, measured\n\n{len(ratios)} calls of {len(result["runs"])} steps. Stock '
-            f'over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. In {changed} another form '
+    size = result['runs'][0]['size']
+    return (f'# Every form of every operator, measured\n\n{len(ratios)} kinds of calls of {len(result["runs"])} steps '
+            f'at {size}×{size}. Stock over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. '
+            f'In {changed} another form '
             f'runs than by the rule of thumb, whose time it has to beat by {measured.MARGIN:.0%}.\n\n'
             f'`{e["command"]}`, commit {e["commit"]}, {e["cpu"]}, {e["threads"]} threads, torch '
             f'{e["versions"]["torch"]}, other programs on at most '
-            f'{max(run["busy_before"] for run in result["runs"]):.2f} cores, {e["date"][:10]}.\n\n{table(result)}\n')
+            f'{max(run["busy_before"] for run in result["runs"]):.2f} cores, {e["date"][:10]}.\n\n{summary(result)}\n\n'
+            f'## Every call\n\n{table(result)}\n')
 
 
 @exit_on_user_error
@@ -86,6 +110,8 @@ def main():
         result = read_object(args.out, 'a result of studies.operator_choices', 'another --out')
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'choices.json'
+        if args.known and forms_file(args.known).is_file():
+            shutil.copy(forms_file(args.known), path)
         measured.cache_file = lambda: path      # not what an earlier run has measured
         for config, mode, dtype in tqdm(list(itertools.product(args.configs, ('train', 'infer'), args.dtypes))):
             run = dict(network=Path(config).stem, mode=mode, dtype=dtype, size=args.size,
@@ -95,7 +121,6 @@ def main():
             if args.minutes is not None and time.monotonic() - begin > 60 * args.minutes:
                 break
             busy = wait_for_quiet()
-            path.unlink(missing_ok=True)
             setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device, batch_size=run['batch_size'])
             result['runs'].append(dict(run, busy_before=round(busy, 3), choices=measure(config, setting)))
             write_json(args.out, result)

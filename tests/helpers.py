@@ -1,5 +1,8 @@
 """What the tests of all packages share: random tensors, and the distance between two results."""
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def draw(*shape, seed=0, dtype=torch.float64, layout=torch.contiguous_format):
@@ -52,3 +55,25 @@ def named(tensors):
     if isinstance(tensors, torch.Tensor):
         tensors = [tensors]
     return dict(tensors) if isinstance(tensors, dict) else dict(enumerate(tensors))
+
+
+class LiveBytes(TorchDispatchMode):
+    """Within it, the most bytes that were alive, after any of torch's operators, of what these operators made.
+
+    Attributes:
+        peak (int): Views count once; what an operator of this package allocates and frees inside it does not count.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak, self.alive = 0, {}
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        given = {x.untyped_storage()._cdata for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        found = operator(*args, **(kwargs or {}))
+        for x in pytree.tree_leaves(found):
+            if isinstance(x, torch.Tensor) and (storage := x.untyped_storage())._cdata not in given:
+                self.alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.alive = {key: (ref, nbytes) for key, (ref, nbytes) in self.alive.items() if not ref.expired()}
+        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.alive.values()))
+        return found

@@ -13,7 +13,7 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run
+from studies import fuzzing, long_run, operator_choices
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
@@ -26,8 +26,17 @@ from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.published.files import write_reports
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
-from studies.speed.pictures import machine
-from studies.speed.report import goals_table, limits_table, mixers_table, what
+from studies.speed.pictures import machine, picture_paths
+from studies.speed.report import (
+    goals_table,
+    growth_table,
+    limits_table,
+    mixers_table,
+    parts_table,
+    processes_text,
+    threads_table,
+    what,
+)
 from studies.speed.summary import Result
 from studies.timing import Interval, describe_ratio
 
@@ -82,7 +91,7 @@ def speed_results():
 
 
 def speed():
-    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine."""
+    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine; of how many processes."""
     result, rows = speed_results()[0], []
     for cell in result.cells.values():
         if cell.suite != 'main' or result.images_per_second(cell.name, 'inceptionnext') is None:
@@ -95,7 +104,7 @@ def speed():
             'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
-         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows)
+         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + f'\n\n{processes_text(result)}'
 
 
 def number(result, cell, name):
@@ -118,8 +127,32 @@ def speed_machines():
     return markdown_table(['InceptionNeXt-T UperNet, × stock of the same dtype', *map(what, cells)], rows)
 
 
-def of_first_machine(table):
-    return lambda: table(speed_results()[0])
+def of_first_machine(table, suite=None, alt=None):
+    """A block: the table of the first machine, with the picture of the same question above it.
+
+    Args:
+        suite (str | None): What the table is of; where it was not measured, the block says so.
+        alt (str | None): The picture's text.
+    """
+    def block():
+        path, result = sorted(RESULTS.glob('*/speed.json'))[0], speed_results()[0]
+        if suite and not result.has(suite):
+            return 'Not measured on this machine.'
+        picture = picture_paths(result, path.relative_to(RESULTS.parent)).get(suite)
+        return (f'![{alt}]({picture.as_posix()})\n\n' if alt and picture else '') + table(result)
+
+    return block
+
+
+def speed_choices():
+    """What every operator gains, by network, on each machine where every form was measured."""
+    found = []
+    for path in sorted(RESULTS.glob('*/operator_choices.json')):
+        result = json.loads(path.read_text())
+        e = result['environment']
+        found.append(f'{operator_choices.summary(result)}\n\n{e["cpu"]}, {e["threads"]} threads: '
+                     f'[every call](results/{path.parent.name}/operator_choices.md).')
+    return '\n\n'.join(found) or 'Not measured.'
 
 
 def any_upernet():
@@ -143,6 +176,10 @@ def killed_runs():
 def inference():
     """InceptionNeXt-T in each runtime, plain and as fast as it was measured."""
     return inference_report.fastest(json.loads(INFERENCE.read_text()))
+
+
+def inference_words():
+    return inference_report.words(json.loads(INFERENCE.read_text()))
 
 
 def inference_accuracy():
@@ -169,16 +206,21 @@ def watched_run():
 
 BLOCKS = dict(
     mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
-    inference_accuracy=inference_accuracy, replaced=replaced, killed_runs=killed_runs,
+    inference_words=inference_words, inference_accuracy=inference_accuracy, replaced=replaced,
+    killed_runs=killed_runs,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
-        goals=goals_table, mixers=mixers_table, limits=limits_table).items()})
+        goals=goals_table, mixers=mixers_table, limits=limits_table, processes=processes_text).items()})
+BLOCKS |= dict(
+    speed_parts=of_first_machine(parts_table, 'parts', 'What each part brings alone, and what leaving it out costs'),
+    speed_growth=of_first_machine(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
+    speed_threads=of_first_machine(threads_table, 'threads'), speed_choices=speed_choices)
 DOCUMENTS = {
-    'docs/export.md': ('inference', 'inference_accuracy'),
-    'README.md': ('mini_run', 'any_upernet', 'speed', 'inference'), 'docs/ade20k.md': ('paper', ),
-    'docs/generalization.md': ('replaced', ),
+    'docs/export.md': ('inference', 'inference_accuracy'), 'docs/generalization.md': ('replaced', ),
+    'README.md': ('mini_run', 'any_upernet', 'speed', 'inference_words'), 'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
-    'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits')}
+    'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
+                      'speed_threads', 'speed_choices', 'speed_processes')}
 
 # What was counted and emulated for GPUs that are not here.
 for study in (gpu_estimate, gpu_stream):

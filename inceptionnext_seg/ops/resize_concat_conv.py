@@ -88,6 +88,7 @@ def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torc
             interpolate_taps(
                 z, out[image], *level.sizes(out_channels), level.down.index, level.down.weight, level.across.index,
                 level.across.weight, add, native.threads())
+        del z, taps     # nine times the map: not beside the next level's, or what Winograd's tiles take
     for x, begin, end in direct:
         part = weight[:, begin:end]
         if not bf16 and uses_winograd(batch, end - begin, out_channels, size):

@@ -105,9 +105,11 @@ class FastUPerHead(PyramidPooling, FastHead, UPerHead):
         # 2. top down
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + resize(laterals[i], laterals[i - 1].shape[2:], self.align_corners)
-        # 3. fusion at stride 4
-        maps = [self.convolve(conv, [x]) for conv, x in zip(self.fpn_convs, laterals[:-1], strict=True)]
-        return self.convolve(self.fpn_bottleneck, [*maps, laterals[-1]])
+        # 3. fusion at stride 4, from the smallest map on; in inference a lateral's memory is free once it is convolved
+        maps = [laterals.pop()]
+        for conv in reversed(self.fpn_convs):
+            maps.insert(0, self.convolve(conv, [laterals.pop()]))
+        return self.convolve(self.fpn_bottleneck, maps)
 
 
 class FastPSPHead(PyramidPooling, FastHead, PSPHead):

@@ -1,4 +1,4 @@
-"""Figures of factorized convolutions, of docs/results/MACHINE/operators.json."""
+"""Figures of factorized convolutions: of docs/results/MACHINE/operators.json."""
 from ..published.files import module
 from .figures import Figure
 from .rules import FAILS, HOLDS, LEAST, OPEN

@@ -98,3 +98,19 @@ def fastest(result):
                              '–' if row['faster'] is None or cell == cell.plain else row['faster'],
                              row['seconds'].processes])
     return markdown_table(['runtime', 'graph', 'dtype', 's', '× plain fp32 of the runtime', 'processes'], rows)
+
+
+def words(result):
+    """What README says: of each runtime the plain graph's seconds, and how many times as fast the best others are."""
+    found = {cell: row for cell, row in summary(result).items() if (cell.family, cell.threads) == ('inceptionnext', 2)}
+    lines = []
+    for runtime in dict.fromkeys(cell.runtime for cell in found):
+        best = {}
+        for cell, row in found.items():
+            if cell.runtime == runtime and cell != cell.plain and row['faster'] is not None:
+                best.setdefault(cell.dtype, []).append((row['faster'].value, cell, row))
+        plain = next(row for cell, row in found.items() if cell.runtime == runtime and cell == cell.plain)
+        others = ', '.join(f'{dtype} {row["faster"]}× ({cell.form})' for dtype, rows in best.items()
+                           for _, cell, row in [max(rows, key=lambda found: found[0])])
+        lines.append(f'- {RUNTIMES[runtime]}: plain fp32 {plain["seconds"]} s; {others}')
+    return '\n'.join(lines)

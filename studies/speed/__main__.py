@@ -1,6 +1,7 @@
 """The published study of speed: python -m studies.speed --out docs/results/MACHINE/speed.json
 
-Every comparison runs in five processes, in turn. A run that was stopped goes on where it was; --minutes stops it.
+What the documents rest on first, in five processes, in turn. A run that was stopped goes on where it was; --minutes
+stops it, and every figure says how many processes it is of.
 """
 import argparse
 from pathlib import Path
@@ -23,6 +24,7 @@ def parse_args():
     parser.add_argument('--cell', nargs='+', metavar='TEXT', help='of these, cells whose name has one of the texts')
     parser.add_argument('--processes', type=int, default=5, help='at most so many of each cell (default: %(default)s)')
     parser.add_argument('--minutes', type=float, help='stop after so many, between two candidates')
+    parser.add_argument('--replace', action='store_true', help='start anew where the file was measured in another way')
     parser.add_argument('--memory', action='store_true', help='peak memory of the main cells, instead of times')
     parser.add_argument('--report', action='store_true', help='measure nothing: write report and pictures anew')
     args = parser.parse_args()
@@ -39,11 +41,16 @@ def main():
     if args.report:
         result = read_object(args.out, WHAT, 'make it without --report')
     elif args.memory:
-        result = measure_memory([cell for cell in args.cells if cell.suite == 'main'], args.out)
+        result = measure_memory([cell for cell in args.cells if cell.suite == 'main'], args.out,
+                                replace=args.replace)
     else:
-        result = measure_all(args.cells, args.out, args.processes, args.minutes)
+        result = measure_all(args.cells, args.out, args.processes, args.minutes, replace=args.replace)
     if result['records']:
         write_report(result, Path(args.out))
+    if failed := result.get('failed'):
+        raise UserError(f'{len(failed)} measurements failed, the first: {failed[0]["cell"]}, '
+                        f'{failed[0]["candidate"]} {failed[0]["layout"]}: {failed[0]["error"]}. Next: the same command '
+                        'tries them again.')
 
 
 if __name__ == '__main__':

@@ -1,10 +1,28 @@
-"""Cells measured process by process, each result added to the file as it comes."""
+"""Cells measured process by process, each result added to the file as it comes.
+
+A process measures all cells of a stage that have its number of threads. The result file is a dict:
+
+- ``environment``: machine, versions, threads; ``features``: matrix units of the processor for bfloat16.
+- ``harness``: :data:`HARNESS`, the way of measuring.
+- ``runs``: ``commit`` and ``command`` of each run that added to it.
+- ``records``: one for each candidate in each layout and process, a dict of ``cell``, ``candidate`` and ``layout``
+  (names of :mod:`.cells`), ``process`` (from 0), ``seconds`` of each round that counts, ``waited``, seconds that
+  threads waited for a core in it, ``first``, seconds of the first step, ``others``, cores that other programs had
+  meanwhile, ``busy_before``, ``load_average``, ``date``, and ``run``, the index of its run.
+- ``memory``: dicts of ``cell``, ``candidate``, ``layout``, ``peak`` in bytes, ``commit``.
+- ``failed``: dicts of ``cell``, ``candidate``, ``layout``, ``process``, ``error``, until measured.
+
+:class:`.summary.Result` reads it: ``Result(content).speedup(cell, candidate, baseline)`` is an
+:class:`.statistics.Estimate`, both in their faster layout, or None.
+"""
 import contextlib
+import hashlib
 import importlib.metadata
 import random
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,16 +30,25 @@ import psutil
 
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import measured
 from inceptionnext_seg.provenance import commit, environment
 
 from . import steps
-from .cells import CANDIDATES
+from .cells import STAGES
 
+# The way of measuring: results of another are not added to.
+HARNESS = 2
 # Cores that other programs may keep busy, and seconds that they are waited for.
-MOST_BUSY, PATIENCE = 0.5, 60
+MOST_BUSY, PATIENCE = 0.5, 120
 LIBRARIES = ('onedl-mmpretrain', 'segmentation-models-pytorch', 'transformers')
 # A layout that is slower than the other by more than this in each of the first processes is not measured further.
-EXPLORED, CLEARLY_SLOWER = 2, 1.1
+EXPLORED, SLOWER = 2, 1.03
+# The same in the study of single operators, whose rounds are many.
+CLEARLY_SLOWER = 1.1
+# In the first process it takes a second long step after the first, which shows what the first is worth.
+REPEATED = 'stock'
+MEMORY_OF = ('stock', 'as-shipped', 'smp-inceptionnext', 'hf-convnext', 'convnext', 'inceptionnext')
 WHAT = 'a result of studies.speed'
 
 
@@ -32,16 +59,21 @@ def layouts_left(records, cell, name, process):
         records (list[dict]): Measured so far.
         process (int): From 0.
     """
-    layouts = [layout for layout in CANDIDATES[name].layouts if layout in cell.layouts]
+    layouts = cell.layouts_of(name)
+    if cell.as_in:
+        there = {layout: [statistics.median(r['seconds']) for r in records if
+                          (r['cell'], r['candidate'], r['layout']) == (cell.as_in, name, layout)] for layout in layouts}
+        there = {layout: statistics.median(seconds) for layout, seconds in there.items() if seconds}
+        return [min(there, key=there.get)] if there else list(layouts)
     if process < EXPLORED or len(layouts) == 1:
-        return layouts
+        return list(layouts)
     seconds = {(r['layout'], r['process']): statistics.median(r['seconds']) for r in records
                if (r['cell'], r['candidate']) == (cell.name, name)}
 
     def clearly_slower(layout):
         pairs = [(seconds.get((layout, p)), min(seconds.get((other, p), float('inf')) for other in layouts))
                  for p in range(EXPLORED)]
-        return all(own is not None and own > CLEARLY_SLOWER * least for own, least in pairs)
+        return all(own is not None and own > SLOWER * least for own, least in pairs)
 
     return [layout for layout in layouts if not clearly_slower(layout)]
 
@@ -59,15 +91,24 @@ def left_to_do(records, cell, process):
     return [pair for pair in pairs if pair not in done]
 
 
-def open_result(path, described):
+def open_result(path, described, replace=False):
     """The content of the result file, or of a new one.
 
+    Args:
+        replace (bool): Whether the first record replaces a result that was measured in another way.
+
     Raises:
-        UserError: It is of another machine, or of other versions.
+        UserError: It is of another machine, of other versions, or measured in another way.
     """
+    new = dict(environment=described, harness=HARNESS, records=[], memory=[])
     if not Path(path).is_file():
-        return dict(environment=described, records=[], memory=[])
+        return new
     result = read_object(path, WHAT, 'another --out')
+    if result.get('harness', 1) != HARNESS:
+        if replace:
+            return new
+        raise UserError(f'{path} was measured in another way (harness {result.get("harness", 1)}, and this is '
+                        f'{HARNESS}), so that its figures and new ones do not mix. Next: --replace, or another --out.')
     for key in ('cpu', 'cpu_cores', 'device_name', 'versions'):
         if result['environment'][key] != described[key]:
             raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
@@ -102,47 +143,84 @@ def machine_and_versions():
     return dict(described, features=[flag for flag in ('amx_bf16', 'avx512_bf16') if flag in flags])
 
 
-def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_for_quiet):
-    """Measure what the file does not have yet, process after process; stops between two candidates after ``minutes``.
+def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_for_quiet, stages=STAGES,
+                replace=False):
+    """Measure what the file does not have yet, stage by stage and process by process.
+
+    Args:
+        processes (int): At most, of each candidate.
+        minutes (float | None): After them it stops, between two candidates.
 
     Returns:
-        dict: The result file's content.
+        dict: The result file's content. What failed is in it, and was said, and the rest is measured.
     """
-    result, begin = open_result(path, machine_and_versions()), time.monotonic()
+    result, begin = open_result(path, machine_and_versions(), replace), time.monotonic()
     made_by = dict(commit=commit(), command=environment('cpu')['command'])
     if made_by not in result.setdefault('runs', []):
         result['runs'].append(made_by)
     run = result['runs'].index(made_by)
-    for process in range(processes):
-        for cell in cells:
-            if not (pairs := left_to_do(result['records'], cell, process)):
-                continue
-            busy, load = wait(), psutil.getloadavg()[0]
-            with ProcessPoolExecutor(1, get_context('spawn'), steps.prepare, (cell.threads, )) as pool:
-                for name, layout in pairs:
-                    if minutes is not None and time.monotonic() - begin > 60 * minutes:
-                        return result
-                    found = pool.submit(steps.measure, name, cell.setting, layout).result()
-                    result['records'].append(dict(
-                        cell=cell.name, process=process, candidate=name, layout=layout, **found, run=run,
-                        busy_before=round(busy, 3), load_average=round(load, 2), date=environment('cpu')['date']))
-                    write_json(path, result)    # what is measured stays, whatever comes next
-                    progress(f'{cell.name}, process {process + 1}: {name} {layout} '
-                             f'{statistics.median(found["seconds"]):.3f} s')
+    for process, threads, chosen in turns(cells, stages, processes):
+        if not any(left_to_do(result['records'], cell, process) for cell in chosen):
+            continue
+        busy, load = wait(), psutil.getloadavg()[0]
+        with ProcessPoolExecutor(1, get_context('spawn'), steps.prepare, (threads, forms_file(path))) as pool:
+            for cell, (name, layout) in ((c, pair) for c in chosen
+                                         for pair in left_to_do(result['records'], c, process)):
+                if minutes is not None and time.monotonic() - begin > 60 * minutes:
+                    return result
+                key = dict(cell=cell.name, process=process, candidate=name, layout=layout)
+                failed = [f for f in result.get('failed', ()) if not key.items() <= f.items()]
+                try:
+                    found = pool.submit(steps.measure, name, cell.setting_of(name), layout,
+                                        process == 0 and name == REPEATED).result()
+                except Exception as error:  # of one candidate: the others are measured all the same
+                    said = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+                    result['failed'] = [*failed, dict(key, error=said)]
+                    progress(f'{cell.name}, process {process + 1}: {name} {layout} failed: {said}')
+                    if isinstance(error, BrokenProcessPool):
+                        break
+                    continue
+                if 'failed' in result:
+                    result['failed'] = failed
+                result['records'].append(dict(
+                    key, **found, run=run, busy_before=round(busy, 3), load_average=round(load, 2),
+                    date=environment('cpu')['date']))
+                write_json(path, result)    # what is measured stays, whatever comes next
+                progress(f'{(time.monotonic() - begin) / 60:4.1f} min  {cell.name}, process {process + 1}: {name} '
+                         f'{layout} {statistics.median(found["seconds"]):.3f} s')
     return result
 
 
-def measure_memory(cells, path, progress=print):
+def turns(cells, stages, processes):
+    """(process, threads, cells that it measures), in order."""
+    for stage in stages:
+        chosen = list(stage.cells(cells))
+        for process in range(min(stage.processes, processes)):
+            for threads in sorted({cell.threads for cell in chosen}, reverse=True):
+                yield process, threads, [cell for cell in chosen if cell.threads == threads]
+
+
+def forms_file(path):
+    """Where the processes of a study exchange the forms of operators that they measured, in the cache folder.
+
+    The user's own table is not read: what is in it may have been measured on a busy machine.
+    """
+    table = measured.cache_file()
+    digest = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()
+    return native.private_folder(native.cache_folder()) / f'study-{digest[:8]}-{table.name}'
+
+
+def measure_memory(cells, path, progress=print, replace=False):
     """The peak of a process that takes two steps, of the cells' main candidates, where the file does not have it."""
-    result = open_result(path, machine_and_versions())
+    result = open_result(path, machine_and_versions(), replace)
     for cell in cells:
         done = {(r['candidate'], r['layout']) for r in result['memory'] if r['cell'] == cell.name}
-        for name, processes in cell.candidates.items():
-            for layout in CANDIDATES[name].layouts:
-                if processes < max(cell.candidates.values()) or (name, layout) in done:
+        for name in cell.candidates:
+            for layout in cell.layouts_of(name):
+                if name not in MEMORY_OF or (name, layout) in done:
                     continue
                 with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-                    peak = pool.submit(steps.peak_memory, name, cell.setting, layout).result()
+                    peak = pool.submit(steps.peak_memory, name, cell.setting_of(name), layout).result()
                 result['memory'].append(dict(cell=cell.name, candidate=name, layout=layout, peak=peak,
                                              commit=commit()))
                 write_json(path, result)

@@ -60,12 +60,15 @@ def draw_growth(result, path):
                                    (panels[1], 'train', 'batch_size', 'images of a step')):
         cells = growth_cells(result, mode)
         for name in ('stock', 'convnext', 'inceptionnext'):
-            points = []
-            for cell in cells:
-                if found := result.images_per_second(cell.name, name):
-                    points.append((getattr(cell, key), 1e6 / cell.size**2 / found.value))
+            points = [(getattr(cell, key), 1e6 / cell.size**2, result.images_per_second(cell.name, name))
+                      for cell in cells]
+            points = [(x, images, found) for x, images, found in points if found]
             if points:
-                axes.plot(*zip(*points, strict=True), marker='o', color=COLOURS[name], label=CANDIDATES[name].label)
+                axes.plot([x for x, _, _ in points], [images / found.value for _, images, found in points],
+                          marker='o', ms=5, color=COLOURS[name], label=CANDIDATES[name].label)
+            for x, images, found in points:
+                if found.low is not None:
+                    axes.plot([x, x], [images / found.low, images / found.high], color='black', lw=1)
         ticks = [getattr(cell, key) for cell in cells]
         axes.set_xscale('log')
         axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -77,13 +80,13 @@ def draw_growth(result, path):
         axes.grid(alpha=0.3)
         sizes = {f'{cell.batch_size} image' if mode == 'infer' else f'{cell.size}×{cell.size}' for cell in cells}
         axes.set_title(f'{MODES[mode]}, {", ".join(sorted(sizes))}', fontsize=10)
-    if panels[0].lines:
-        panels[0].legend(fontsize=8)
+    if drawn := [axes for axes in panels if axes.lines]:
+        drawn[0].legend(fontsize=8)
     save(figure, result, path)
 
 
 def growth_cells(result, mode):
-    """Cells in fp32 of one image, or of 256 pixels, by size."""
+    """Cells in fp32 of one image by size, or of 256 pixels by batch."""
     found = [cell for cell in result.cells.values()
              if (cell.mode, cell.part, cell.dtype, cell.threads) == (mode, 'segmentor', 'fp32', 2)
              and (cell.suite == 'growth' or (cell.suite == 'main' and mode == 'infer'))]
@@ -108,7 +111,8 @@ def draw_parts(result, path):
             axes.invert_yaxis()
             axes.axvline(1, color='black', lw=0.8)
         row[1].set_yticklabels([])
-        row[0].set_ylabel(title, fontsize=9)
+        cell = parts_cell(result, mode)
+        row[0].set_ylabel(f'{title},\n{cell.batch_size} × {cell.size}×{cell.size}', fontsize=8.5)
     for axes, title, label in zip(panels[0], ('this part alone', 'all parts but this one'), (0, 1), strict=True):
         axes.set_title(title, fontsize=10)
         panels[1][label].set_xlim(*(panels[1][label].get_xlim()[0], panels[1][label].get_xlim()[1] * 1.08))
@@ -117,9 +121,13 @@ def draw_parts(result, path):
     save(figure, result, path)
 
 
+def parts_cell(result, mode):
+    return next(cell for cell in result.cells.values() if (cell.suite, cell.mode) == ('parts', mode))
+
+
 def parts(result, mode):
     """Two dicts by part: how many times as fast as plain with it alone, and as slow as accelerated without it."""
-    cell = next(c.name for c in result.cells.values() if (c.suite, c.mode) == ('parts', mode))
+    cell = parts_cell(result, mode).name
     alone = {part: result.speedup(cell, f'only {part}', 'inceptionnext-plain') for part in PARTS[mode]}
     without = {part: result.speedup(cell, 'inceptionnext', f'without {part}') for part in PARTS[mode]}
     return alone, without

@@ -4,8 +4,8 @@ from pathlib import Path
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
 from .cells import BACKBONE_GMACS, CANDIDATES, PARTS
-from .measuring import CLEARLY_SLOWER, EXPLORED, MOST_BUSY
-from .pictures import MODES, draw_pictures, growth_cells, machine, parts, picture_paths
+from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
+from .pictures import MODES, draw_pictures, growth_cells, machine, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
 from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
@@ -143,9 +143,10 @@ def parts_table(result):
     for mode, title in MODES.items():
         alone, without = parts(result, mode)
         rows += [[f'{title}: {part}', text(alone[part]), text(without[part])] for part in PARTS[mode]]
-        cell = cell_of(result, 'parts', mode, 'fp32')
-        rows.append([f'{title}: all', text(result.speedup(cell, 'inceptionnext', 'inceptionnext-plain')), NONE])
-    return markdown_table(['InceptionNeXt-T UperNet, fp32', 'alone: times as fast as plain',
+        found = result.speedup(parts_cell(result, mode).name, 'inceptionnext', 'inceptionnext-plain')
+        rows.append([f'{title}: all', text(found), NONE])
+    settings = ', '.join(what(parts_cell(result, mode)).partition(', fp32, ')[2] for mode in MODES)
+    return markdown_table([f'InceptionNeXt-T UperNet, fp32, {settings} pixels', 'alone: times as fast as plain',
                            'left out: times as slow as with all'], rows)
 
 
@@ -153,6 +154,8 @@ def growth_table(result):
     rows = []
     for mode in MODES:
         for cell in growth_cells(result, mode):
+            if not any(result.best(cell.name, name) for name in cell.candidates):
+                continue
             rows.append([what(cell), *(speed_text(result.images_per_second(cell.name, name))
                                        for name in ('stock', 'convnext', 'inceptionnext')),
                          text(result.speedup(cell.name, 'inceptionnext'))])
@@ -160,18 +163,52 @@ def growth_table(result):
                           rows)
 
 
+def threads_table(result):
+    """How many times as fast as stock with one thread and with two, at the same setting."""
+    rows = []
+    for cell in result.cells.values():
+        if cell.suite != 'threads' or result.best(cell.name, 'inceptionnext') is None:
+            continue
+        both = next((other for other in result.cells.values() if other.suite in ('main', 'growth') and (
+            other.mode, other.dtype, other.batch_size, other.size, other.threads) == (
+            cell.mode, cell.dtype, cell.batch_size, cell.size, 2)), None)
+        rows.append([what(both) if both else what(cell), *(text(c and result.speedup(c.name, 'inceptionnext', baseline))
+                    for baseline in ('stock', 'convnext') for c in (cell, both))])
+    return markdown_table(['our InceptionNeXt-T', '× stock, one thread', 'two threads',
+                           '× our ConvNeXt-T, one thread', 'two threads'], rows)
+
+
+def processes_text(result):
+    """A sentence: of how many processes the figures are, by suite."""
+    counts = {}
+    for (cell, _, _), seconds in result.seconds.items():
+        counts.setdefault(result.cells[cell].suite, []).append(len(seconds))
+    return 'Processes of each figure: ' + ', '.join(
+        f'{SUITES[suite]} {min(found)}' + (f'–{max(found)}' if max(found) > min(found) else '')
+        for suite, found in counts.items()) + '. A figure without brackets is of one.'
+
+
+SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
+              threads='one thread')
+
+
 # The document
 
 
 def repeated(records):
-    """How far two long steps of one candidate were apart, taken one after the other in a process; '' without any."""
-    pairs = [(r['first'], r['seconds'][0]) for r in records
-             if r['seconds'][0] > LONG and 1e-3 < abs(r['first'] - r['seconds'][0]) < r['seconds'][0]]
+    """How a long first step and the one after it compare, where a process took both; '' without any."""
+    pairs = [(r['first'], r['seconds'][0]) for r in records if r['candidate'] == REPEATED
+             and r['seconds'][0] > LONG and abs(r['first'] - r['seconds'][0]) > 1e-3]
     if not pairs:
         return ''
-    apart = sorted(max(pair) / min(pair) - 1 for pair in pairs)
-    return (f'Where a process took two long steps of one candidate, they differed by {apart[0]:.0%}–{apart[-1]:.0%} '
-            f'({len(pairs)} times): without more processes, smaller differences than that show nothing.')
+    ratios = sorted(first / second for first, second in pairs)
+    return (f'Of stock the first process took two: the first took {ratios[0]:.2f}'
+            + (f'–{ratios[-1]:.2f}' if len(ratios) > 1 else '') + f' times as long as the second ({len(pairs)} times).')
+
+
+def failures(content):
+    failed = sorted({f'{f["cell"]}, {f["candidate"]} ({f["error"]})' for f in content.get('failed', ())})
+    return [f'- Failed, and not measured: {"; ".join(failed)}.'] if failed else []
 
 
 def conditions(result):
@@ -184,17 +221,19 @@ def conditions(result):
         f'{machine(content)}; {e["cpu_cores"]} cores, no other program; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
-        '- A process measures the candidates of one comparison in random order: a step that does not count, then as '
-        f'many as fit in {ROUND_SECONDS:.0f} seconds, at least one and at most {MOST_ROUNDS}. A first step of more '
-        f'than {LONG:.0f} seconds counts, and is the only one, but never that in which forms of operators are '
-        'measured. Comparisons take turns, process by process.',
+        '- A process measures one comparison after the other, the candidates of each in random order: a step that does '
+        f'not count, then as many as fit in {ROUND_SECONDS:.0f} seconds, at least one and at most {MOST_ROUNDS}. A '
+        f'first step of more than {LONG:.0f} seconds counts, and is the only one, but never that in which forms of '
+        f'operators are measured. {repeated(records)}',
         '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
         'the median over processes is shown; ratios between dtypes are of medians. Brackets are 95 % intervals of a '
         f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '
-        f'more than the range. A figure without brackets is of one process. {repeated(records)}',
-        f'- Every candidate runs in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
-        f'{CLEARLY_SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
-        'One that is missing has no round that counts.',
+        f'more than the range. {processes_text(result)}',
+        f'- Candidates run in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
+        f'{SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
+        'Ours run in NHWC alone, in which acceleration lays a network out, in inference and bf16 of whole networks, '
+        'and in parts; growth and one thread are measured in the layout that is faster at 512×512. One that is '
+        'missing has no round that counts.',
         f'- Before each process other programs kept {max(busy):.2f} cores busy at most (limit {MOST_BUSY}); while '
         f'measuring, {max(others):.2f} at most, with the hypervisor and compilers that the process started. The load '
         f'average was {min(loads)}–{max(loads)}: it counts the process before. {result.excluded} of '
@@ -209,6 +248,7 @@ def conditions(result):
         "segmentation_models.pytorch's `UPerNet` with `tu-inception_next_tiny` or `tu-convnext_tiny` and 512 channels; "
         "it has no auxiliary head, which makes its training step cheaper than the others'. Hugging Face is "
         '`UperNetForSemanticSegmentation`. "Plain" is this package without acceleration.',
+        *failures(content),
         'Runs:\n\n' + runs]
 
 
@@ -233,6 +273,8 @@ def report(content, path):
                    parts_table(result)]
     if result.has('growth'):
         blocks += ['## Growth', *picture('growth', 'Seconds a megapixel by side and by batch'), growth_table(result)]
+    if result.has('threads'):
+        blocks += ['## One thread and two', threads_table(result)]
     missing = sorted({cell.suite for cell in result.cells.values() if not result.has(cell.suite)})
     if missing:
         blocks += [f'Not measured yet: {", ".join(missing)}.']

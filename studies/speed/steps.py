@@ -1,20 +1,19 @@
 """Steps of candidates of all kinds, and what a process is like in which they are timed."""
 import contextlib
-import importlib
+import gc
 import itertools
 import os
-import sys
 import time
 
 import psutil
 import torch
 
 from inceptionnext_seg.engine.allocator import keep_freed_memory
-from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.ops import measured
 from inceptionnext_seg.ops.stopwatch import seconds_waited
 
 from ..other_segmentors import CLASSES, loss_of, predict
-from ..throughput.candidates import AS_SHIPPED, NONE
+from ..throughput.candidates import AS_SHIPPED, import_mmpretrain
 from ..throughput.memory import highest_memory
 from ..throughput.step import Step, candidate_step
 from ..timing import MEMORY_FORMATS
@@ -23,7 +22,7 @@ from .cells import CANDIDATES, LIBRARIES
 # Rounds that fill this many seconds after one that does not count; at least one and at most this many.
 ROUND_SECONDS, MOST_ROUNDS = 2.0, 8
 # A first step of this many seconds counts: what it plans is less than what such steps differ by.
-LONG = 8.0
+LONG = 5.0
 
 
 class LibraryStep(Step):
@@ -63,42 +62,33 @@ def build_step(name, setting, layout):
     return candidate_step(CANDIDATES[name].source, CANDIDATES[name].options, setting, layout, images)
 
 
-def import_mmpretrain():
-    """Register mmpretrain's ConvNeXt, stock's backbone; its multimodal models, not needed, fail beside transformers 5.
+def prepare(threads, forms=None, keeps_memory=True):
+    """What a process does first: freed memory stays, as in tools/train.py.
 
-    Raises:
-        UserError: It is not installed.
+    Args:
+        forms (Path | None): Table of measured forms of operators, in the place of the user's.
     """
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition('.')[0] == 'transformers'}
-    sys.modules['transformers'] = None      # as if it were not installed
-    try:
-        importlib.import_module('mmpretrain.models')
-    except ImportError as error:
-        raise UserError(f'stock has the backbone of mmpretrain, which cannot be imported: {error}. '
-                        'Next: pip install onedl-mmpretrain.') from error
-    finally:
-        del sys.modules['transformers']
-        sys.modules.update(hidden)
-
-
-def prepare(threads, keeps_memory=True):
-    """What a process does first: freed memory stays, as in tools/train.py."""
     torch.set_num_threads(threads)
     import_mmpretrain()
     if keeps_memory:
         keep_freed_memory()
+    if forms:
+        measured.cache_file = lambda: forms
 
 
-def measure(name, setting, layout):
+def measure(name, setting, layout, repeat=False):
     """Time the steps of one candidate in this process.
+
+    Args:
+        repeat (bool): Whether a long first step is followed by another, which counts in its place.
 
     Returns:
         dict: ``seconds`` of each round and ``waited``, the seconds that threads of this process were ready and did not
-        run in it; ``first``, seconds of the round that does not count; ``others``, cores that other programs, and the
-        hypervisor, had meanwhile.
+        run in it; ``first``, seconds of the first step; ``others``, cores that other programs, and the hypervisor, had
+        meanwhile.
     """
+    gc.collect()        # the candidate before this one
     step, usage = build_step(name, setting, layout), Usage()
-    measures_forms = CANDIDATES[name].source.startswith('configs') and not CANDIDATES[name].source.endswith(NONE)
     seconds, waited = [], []
 
     def take():
@@ -107,9 +97,12 @@ def measure(name, setting, layout):
         seconds.append(time.perf_counter() - begin)
         waited.append(round(seconds_waited() - before, 4))
 
-    take()      # allocates and plans; ours measures forms first
+    measured.read_cache()
+    known = len(measured.TABLE.measured)
+    take()      # allocates and plans; ours measures forms where no process did before
     first = seconds[0]
-    if measures_forms:
+    plans = len(measured.TABLE.measured) > known or CANDIDATES[name].compile
+    if plans or (repeat and first > LONG):
         del seconds[:], waited[:]
         take()
     if (trial := seconds[0]) < LONG:

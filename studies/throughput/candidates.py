@@ -1,6 +1,7 @@
 """Candidates: MMSegmentation's own ConvNeXt-T UperNet, configs of ours, and configs without what makes them fast."""
 import copy
 import importlib
+import sys
 from pathlib import Path
 
 import mmseg
@@ -12,28 +13,43 @@ from mmseg.registry import MODELS
 from inceptionnext_seg import accelerate
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.errors import UserError
 
 from ..timing import MEMORY_FORMATS
 
 STOCK, AS_SHIPPED = 'stock', 'as-shipped'     # the latter without the allocator's setting that all others have
 
 
+def import_mmpretrain():
+    """Register mmpretrain's ConvNeXt, stock's backbone; its multimodal models, not needed, fail beside transformers 5.
+
+    Raises:
+        UserError: It is not installed, or cannot be imported.
+    """
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition('.')[0] == 'transformers'}
+    sys.modules['transformers'] = None      # as if it were not installed
+    try:
+        importlib.import_module('mmpretrain.models')
+    except (ImportError, TypeError) as error:
+        raise UserError(f'stock has the backbone of mmpretrain, which cannot be imported: {error}. '
+                        'Next: pip install onedl-mmpretrain.') from error
+    finally:
+        del sys.modules['transformers']
+        sys.modules.update(hidden)
+
+
 def stock_config():
     """MMSegmentation's own ConvNeXt-T UperNet config, with one process's norm, and its backbone's origin.
 
-    Its backbone is mmpretrain's ConvNeXt; where mmpretrain is not there, timm's through mmseg's ``TIMMBackbone``.
+    Raises:
+        UserError: mmpretrain, whose ConvNeXt the config names, cannot be imported: another backbone is not stock.
     """
     path = Path(mmseg.__file__).parent / '.mim/configs/convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
     cfg = Config.fromfile(path, import_custom_modules=False)
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.norm_cfg = dict(type='BN', requires_grad=True)
     cfg.model.backbone.init_cfg = None
-    try:
-        importlib.import_module('mmpretrain.models')  # registers them
-    except (ImportError, TypeError):  # TypeError: beside transformers 5
-        cfg.model.backbone = dict(
-            type='TIMMBackbone', model_name='convnext_tiny', features_only=True, pretrained=False, drop_path_rate=0.4)
-        return cfg, "timm's ConvNeXt through mmseg's TIMMBackbone; mmpretrain is not installed"
+    import_mmpretrain()
     return cfg, "mmpretrain's ConvNeXt"
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import assert_close, draw, relative_error
+from helpers import LiveBytes, assert_close, draw, relative_error
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -490,3 +490,15 @@ def test_without_kernels_torch_operators_are_taken(root, tmp_path, setting):
     assert result.returncode == 0, result.stderr
     said = result.stdout + result.stderr
     assert ('C++ kernels are not used, torch operators are: no C++ compiler' in said) == ('CXX' in setting)
+
+
+def test_the_taps_of_a_low_map_are_freed_before_the_tiles_of_the_next_level(kernels):
+    """Taps of a map of half the side are 9 / 4 of the output, Winograd's tiles 36 / 16 of a map and of the output."""
+    channels, side = 16, 48
+    maps = [draw(1, channels, n, n, dtype=torch.float32, layout=torch.channels_last) for n in (side, side // 2)]
+    weight = draw(channels, 2 * channels, 3, 3, dtype=torch.float32)
+    output, part = 4 * channels * side**2, 4 * channels**2
+    taps, tiles, filters = 9 / 4 * output, 2 * 36 / 16 * output, (36 + 9 + 9) * part
+    with torch.no_grad(), LiveBytes() as live:
+        fusion.resize_concat_conv2d_cpu(maps, weight, None, side, side, False, False)
+    assert max(taps, tiles) + output < live.peak <= (max(taps, tiles) + output + filters) * 1.03

@@ -7,6 +7,7 @@ import copy
 
 import pytest
 import torch
+from helpers import LiveBytes
 from mmcv.cnn import DepthwiseSeparableConvModule
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -410,3 +411,21 @@ def test_meta_tensors_and_traced_models_take_the_stock_way():
     assert not any('inceptionnext_seg' in node.kind() for node in traced.inlined_graph.nodes())
     torch.testing.assert_close(traced(draw()), stock(draw()), rtol=1e-10, atol=1e-10)
     assert ours.to('meta')([x.to('meta') for x in draw()]).shape == (2, CLASSES, 32, 48)
+
+
+def test_a_prediction_of_upernet_holds_no_lateral_beside_the_map_that_it_became():
+    """In maps of stride 4, all laterals are 1 + 1/4 + 1/16 + 1/64, and so are the fused maps. The most is held where
+    the largest lateral has become a convolution, its norm and its ReLU, which mmseg has not in place."""
+    head = accelerate_for_inference(build(HEADS['upernet'], channels=64))
+    side, channels = 64, 64
+    maps = [torch.randn(1, n, side >> i, side >> i).contiguous(memory_format=torch.channels_last)
+            for i, n in enumerate(PYRAMID['in_channels'])]
+    unit, pyramid = channels * side**2 * 4, 1 + 1 / 4 + 1 / 16 + 1 / 64
+    with torch.inference_mode(), LiveBytes() as live:
+        head._forward_feature(maps)
+    assert pyramid * unit < live.peak <= (pyramid + 3) * unit * 1.02
+
+
+def accelerate_for_inference(head):
+    accelerate(head.eval())
+    return head

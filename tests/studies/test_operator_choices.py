@@ -10,6 +10,8 @@ def test_the_report_says_how_far_stock_is_behind_and_where_the_rule_was_wrong():
     text = report(dict(
         environment=dict(command='python x', commit='abc1234', cpu='Some CPU', threads=2, versions=dict(torch='2.14'),
                          date='2026-01-02T03:04'),
-        runs=[dict(network='t', mode='train', dtype='fp32', busy_before=0.1, choices=rows)]))
-    assert '2 calls of 1 steps' in text and 'least 1.00, greatest 2.5' in text and 'In 1 another form' in text
+        runs=[dict(network='t', mode='train', dtype='fp32', size=64, busy_before=0.1, choices=rows)]))
+    assert '2 kinds of calls of 1 steps at 64×64' in text
+    assert 'least 1.00, greatest 2.5' in text and 'In 1 another form' in text
+    assert '| t | train, fp32 | 2 | 1.00 | 1.75 | 2.5 | 0 |' in text
     assert 'native 10, torch 25' in text and 'abc1234' in text and 'Some CPU, 2 threads' in text

@@ -17,7 +17,7 @@ FP32, BF16 = ('train fp32 2×512×512', 'train bf16 2×512×512')
 
 def record(cell, candidate, layout, process, *seconds, waited=0.0):
     return dict(cell=cell, process=process, candidate=candidate, layout=layout, seconds=list(seconds),
-                waited=[waited] * len(seconds), others=0.01, busy_before=0.0, load_average=0.5, run=0,
+                first=seconds[0], waited=[waited] * len(seconds), others=0.01, busy_before=0.0, load_average=0.5, run=0,
                 date='2026-01-02T03:04:05')
 
 
@@ -59,6 +59,24 @@ def test_a_result_of_a_single_candidate_has_a_report(tmp_path):
     text = (tmp_path / 'speed.md').read_text()
     assert '| MMSegmentation ConvNeXt-T (stock) | NCHW | 0.25 | 1 |' in text
     assert 'Some CPU (amx_bf16), 2 threads' in text
+
+
+def test_parts_growth_and_one_thread_have_tables_and_pictures_of_their_own(tmp_path):
+    seconds = {'stock': 8.0, 'inceptionnext-plain': 8.0, 'convnext': 4.0, 'inceptionnext': 2.0}
+    records = [record(cell.name, name, layout, process, seconds.get(name, 5.0) * cell.batch_size / cell.threads)
+               for cell in cells() if cell.suite != 'backbone' for name in cell.candidates
+               for layout in cell.layouts_of(name)[:1] for process in range(2)]
+    write_report(content(*records), tmp_path / 'speed.json')
+    text = (tmp_path / 'speed.md').read_text()
+    assert '| training step: fused AdamW | 1.60 (1.60–1.60) | 2.50 (2.50–2.50) |' in text     # 8 / 5 and 5 / 2
+    assert '| training step: all | 4.00 (4.00–4.00) | – |' in text
+    assert '| inference, fp32, 1 × 768×768 | 0.25 (0.25–0.25) | 0.5 (0.5–0.5) | 1 (1–1) | 4.00 (4.00–4.00) |' in text
+    assert '| inference, fp32, 1 × 512×512 | 4.00 (4.00–4.00) | 4.00 (4.00–4.00) | 2.00 (2.00–2.00) |' in text
+    assert 'parts 2, growth 2, one thread 2' in text
+    for kind in ('users', 'growth', 'parts'):
+        with Image.open(tmp_path / f'speed_{kind}.png') as image:
+            assert image.width == 800
+        assert (tmp_path / f'speed_{kind}.png').stat().st_size < 200_000
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').glob('*/speed.json')), ids=lambda p: p.parent.name)

@@ -1,10 +1,20 @@
 import sys
+from types import ModuleType
 
 import pytest
 import torch
 
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
-from studies.throughput.candidates import CHANGES, candidate_config, layouts_of, stock_config, variants
+from inceptionnext_seg.errors import UserError
+from studies.throughput.candidates import (
+    AS_SHIPPED,
+    CHANGES,
+    STOCK,
+    candidate_config,
+    layouts_of,
+    stock_config,
+    variants,
+)
 from studies.throughput.setting import Setting
 from studies.throughput.step import Step, candidate_step
 
@@ -26,12 +36,20 @@ def test_the_stock_backbone_takes_a_step_by_itself():
     Step(stock_config()[0], Setting('infer', 'backbone', batch_size=1, size=32), 'nchw')()
 
 
-def test_without_mmpretrain_stock_is_timms_convnext_and_says_so(monkeypatch):
+@pytest.mark.parametrize('name', [STOCK, AS_SHIPPED])
+def test_without_mmpretrain_there_is_no_stock_and_nothing_takes_its_place(name, monkeypatch):
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     monkeypatch.delitem(sys.modules, 'mmpretrain.models', raising=False)
-    cfg, origin = stock_config()
-    assert cfg.model.backbone.type == 'TIMMBackbone'
-    assert 'timm' in origin and 'mmpretrain is not installed' in origin
+    with pytest.raises(UserError, match=r'mmpretrain.*pip install onedl-mmpretrain'):
+        candidate_config(name)
+
+
+def test_stock_is_there_beside_a_transformers_that_mmpretrain_cannot_use_and_leaves_it_imported(monkeypatch):
+    pytest.importorskip('mmpretrain', reason='onedl-mmpretrain is not installed')
+    theirs = ModuleType('transformers')
+    monkeypatch.setitem(sys.modules, 'transformers', theirs)
+    assert stock_config()[0].model.backbone.type == 'mmpretrain.ConvNeXt'
+    assert sys.modules['transformers'] is theirs
 
 
 # The ablation of speed
