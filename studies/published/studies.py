@@ -59,10 +59,13 @@ STUDIES = {
                               QUIET, 'not recorded'),
     'accelerate_others': Study("other people's segmentors before and after accelerate", 'accelerate_others.json',
                                ('tools/accelerate_others.py', ), f'{QUIET}; {LIBRARIES}'),
-    'inference': Study('torch, torch.compile, ONNX Runtime and OpenVINO on a CPU', f'{MACHINE}/inference.json', (
-        f'-m studies.inference --files work_dirs/inference --write --out docs/results/{MACHINE}/inference.json',
-        f'-m studies.inference --files work_dirs/inference --out docs/results/{MACHINE}/inference.json'),
-        f"{QUIET}; pip install -e '.[export-int8]'", 'not recorded; goes on where it was stopped', measuring=1),
+    'inference': Study('torch, torch.compile, ONNX Runtime and OpenVINO on plain and rewritten graphs, by turns',
+                       f'{MACHINE}/inference.json', (
+                           '-m studies.inference --files work_dirs/exported --write --out work_dirs/exported/x.json',
+                           '-m studies.inference --files work_dirs/exported --out '
+                           f'docs/results/{MACHINE}/inference.json'),
+                       f"{QUIET}; pip install -e '.[export-int8]'", 'about 13 minutes; goes on where it was stopped',
+                       measuring=1),
     'own_images': Study("the recipe for one's own images on CamVid, and without each of its parts",
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
