@@ -17,6 +17,8 @@ DECIDED = {
     'generalization_mini.json': 'no protocol was written before',
     'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '
                       'was left out beyond the cache, and the second prediction takes the highest rate of n×n',
+    'ablations.json': 'length and seeds, from the pilot, by docs/studies/ablations.md; no run of the pilot is tested',
+    'camvid_sequences.json': 'nothing: docs/studies/camvid_sequences.md was written before',
     'complexity.json': 'nothing: counts', 'replacement.json': 'nothing: counts',
     'gpu_estimate.json': 'nothing was measured; the assumptions are in the file'}
 
@@ -61,6 +63,13 @@ def details(content):
         return dict(repeats=f'{len({each["process"] for each in found})} processes', runs=len(found), excluded='none',
                     load=[load for each in found for load in each['load_average']],
                     threads=[content['setting']['threads']], commits=[each['commit'] for each in found])
+    if 'protocol' in content or 'pilot' in content:     # studies.ablations, studies.camvid_sequences
+        runs = content['runs']
+        origins = [run.get('environment') or {} for run in runs]
+        return dict(repeats=f'seeds {", ".join(map(str, sorted({run["seed"] for run in runs})))}', runs=len(runs),
+                    excluded=f'none; {len(content["failed"])} failed' if content['failed'] else 'none',
+                    load=[o.get('load_average') for o in origins], threads=[o.get('threads') for o in origins],
+                    commits=[o.get('commit') for o in origins])
     if 'cells' in content or ('runs' in content and 'accuracy' in content):
         runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
         return dict(repeats='processes, a run each', runs=len(runs), excluded='none',

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from scipy import stats
 
 from ..comparison.differences import welch
-from ..published.files import read, result_files
+from ..published.files import module, read, result_files
 from ..published.machine import folder_name
 from ..speed.summary import Result as Speed
 from ..timing import ratio
@@ -130,6 +130,43 @@ def miou_difference(results, file, name, reference, what):
     found = welch(*pair)
     return [Figure(what, found.value, found.low, found.high, min(map(len, pair)), 'seed',
                    machine_of(results.folder / file, content, results.folder), signed=True)]
+
+
+def ablated(results, *arms):
+    """mIoU of arms of studies.ablations less that of Inception, with Dunnett's simultaneous intervals."""
+    path, content = results.folder / 'ablations.json', results.get('ablations.json')
+    found = module('ablations.report').analyse(content).get('main') if content else None
+    if not found:
+        return []
+    # Fewer seeds than were planned are a look that the protocol does not allow to decide.
+    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
+    return [Figure(each.name.replace('_', ' '), each.difference, each.low, each.high, seeds, 'seed',
+                   machine_of(path, content, results.folder), signed=True)
+            for each in found['mIoU'][1] if each.name in arms]
+
+
+def norms(results):
+    """Main effect of LayerNorm less BatchNorm on mIoU, of the 2 × 2 of studies.ablations."""
+    path, content = results.folder / 'ablations.json', results.get('ablations.json')
+    found = module('ablations.report').analyse(content).get('factorial') if content else None
+    if not found:
+        return []
+    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
+    each = found['mIoU'][1][0]
+    return [Figure(each.name, each.difference, each.low, each.high, seeds, 'seed',
+                   machine_of(path, content, results.folder), signed=True)]
+
+
+def families(results):
+    """InceptionNeXt-A less ConvNeXt-A in mIoU over the sequences of CamVid that were left out, norms balanced."""
+    path, content = results.folder / 'camvid_sequences.json', results.get('camvid_sequences.json')
+    found = module('camvid_sequences').effects(content['runs'], 'mIoU') if content else None
+    if not found:
+        return []
+    effect, _ = found['InceptionNeXt − ConvNeXt']
+    whole = len(content['runs']) >= 4 * len(content['images']) * content['seeds']
+    return [Figure('InceptionNeXt-A less ConvNeXt-A, over sequences', effect.difference, effect.low, effect.high,
+                   content['seeds'] if whole else 0, 'seed', machine_of(path, content, results.folder), signed=True)]
 
 
 def pooled_difference(results, file, name, reference, what):

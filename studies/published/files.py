@@ -56,6 +56,28 @@ def comparison_pictures(content, path):
             for name, drawn in comparison_blocks(content, path)[1].items()}
 
 
+def effects(path):
+    return path.with_name(f'{path.stem}_effects.png')
+
+
+def ablation_pictures(content, path):
+    drawing, found = module('ablations.pictures'), module('ablations.report').analyse(content)
+    drawn = {effects(path): drawing.effects_picture(found.get('main'), content['plan']['bounds']),
+             curves(path): drawing.curves_picture(content)}
+    return {picture: lambda out, data=data: out.write_bytes(data) for picture, data in drawn.items() if data}
+
+
+def ablations_text(content, path):
+    study, speed = module('ablations.report'), module('ablations.speed')
+    names = {picture.stem.rpartition('_')[2]: picture.name for picture in ablation_pictures(content, path)}
+    return study.report(content, speed.throughput(speed.speed_file(path)), names)
+
+
+def sequence_pictures(content, path):
+    data = module('camvid_sequences').draw(content)
+    return {effects(path): lambda out: out.write_bytes(data)} if data else {}
+
+
 def curves(path):
     return path.with_name(f'{path.stem}_curves.png')
 
@@ -75,6 +97,11 @@ REPORTS = {
         lambda content, path: module('own_recipe').report(content, curves(path).name),
         lambda content, path: {curves(path): lambda out: module('own_recipe').draw(content, out)},
         'comparison.pictures'),
+    'ablations.json': Report(ablations_text, ablation_pictures, 'ablations.pictures'),
+    'ablations_speed.json': Report(lambda content, path: module('throughput.report').report(content)),
+    'camvid_sequences.json': Report(
+        lambda content, path: module('camvid_sequences').report(content, effects(path).name),
+        sequence_pictures, 'camvid_sequences'),
     'accelerate_others.json': by('other_segmentors'),
     'complexity.json': Report(
         lambda content, path: importlib.import_module('inceptionnext_seg.cli.complexity').report(content)),

@@ -86,7 +86,7 @@ def test_what_a_study_runs_is_there(name):
             if word.endswith('.py') and word.startswith(('tools', 'configs', 'tests')):
                 assert (ROOT / word).is_file()
     assert study.result.replace('{machine}', 'some-machine').removesuffix('.json') in ' '.join(
-        map(shlex.join, commands)) or study.result.startswith(('GPU', 'gpu_', 'accelerate'))
+        map(shlex.join, commands)) or study.result.startswith(('GPU', 'gpu_', 'accelerate', 'ablations'))
 
 
 def test_the_studies_are_listed_with_result_time_and_command(capsys):
