@@ -230,7 +230,8 @@ BLOCKS |= dict(
 DOCUMENTS = {
     'docs/export.md': ('inference', 'inference_accuracy'), 'docs/own_images.md': ('camvid_own', ),
     'docs/generalization.md': ('replaced', ),
-    'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'), 'docs/ade20k.md': ('paper', ),
+    'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),
+    'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
                       'speed_threads', 'speed_choices', 'speed_processes')}
