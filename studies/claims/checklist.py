@@ -1,12 +1,15 @@
 """What a reviewer asks of each result file: seeds, runs, exclusions, machine, load, commit, and what was decided after
 seeing data."""
+from fnmatch import fnmatch
+
 from inceptionnext_seg.files import markdown_table
 
 from ..speed.summary import Result as Speed
 from .figures import machine_of
 
 MISSING = 'not recorded'
-# What no file records by itself, by name. A result file may say it in its key `decided_after_seeing_data`.
+# What no file records by itself, by pattern of its name. A result file may say it in its key
+# `decided_after_seeing_data`.
 DECIDED = {
     'speed.json': 'how many processes plain networks, other libraries and parts get: five or three were lowered to one '
                   'to three after the first process had shown how long each takes. Which layout is dropped and which '
@@ -14,6 +17,7 @@ DECIDED = {
     'ablations_mini.json': 'no protocol was written before; that LayerNorm stands out was seen in the data',
     'band_ratio_mini.json': 'no protocol was written before',
     'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
+    'camvid_own*.json': 'nothing',
     'generalization_mini.json': 'no protocol was written before',
     'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '
                       'was left out beyond the cache, and the second prediction takes the highest rate of n×n',
@@ -21,6 +25,8 @@ DECIDED = {
     'camvid_sequences.json': 'nothing: docs/studies/camvid_sequences.md was written before',
     'complexity.json': 'nothing: counts', 'replacement.json': 'nothing: counts',
     'gpu_estimate.json': 'nothing was measured; the assumptions are in the file'}
+# Of files whose figures no load changes.
+EXACT = ('nothing: counts', 'nothing was measured')
 
 
 def span(values):
@@ -35,23 +41,41 @@ def joined(values):
     return ', '.join(values) or MISSING
 
 
+def seeds(runs):
+    return f'seeds {", ".join(map(str, sorted({run["seed"] for run in runs if run.get("seed") is not None})))}'
+
+
+def conditions(records):
+    """Loads, threads and commits of what records them each."""
+    return dict(load=[record.get('load_average') for record in records],
+                threads=[record.get('threads') for record in records],
+                commits=[record.get('commit') for record in records])
+
+
+def own_recipe(content):
+    """Whether a file is of studies.own_recipe, which records what it was made with run by run alone."""
+    return {'minutes', 'threads', 'runs'} <= content.keys()
+
+
 def details(content):
     """Of a result file: seeds or processes, runs, exclusions, loads, threads, commits."""
     e = content.get('environment') or {}
     load, commits = [e.get('load_average')], [e.get('commit'), content.get('commit')]
     if 'candidates' in content:
         runs = [run['metrics'] for candidate in content['candidates'] for run in candidate['runs']]
-        seeds = sorted({run['seed'] for run in runs if run.get('seed') is not None})
-        return dict(repeats=f'seeds {", ".join(map(str, seeds))}', runs=len(runs), excluded='none',
-                    load=[run['environment'].get('load_average') for run in runs],
-                    threads=[run['environment'].get('threads') for run in runs],
-                    commits=[run['environment'].get('commit') for run in runs])
+        return dict(repeats=seeds(runs), runs=len(runs), excluded='none',
+                    **conditions([run['environment'] for run in runs]))
+    if own_recipe(content):
+        runs = content['runs']
+        return dict(repeats=seeds(runs), runs=len(runs), excluded='none',
+                    **conditions([run['environment'] or {} for run in runs]))
     if 'records' in content and 'memory' in content:
         speed, records = Speed(content), content['records']
         processes = [len(found) for found in speed.seconds.values()]
         return dict(repeats=f'processes a candidate: {span(processes)}', runs=len(records),
                     excluded=f'{speed.excluded} of {speed.excluded + speed.rounds} rounds, by the rule',
-                    load=[record['load_average'] for record in records], threads=[2],
+                    load=[record['load_average'] for record in records],
+                    threads=[speed.cells[record['cell']].threads for record in records],
                     commits=[run['commit'] for run in content['runs']])
     if 'groups' in content:     # studies.operators
         return dict(repeats=f'{len({group["process"] for group in content["groups"]})} processes',
@@ -65,11 +89,9 @@ def details(content):
                     threads=[content['setting']['threads']], commits=[each['commit'] for each in found])
     if 'protocol' in content or 'pilot' in content:     # studies.ablations, studies.camvid_sequences
         runs = content['runs']
-        origins = [run.get('environment') or {} for run in runs]
-        return dict(repeats=f'seeds {", ".join(map(str, sorted({run["seed"] for run in runs})))}', runs=len(runs),
+        return dict(repeats=seeds(runs), runs=len(runs),
                     excluded=f'none; {len(content["failed"])} failed' if content['failed'] else 'none',
-                    load=[o.get('load_average') for o in origins], threads=[o.get('threads') for o in origins],
-                    commits=[o.get('commit') for o in origins])
+                    **conditions(runs))
     if 'cells' in content or ('runs' in content and 'accuracy' in content):
         runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
         return dict(repeats='processes, a run each', runs=len(runs), excluded='none',
@@ -89,14 +111,15 @@ def details(content):
 def row(path, content, results):
     name = path.relative_to(results.folder).as_posix()
     found = details(content)
-    exact = DECIDED.get(path.name, '').startswith('nothing')
+    decided = next((text for pattern, text in DECIDED.items() if fnmatch(path.name, pattern)), MISSING)
     return [f'[{name}](results/{name})', machine_of(path, content, results.folder), found['repeats'], found['runs'],
-            found['excluded'], 'counts' if exact else span(found['load']), joined(found['threads']),
-            joined(found['commits']), content.get('decided_after_seeing_data') or DECIDED.get(path.name, MISSING)]
+            found['excluded'], 'counts' if decided.startswith(EXACT) else span(found['load']),
+            joined(found['threads']), joined(found['commits']), content.get('decided_after_seeing_data') or decided]
 
 
 def checklist(results):
     """Markdown table, a row a result file."""
-    rows = [row(path, content, results) for path, content in results.files.items() if 'environment' in content]
+    rows = [row(path, content, results) for path, content in results.files.items()
+            if 'environment' in content or own_recipe(content)]
     return markdown_table(['result file', 'machine', 'repeats', 'runs', 'excluded', 'load average', 'threads', 'commit',
                            'decided after seeing data'], rows)

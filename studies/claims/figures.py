@@ -19,9 +19,10 @@ class Figure(NamedTuple):
         what (str): The condition that it is of.
         value (float), low, high (float | None): With its 95 % interval.
         repeats (int): Independent ones behind it.
-        of (str): What these are: 'process', 'seed', or 'count' for what is exact.
+        of (str): What these are: 'process', 'seed', 'sequence' of images, or 'count' for what is exact.
         where (str): Machine.
         signed (bool): A difference, not a ratio.
+        backed (bool): Whether the endpoint that decides, the cross-entropy, shows it too.
     """
     what: str
     value: float
@@ -31,6 +32,7 @@ class Figure(NamedTuple):
     of: str
     where: str
     signed: bool = False
+    backed: bool = True
 
     def __str__(self):
         sign = '+' if self.signed else ''
@@ -86,9 +88,9 @@ def mixers(results, suite, mode, conditions=(('-plain', 'fp32'), ('-plain', 'bf1
 
 
 def growing(results, mode='infer'):
-    """The same by the side of the image, whole network, accelerated."""
+    """The same of images larger than the 512×512 of the other figures, by their side: whole network, accelerated."""
     return [figure for where, speed in results.speed for cell in speed.cells.values()
-            if (cell.suite, cell.mode) == ('growth', mode)
+            if (cell.suite, cell.mode) == ('growth', mode) and cell.size > 512
             for figure in speed_figure(speed, where, f'side {cell.size}', cell.name, 'inceptionnext', 'convnext')]
 
 
@@ -132,6 +134,17 @@ def miou_difference(results, file, name, reference, what):
                    machine_of(results.folder / file, content, results.folder), signed=True)]
 
 
+def backs(loss, miou):
+    """Whether the cross-entropy shows what mIoU says: its interval leaves out 0, on the side of the same arm.
+
+    By the protocols, docs/studies, it decides, and what only mIoU shows is undecided.
+
+    Args:
+        loss, miou: Comparisons of the same arms, with ``difference``; ``loss`` with ``low`` and ``high``, too.
+    """
+    return not loss.low <= 0 <= loss.high and (loss.difference > 0) == (miou.difference < 0)
+
+
 def ablated(results, *arms):
     """mIoU of arms of studies.ablations less that of Inception, with Dunnett's simultaneous intervals."""
     path, content = results.folder / 'ablations.json', results.get('ablations.json')
@@ -141,8 +154,8 @@ def ablated(results, *arms):
     # Fewer seeds than were planned are a look that the protocol does not allow to decide.
     seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
     return [Figure(each.name.replace('_', ' '), each.difference, each.low, each.high, seeds, 'seed',
-                   machine_of(path, content, results.folder), signed=True)
-            for each in found['mIoU'][1] if each.name in arms]
+                   machine_of(path, content, results.folder), signed=True, backed=backs(loss, each))
+            for loss, each in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True) if each.name in arms]
 
 
 def norms(results):
@@ -152,21 +165,27 @@ def norms(results):
     if not found:
         return []
     seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
-    each = found['mIoU'][1][0]
+    loss, each = (found[name][1][0] for name in ('cross_entropy', 'mIoU'))
     return [Figure(each.name, each.difference, each.low, each.high, seeds, 'seed',
-                   machine_of(path, content, results.folder), signed=True)]
+                   machine_of(path, content, results.folder), signed=True, backed=backs(loss, each))]
 
 
 def families(results):
     """InceptionNeXt-A less ConvNeXt-A in mIoU over the sequences of CamVid that were left out, norms balanced."""
     path, content = results.folder / 'camvid_sequences.json', results.get('camvid_sequences.json')
-    found = module('camvid_sequences').effects(content['runs'], 'mIoU') if content else None
-    if not found:
+    if content is None:
         return []
-    effect, _ = found['InceptionNeXt − ConvNeXt']
-    whole = len(content['runs']) >= 4 * len(content['images']) * content['seeds']
+    study, name = module('camvid_sequences'), 'InceptionNeXt − ConvNeXt'
+    losses, mious = (study.effects(content['runs'], endpoint) for endpoint in ('cross_entropy', 'mIoU'))
+    if not mious:
+        return []
+    effect, _ = mious[name]
+    # Sequences are what the interval is over; before all runs are there with the protocol's seeds, none decides.
+    whole = content['seeds'] >= study.SEEDS and (
+        len(content['runs']) >= len(study.ARMS) * len(content['images']) * content['seeds'])
     return [Figure('InceptionNeXt-A less ConvNeXt-A, over sequences', effect.difference, effect.low, effect.high,
-                   content['seeds'] if whole else 0, 'seed', machine_of(path, content, results.folder), signed=True)]
+                   len(content['images']) if whole else 0, 'sequence', machine_of(path, content, results.folder),
+                   signed=True, backed=bool(losses) and backs(losses[name][0], effect))]
 
 
 def pooled_difference(results, file, name, reference, what):

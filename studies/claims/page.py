@@ -3,7 +3,7 @@ from inceptionnext_seg.files import markdown_table
 
 from .checklist import checklist
 from .figures import Results
-from .rules import LEAST, NEAR
+from .rules import LEAST, NEAR, PLURAL
 from .table import CLAIMS, GROUPS
 
 
@@ -17,7 +17,7 @@ def figures_text(claim, results):
         said = '; '.join(map(str, figures))
         counted = figures[0].of == 'count'
         repeats = sorted({figure.repeats for figure in figures})
-        name = figures[0].of if repeats == [1] else {'process': 'processes', 'seed': 'seeds'}.get(figures[0].of)
+        name = figures[0].of if repeats == [1] else PLURAL.get(figures[0].of)
         texts.append(said if counted else f'{where}, {"–".join(map(str, repeats[::max(len(repeats) - 1, 1)]))} {name}: '
                      f'{said}')
     return '. '.join(texts) or '–'
@@ -60,11 +60,13 @@ def page(results):
         f'figure decides. {len(CLAIMS)} claims: {tally}. Speed was measured on {", ".join(machines) or "no machine"}; '
         'a file that lies in no folder of a machine is named by its processor and cores.',
         '## How a verdict is made',
-        f'A figure decides only with at least {LEAST["process"]} processes, or {LEAST["seed"]} seeds a side. Its 95 % '
-        f'interval must lie on one side of the limit as a whole: of a claimed ratio nine tenths ({NEAR:g}) of it, of a '
-        'difference 0, of a count the count. "Holds only if" lists the conditions in which it holds where it fails in '
-        'others. An interval covers the limit, or there are too few repeats: "not decided". Intervals of two seeds, or '
-        'over the rounds of one process, are shown and decide nothing.']
+        f'A figure decides only with at least {LEAST["process"]} processes, {LEAST["seed"]} seeds a side, or '
+        f'{LEAST["sequence"]} sequences. Its 95 % interval must lie on one side of the limit as a whole: of a claimed '
+        f'ratio nine tenths ({NEAR:g}) of it, of a difference 0, of a count the count. Where a protocol lets the '
+        'cross-entropy decide, that must show the difference, too. "Holds only if" lists the conditions in which it '
+        'holds where it fails in others. An interval covers the limit, there are too few repeats, or only mIoU shows '
+        'it: "not decided". Intervals of two seeds, or over the rounds of one process, are shown and decide nothing. '
+        'Of a study by a protocol 0 repeats count until all of its runs are there.']
     for title, claims in GROUPS.items():
         parts += [f'## {title}', group_table(claims, results)]
         lines = [f'- {names[0][0].upper()}{names[0][1:]}{" and others" if len(names) > 1 else ""}: {remark}'

@@ -1,13 +1,14 @@
 """From figures to a verdict.
 
-A figure decides only with enough independent repeats; then its whole interval has to lie on one side of a limit.
+A figure decides only with enough independent repeats, and where a protocol lets the cross-entropy decide, only if that
+shows it too; then its whole interval has to lie on one side of a limit.
 """
 from typing import NamedTuple
 
 # Fewest repeats that decide: intervals of fewer processes are little more than a range, and of fewer seeds cover almost
-# anything.
-LEAST = dict(process=3, seed=4, count=1)
-PLURAL = dict(process='processes', seed='seeds')
+# anything. The study of CamVid has its three sequences.
+LEAST = dict(process=3, seed=4, sequence=3, count=1)
+PLURAL = dict(process='processes', seed='seeds', sequence='sequences')
 NEAR = 0.9      # of a claimed ratio: a tenth is the least that matters
 HOLDS, FAILS, OPEN = 'holds', 'does not hold', 'not decided'
 
@@ -57,8 +58,13 @@ class Equal(NamedTuple):
         return f'equal to {", ".join(f"{value:g}" for value in self.expected)}'
 
 
-def decides(figure):
+def enough(figure):
+    """Whether there are as many independent repeats behind it as decide."""
     return figure.of == 'count' or (figure.low is not None and figure.repeats >= LEAST[figure.of])
+
+
+def decides(figure):
+    return enough(figure) and figure.backed
 
 
 def side(figure, limit):
@@ -96,11 +102,13 @@ def verdict(figures, rule):
 
 def why_open(figures, rule):
     """Why the figures that decide nothing do not."""
-    few = [figure for figure in figures if not decides(figure)]
+    few = [figure for figure in figures if not enough(figure)]
     reasons = []
     if few:
         of, most = few[0].of, max(figure.repeats for figure in few)
         reasons.append(f'{most} {of if most == 1 else PLURAL[of]}, and {LEAST[of]} decide')
+    if any(enough(figure) and not figure.backed for figure in figures):
+        reasons.append('the cross-entropy, which decides, does not show it')
     if any(decides(figure) and rule(figure) == OPEN for figure in figures):
         reasons.append('the interval covers the limit')
     return '; '.join(reasons)

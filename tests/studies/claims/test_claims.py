@@ -43,6 +43,15 @@ def test_two_seeds_decide_nothing_however_far_from_zero_they_are():
     assert verdict([seeds(-1, 1, 8)], Positive())[0] == OPEN
 
 
+def test_what_the_endpoint_that_decides_does_not_show_is_not_decided():
+    only_miou = seeds(-9, -8, 8)._replace(backed=False)
+    reason = 'the cross-entropy, which decides, does not show it'
+    assert verdict([only_miou], Negative()) == verdict([only_miou], Positive()) == (OPEN, reason)
+    assert verdict([seeds(-9, -8, 8), only_miou._replace(what='y')], Negative()) == (
+        HOLDS, f'x; not decided: y ({reason})')
+    assert verdict([seeds(-9, -8, 2)._replace(backed=False)], Negative()) == (OPEN, '2 seeds, and 4 decide')
+
+
 def test_counts_are_equal_or_not():
     counts = [Figure('M', value, None, None, 1, 'count', 'counted') for value in (56.4, 932.8)]
     assert verdict(counts, Equal((56, 933)))[0] == HOLDS
