@@ -19,12 +19,11 @@ from scipy import stats
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
-from inceptionnext_seg.provenance import environment
 
 from .ablations.report import DIGITS, p_text, with_interval
-from .blocked import contrasts, factorial
+from .blocked import LEVEL, contrasts, factorial
 from .comparison.pictures import COLOURS, new_figure, png
-from .comparison.reading import public_command
+from .comparison.words import listing
 from .sweep import Run, plan
 from .trainings import (
     ENDPOINTS,
@@ -32,10 +31,12 @@ from .trainings import (
     complete,
     conditions,
     endpoint,
+    failures,
     record,
     refuse_failed,
     set_threads,
     start_in_background,
+    study_environment,
     train,
 )
 
@@ -48,7 +49,7 @@ CELLS = (('convnext_bn', 'inceptionnext_bn'), ('convnext_ln', 'inceptionnext_ln'
 EFFECTS = dict(zip(('LayerNorm − BatchNorm', 'InceptionNeXt − ConvNeXt',
                     'InceptionNeXt − ConvNeXt, under LayerNorm minus under BatchNorm'), factorial(CELLS), strict=True))
 SEEDS = 4
-LEVEL = 0.05
+SPLITS = ('training', 'validation')
 
 
 def parse_args(argv=None):
@@ -70,13 +71,13 @@ def parse_args(argv=None):
 
 
 def splits(data):
-    """Names of the images, without suffix and below ``images/``, of each sequence.
+    """Names of the training and validation images, without suffix and below ``images/``, of each sequence.
 
     Raises:
         UserError: A sequence has none, an image is of no known sequence, or an image has no annotation.
     """
     found = {sequence: [] for sequence in SEQUENCES}
-    for path in sorted((data / 'images').glob('*/*.jpg')):
+    for path in sorted(path for split in SPLITS for path in (data / 'images' / split).glob('*.jpg')):
         name, sequence = f'{path.parent.name}/{path.stem}', path.name.split('_')[0]
         if sequence not in found or not (data / 'annotations' / f'{name}.png').is_file():
             raise UserError(f'{path} is of the sequence {sequence!r}, and its annotation '
@@ -162,6 +163,15 @@ def effects(runs, name):
     return found
 
 
+def effects_of(content):
+    """The effects on each endpoint; None where a run failed, or a sequence has fewer than two whole seeds.
+
+    Each effect is of all four arms: an arm with a failed run is compared with none.
+    """
+    found = {name: effects(content['runs'], name) for name in ENDPOINTS}
+    return None if content['failed'] or not all(found.values()) else found
+
+
 def means_table(content):
     rows = []
     for arm, title in ARMS.items():
@@ -186,15 +196,18 @@ def effects_table(found, name):
 
 def report(content, picture):
     """The report in Markdown."""
-    done, wanted = len(content['runs']), len(ARMS) * len(SEQUENCES) * content['seeds']
+    done, wanted, failed = len(content['runs']), len(ARMS) * len(SEQUENCES) * content['seeds'], content['failed']
     sizes = ', '.join(f'{sequence} ({count} images)' for sequence, count in content['images'].items())
     blocks = ['# CamVid, leave one sequence out', 'By the protocol in `docs/studies/camvid_sequences.md`, written '
               'before the runs. UperNet with backbones of atto size, from scratch, trained on two sequences and '
               f'validated on the third: {sizes}.']
-    if done < wanted:
+    if done + len(failed) < wanted:
         blocks.append(f'**Preliminary: {done} of {wanted} runs are done.** Nothing below is a result before all are.')
-    found = {name: effects(content['runs'], name) for name in ENDPOINTS}
-    if all(found.values()):
+    if failed:
+        names = listing(f'{ARMS[arm]}, without {left_out}, seed {seed}' for arm, left_out, seed in failed)
+        blocks.append(f'Runs failed: {names}. Each effect needs all four arms, so that none is given. The means below '
+                      'are of the runs that came to their end.')
+    if found := effects_of(content):
         blocks += [
             'Over the three sequences: Student\'s 95 % interval of the three differences, two degrees of freedom, so '
             'that only what is large and alike in all three shows. In each sequence: how sure its seeds make it '
@@ -207,9 +220,9 @@ def report(content, picture):
 
 
 def draw(content):
-    """Differences in each sequence and over them, of the first two effects; None while too little is done."""
-    found = {name: effects(content['runs'], name) for name in ENDPOINTS}
-    if not all(found.values()):
+    """Differences in each sequence and over them, of the first two effects; None where there are none."""
+    found = effects_of(content)
+    if not found:
         return None
     rows = [(effect, place) for effect in list(EFFECTS)[:2] for place in (*SEQUENCES, 'all three')]
     figure, axes = new_figure(len(ENDPOINTS), 7.2, 3.6)
@@ -229,16 +242,19 @@ def draw(content):
 
 
 def collect(args, found, arms, failed):
-    runs = [record(Run(candidate, seed), arm=arm, left_out=left_out)
-            for seed in range(args.seeds)
-            for candidate, (left_out, arm) in zip(arms, ((s, a) for s in SEQUENCES for a in ARMS), strict=True)]
-    content = dict(
+    planned = {(arm, left_out, seed): Run(candidate, seed)
+               for seed in range(args.seeds)
+               for candidate, (left_out, arm) in zip(arms, ((s, a) for s in SEQUENCES for a in ARMS), strict=True)}
+    name_of = {run.work_dir: name for name, run in planned.items()}
+    runs = [run for (arm, left_out, _), each in planned.items() if (run := record(each, arm=arm, left_out=left_out))]
+    return dict(
         protocol='docs/studies/camvid_sequences.md', endpoints=list(ENDPOINTS), seeds=args.seeds,
         images={sequence: len(names) for sequence, names in found.items()},
         configs={arm: config_of(arm) for arm in ARMS},
-        runs=[run for run in runs if run], failed=[run.title for run in failed], environment=environment('cpu'))
-    content['environment']['command'] = public_command(content['environment']['command'])
-    return content
+        runs=runs, failed=failures(
+            args.out, [name_of[run.work_dir] for run in failed],
+            [(run['arm'], run['left_out'], run['seed']) for run in runs], planned),
+        environment=study_environment())
 
 
 def write_report(out):
@@ -267,10 +283,9 @@ def main(argv=None):
 
     def write(failed):
         content = collect(args, found, arms, failed)
-        if content['runs']:
+        if content['runs'] or content['failed']:
             write_json(args.out, content)
-            return write_report(args.out)
-        return []
+        return write_report(args.out) if content['runs'] else []
 
     failed = [] if args.report else train(arms, range(args.seeds), write)
     for path in write(failed):

@@ -11,7 +11,6 @@ import argparse
 import os
 import shlex
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from inceptionnext_seg.zoo import config_folder
 
 from .comparison.pictures import minutes_picture
 from .sweep import execute, locked, tail_of
+from .trainings import start_in_background
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/upernet_inceptionnext_a_own.py'
@@ -192,12 +192,17 @@ def threads(content):
 def words(content):
     """What the recipe reached, in a line."""
     runs = [run for run in content['runs'] if run['variant'] == 'recipe']
+    if not runs:
+        return 'the recipe itself was not run.'
     scores = [run['mIoU'] for run in runs]
     reached = [next((entry['minutes'] for entry in run['validations'] if entry['mIoU'] >= GOAL), None) for run in runs]
     goal = '' if None in reached else (f'; {GOAL} at the validation after {max(reached):.0f} minutes'
                                        + (' or before' if len(runs) > 1 else ''))
+    loads = [load for run in runs if (load := (run['environment'] or {}).get('load_average')) is not None]
+    load = '' if not loads else (f'; load average at {"their" if len(runs) > 1 else "its"} end '
+                                 f'{"up to " * (len(runs) > 1)}{max(loads):.1f}')
     return (f'{content["minutes"]:g} minutes on {threads(content)}, {spread([run["iterations"] for run in runs], 0)} '
-            f'iterations: **mIoU {spread(scores)}** ({len(runs)} seed{"s" if len(runs) > 1 else ""}){goal}.')
+            f'iterations: **mIoU {spread(scores)}** ({len(runs)} seed{"s" if len(runs) > 1 else ""}){goal}{load}.')
 
 
 def report(content, picture):
@@ -250,22 +255,12 @@ def write(runs, args):
     write_text(args.out.with_suffix('.md'), report(content, picture.name))
 
 
-def start_in_background(args, argv):
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    log = args.work_dir / 'study.log'
-    given = [argument for argument in argv if argument != '--background']
-    with log.open('ab') as output:
-        process = subprocess.Popen([sys.executable, '-u', '-m', 'studies.own_recipe', *given], stdout=output,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-    print(f'Process {process.pid} goes on in the background; progress in {log}. The same command goes on after a stop.')
-
-
 @exit_on_user_error
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = parse_args(argv)
     if args.background:
-        start_in_background(args, argv)
+        start_in_background('studies.own_recipe', argv, args.work_dir / 'study.log')
         return
     os.environ['OMP_NUM_THREADS'] = str(args.threads)  # of the trainings
     runs, failed = runs_of(args), []

@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.files import read_object
+from inceptionnext_seg.provenance import environment
 
-from .comparison.reading import is_number, read_metrics
+from .comparison.reading import is_number, public_command, read_metrics
+from .speed.measuring import machine_and_versions
 from .sweep import Sweep, finished
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,8 +52,21 @@ def curve_of(work_dir):
     return [dict(iteration=i, **{name: points[i].get(name) for name in ENDPOINTS}) for i in sorted(points)]
 
 
+def commits_of(work_dir):
+    """Of every start of a run that wrote metrics, also of one that was not validated; None where none has any."""
+    found = set()
+    for path in Path(work_dir).rglob('metrics.json'):
+        with contextlib.suppress(UserError):
+            origin = read_object(path, "a run's metrics.json", f'delete {path}').get('environment')
+            found.add(origin.get('commit') if isinstance(origin, dict) else None)
+    return ', '.join(sorted(filter(None, found))) or None
+
+
 def record(run, **names):
-    """What the result file has of a run, with ``names`` in front; None while it is not done."""
+    """What the result file has of a run, with ``names`` in front; None while it is not done.
+
+    A start has a log from its beginning, and metrics once it is validated.
+    """
     done = finished(run)
     if not done:
         return None
@@ -58,10 +74,10 @@ def record(run, **names):
     speed, origin = (metrics.get('train_throughput') or {}).get('images_per_s'), metrics['environment']
     return dict(
         **names, seed=run.seed, iterations=metrics['iteration'], curve=curve_of(run.work_dir),
-        starts=len(list(run.work_dir.rglob('metrics.json'))),
+        starts=len(list(run.work_dir.glob('*/*.log'))), commit=commits_of(run.work_dir),
         seconds_per_iteration=speed and run.candidate.cfg.train_cfg.total_batch_size / speed,
         seconds_per_validation=validation_seconds(metrics),
-        **{name: origin.get(name) for name in ('date', 'commit', 'load_average', 'threads', 'device_name')},
+        **{name: origin.get(name) for name in ('date', 'load_average', 'threads', 'device_name')},
         versions=origin.get('versions'))
 
 
@@ -92,15 +108,44 @@ def complete(runs, arms, name, at=None):
 def conditions(runs):
     """In words: how many runs, where and when, how busy the machine was, how many were interrupted."""
     def listed(name):
-        return ', '.join(sorted({str(run[name]) for run in runs if run.get(name) is not None})) or 'not recorded'
+        return joined(str(run[name]) for run in runs if run.get(name) is not None)
 
+    def joined(values):
+        return ', '.join(sorted(set(values))) or 'not recorded'
+
+    commits = joined(commit for run in runs for commit in (run.get('commit') or '').split(', ') if commit)
+    interrupted = sum(run['starts'] > 1 for run in runs)
     loads, dates = [run['load_average'] for run in runs if is_number(run.get('load_average'))], [
         str(run['date'])[:10] for run in runs]
     versions = next((run['versions'] for run in runs if run.get('versions')), {})
     return (f'{len(runs)} runs, {min(dates)} to {max(dates)}, on {listed("device_name")}, {listed("threads")} '
-            f'thread(s), torch {versions.get("torch", "?")}, commit {listed("commit")}; load average at the end of a '
+            f'thread(s), torch {versions.get("torch", "?")}, commit {commits}; load average at the end of a '
             'run ' + (f'{min(loads):.1f} to {max(loads):.1f}' if loads else 'not recorded')
-            + f'; {sum(run["starts"] > 1 for run in runs)} of them were interrupted and went on.')
+            + f'; {interrupted} of them were interrupted and went on'
+            + (', and the commit of a start that wrote no metrics is unknown.' if interrupted else '.'))
+
+
+def study_environment():
+    """What the result file of a study says of its origin: :func:`environment`, without this machine's paths, and the
+    features of the processor that its machine is named for."""
+    found = environment('cpu')
+    return dict(found, command=public_command(found['command']), features=machine_and_versions()['features'])
+
+
+def failures(out, failed, runs, planned):
+    """The runs that failed, in this call or in an earlier one, and are not done since.
+
+    Args:
+        out (Path): The result file, whose ``failed`` has those of earlier calls.
+        failed, runs, planned (Iterable[tuple]): Names of the runs that failed in this call, of those that are done, and
+            of all of the study.
+
+    Returns:
+        list[tuple]: In the order of ``planned``.
+    """
+    before = read_object(out, 'the result of a study', f'delete {out}').get('failed', []) if out.is_file() else []
+    left = {*map(tuple, before), *failed} - set(runs)
+    return [run for run in planned if run in left]
 
 
 def start_in_background(module, argv, log):
@@ -119,7 +164,8 @@ def set_threads(count):
 
 
 def refuse_failed(failed, module, argv):
-    """Raise a UserError that names the runs that failed, if any did."""
+    """Raise a UserError that names the runs that failed and are not done since, if there are any."""
+    failed = {run.work_dir: run for run in failed if not finished(run)}.values()    # a run may be of two steps
     if failed:
         again = shlex.join(['python', '-m', module, *argv])
         raise UserError(f'{len(failed)} runs failed: {"; ".join(run.title for run in failed)}. A run that fails is a '

@@ -1,12 +1,13 @@
 """Ablations with power, by the protocol in docs/studies/ablations.md: pilot, ten arms, norm × mixer, report.
 
     python -m studies.ablations all --background
-    python -m studies.ablations speed --out docs/results/MACHINE/ablations.json
+    python -m studies.ablations speed
 
 `pilot` trains two arms with four seeds and decides length and seeds, once; `main` trains the ten arms, `two_by_two` the
 two that LayerNorm adds; `all` is these three. What was interrupted goes on from its last checkpoint: the same command,
 given again, finishes it. JSON and report are written anew after each seed; `report` writes them and trains nothing.
-`speed` measures training steps of all arms, each in the same implementation, where nothing else runs.
+`speed` measures training steps of all arms, each in the same implementation, where nothing else runs; its file is
+beside the JSON.
 """
 import argparse
 import os
@@ -16,11 +17,19 @@ from pathlib import Path
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import read_object, write_json
-from inceptionnext_seg.provenance import environment
 
-from ..comparison.reading import public_command
 from ..sweep import Run
-from ..trainings import ENDPOINTS, ROOT, record, refuse_failed, set_threads, start_in_background, train
+from ..trainings import (
+    ENDPOINTS,
+    ROOT,
+    failures,
+    record,
+    refuse_failed,
+    set_threads,
+    start_in_background,
+    study_environment,
+    train,
+)
 from .arms import (
     FACTORIAL,
     INTERVAL,
@@ -35,7 +44,7 @@ from .arms import (
 )
 from .decisions import decide
 from .report import write_report
-from .speed import PROCESSES, costs, measured, measuring_command, speed_file
+from .speed import PROCESSES, check_conditions, costs, measured, measuring_command, speed_file
 
 MODULE = 'studies.ablations'
 STEPS = ('pilot', 'main', 'two_by_two', 'all', 'speed', 'report')
@@ -125,22 +134,33 @@ class Study:
         if not self.plan:
             return []
         arms = self.arms(TITLES)
+        runs = self.runs_of(arms, self.seeds())
         content = dict(
             protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=self.plan,
             configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms),
-            pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=self.runs_of(arms, self.seeds()),
-            failed=sorted({(run.candidate.name, run.seed) for run in failed}), environment=environment('cpu'))
-        content['environment']['command'] = public_command(content['environment']['command'])
+            pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=runs,
+            failed=failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
+                            [(run['arm'], run['seed']) for run in runs],
+                            [(arm, seed) for seed in self.seeds() for arm in TITLES]),
+            environment=study_environment())
         write_json(self.args.out, content)
         return write_report(self.args.out)
 
 
 def measure_speed(args):
-    """Processes of every arm by turns, until there are five."""
+    """Processes of every arm by turns, until there are five.
+
+    Raises:
+        UserError: Those that are there are of another machine, other versions or another commit, or a process failed.
+    """
     out = speed_file(args.out)
     while (done := measured(out)) < PROCESSES:
+        check_conditions(out)
         print(f'process {done + 1} of {PROCESSES}', flush=True)
-        subprocess.run(measuring_command(out, args.cfg_options), check=True, cwd=ROOT)
+        code = subprocess.run(measuring_command(out, args.cfg_options), cwd=ROOT).returncode
+        if code:
+            raise UserError(f'process {done + 1} of {PROCESSES} ended with exit code {code}; expected: 0. Next: see '
+                            f'its error above; the same command goes on after the {done} that are in {out}.')
     if args.out.is_file():
         write_report(args.out)
 

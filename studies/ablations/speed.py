@@ -6,6 +6,8 @@ are the same accelerated ones in all.
 """
 import sys
 
+from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.provenance import environment
 from inceptionnext_seg.segmentation.complexity import count
 
 from ..comparison.reading import read_benchmark
@@ -34,6 +36,21 @@ def speed_file(out):
 def measured(path):
     """How many processes the result file has."""
     return len(read_benchmark(path)['runs']) if path.is_file() else 0
+
+
+def check_conditions(path):
+    """Whether another process may be added to a result file.
+
+    Raises:
+        UserError: It was measured on another machine, with other versions, or at another commit.
+    """
+    if not path.is_file():
+        return
+    before, now = read_benchmark(path)['environment'], environment('cpu')
+    for key in ('cpu', 'cpu_cores', 'versions', 'commit'):
+        if before.get(key) != now[key]:
+            raise UserError(f'{path} was measured with {key} {before.get(key)!r}, and this is {now[key]!r}. Next: '
+                            'another --out, or delete it.')
 
 
 def measuring_command(out, options=()):

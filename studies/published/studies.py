@@ -46,7 +46,7 @@ GENERALIZATION = 'configs/generalization/upernet_timm_mobilenetv3_small'
 STUDIES = {
     'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, both layouts',
                    f'{MACHINE}/speed.json', (SPEED, ), f'{QUIET}; {LIBRARIES}',
-                   'about an hour; goes on where it was stopped'),
+                   'about three quarters of an hour; goes on where it was stopped'),
     'memory': Study('peak memory of a process that trains or predicts', f'{MACHINE}/speed.json',
                     (f'{SPEED} --memory', ), LIBRARIES, 'not recorded'),
     'operators': Study('square, factorized and Inception convolutions, one by one, and whole networks of them',
@@ -81,7 +81,7 @@ STUDIES = {
                              'ablations_speed.json', ('-m studies.ablations speed', ), QUIET, 'about ten minutes'),
     'camvid_sequences': Study('both families with both norms on CamVid, one sequence left out', 'camvid_sequences.json',
                               ('-m studies.camvid_sequences data/camvid --out docs/results/camvid_sequences.json', ),
-                              CAMVID, 'not recorded; goes on where it was stopped'),
+                              CAMVID, 'about four hours; goes on where it was stopped'),
     'ablations_mini': Study('fifteen variants of InceptionNeXt-A, two seeds each', 'ablations_mini.json', swept(
         'ablations_mini', 'ablations_mini', ablations(
             'baseline', 'band11', 'band13', 'band5', 'band7', 'dw3x3', 'identity', 'layernorm', 'no_horizontal',

@@ -1,6 +1,8 @@
 """The powered ablations and the CamVid sequences: arms, decisions by rule, and reports from runs that are made up."""
 import json
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,14 +11,16 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.provenance import environment
 from studies import camvid_sequences
 from studies.ablations import __main__ as command
 from studies.ablations.arms import FACTORIAL, MAIN, PILOT, PILOT_SEEDS, REFERENCE, TITLES, config_of
 from studies.ablations.decisions import decide, length_affordable, length_wanted, worth_of_a_point
 from studies.ablations.report import analyse, verdict, write_report
+from studies.ablations.speed import speed_file
 from studies.blocked import Comparison
-from studies.sweep import Run, parse_options
-from studies.trainings import ROOT, complete, curve_of, endpoint
+from studies.sweep import Candidate, Run, parse_options
+from studies.trainings import ROOT, complete, conditions, curve_of, endpoint, record, refuse_failed
 
 # Arms
 
@@ -41,7 +45,6 @@ def test_an_arm_differs_from_inception_in_token_mixer_and_norms_alone(arm):
 
 
 def test_arms_have_the_channels_that_they_are_named_for():
-
     shapes = {}
     for arm in TITLES:
         cfg = Config.fromfile(ROOT / config_of(arm))
@@ -212,6 +215,69 @@ def test_length_and_seeds_are_decided_once_and_main_runs_wait_for_it(tmp_path):
     assert list(study.seeds()) == list(range(9))
 
 
+def unread(names, folder, options=()):
+    """Candidates, of which no config is read."""
+    cfg = SimpleNamespace(train_cfg=SimpleNamespace(max_iters=400, total_batch_size=8))
+    return [Candidate(name, name, [], folder / name, cfg) for name in names]
+
+
+def test_a_run_that_failed_in_an_earlier_call_stays_failed_until_it_is_done(tmp_path, monkeypatch):
+    out, failed = tmp_path / 'ablations.json', {('dw3x3', 1), ('identity', 0)}
+    monkeypatch.setattr(command, 'candidates', unread)
+    monkeypatch.setattr(command, 'record', lambda run, **names: None if (run.candidate.name, run.seed) in failed else
+                        dict(names, seed=run.seed))
+    monkeypatch.setattr(command, 'costs', lambda arms: {})
+    monkeypatch.setattr(command, 'write_report', lambda out: [out])
+    (tmp_path / 'plan.json').write_text(json.dumps(dict(iterations=700, seeds=2)))
+    study = command.Study(command.parse_args(['main', '--work-dir', str(tmp_path), '--out', str(out)]))
+    first, second = (Run(study.arms([arm])[0], seed) for arm, seed in sorted(failed))
+
+    def after(*runs):
+        study.write(runs)
+        return json.loads(out.read_text())['failed']
+
+    assert after(first) == after() == [['dw3x3', 1]]
+    assert after(second) == after() == [['identity', 0], ['dw3x3', 1]]
+    assert after(Run(study.pilot[0], PILOT_SEEDS[0])) == [['identity', 0], ['dw3x3', 1]]     # of no arm that is tested
+    failed.remove(('dw3x3', 1))
+    assert after() == after(first) == [['identity', 0]]
+
+
+def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_path):
+    run = Run(unread(['a'], tmp_path)[0], 0)
+    assert record(run) is None
+    for name, iteration, commit in (('1', 100, 'b0'), ('2', None, None), ('3', 400, 'a1')):
+        folder = run.work_dir / name
+        folder.mkdir(parents=True)
+        (folder / f'{name}.log').touch()
+        if iteration:
+            (folder / 'metrics.json').write_text(json.dumps(dict(
+                mIoU=1., mAcc=1., aAcc=1., per_class=dict(sky=dict(IoU=1., Acc=1.)), iteration=iteration,
+                environment=dict(command='train', commit=commit))))
+    found = record(run, arm='a')
+    assert (found['arm'], found['starts'], found['commit']) == ('a', 3, 'a1, b0')
+    text = conditions([found, dict(found, starts=1, commit='b0, c2')])
+    assert 'commit a1, b0, c2;' in text and '1 of them were interrupted' in text and 'unknown' in text
+    assert 'unknown' not in conditions([dict(found, starts=1)])
+    refuse_failed([run], 'studies', [])     # done since
+    other = run._replace(seed=1)
+    with pytest.raises(UserError, match='1 runs failed: a, seed 1'):
+        refuse_failed([run, other, other], 'studies', [])
+
+
+def test_processes_are_added_to_those_of_the_same_machine_versions_and_commit_alone(tmp_path, monkeypatch):
+    args = command.parse_args(['speed', '--out', str(tmp_path / 'ablations.json')])
+    path, here = speed_file(args.out), environment('cpu')
+    monkeypatch.setattr(command, 'measuring_command', lambda *given: [sys.executable, '-c', 'raise SystemExit(3)'])
+    for key in ('cpu', 'versions', 'commit'):
+        path.write_text(json.dumps(dict(runs=[], environment={**here, key: 'another'})))
+        with pytest.raises(UserError, match=f"{key} 'another'"):
+            command.measure_speed(args)
+    path.write_text(json.dumps(dict(runs=[], environment=here)))
+    with pytest.raises(UserError, match=r'process 1 of 5 .* exit code 3'):
+        command.measure_speed(args)
+
+
 # CamVid
 
 
@@ -221,6 +287,8 @@ def camvid(folder):
             (folder / kind / split).mkdir(parents=True)
             for name in names:
                 (folder / kind / split / f'{name}.{suffix}').touch()
+    (folder / 'images/test').mkdir()
+    (folder / 'images/test/Seq05VD_1.jpg').touch()     # not read
     return folder
 
 
@@ -276,7 +344,30 @@ def test_sequences_are_the_clusters(tmp_path):
         seeds=4, images=dict.fromkeys(norm, 5), runs=runs, failed=[], environment=dict(command='python -m x'))))
     assert len(camvid_sequences.write_report(out)) == 3
     assert 'Preliminary' not in out.with_suffix('.md').read_text()
+    content = json.loads(out.read_text())
+    out.write_text(json.dumps(dict(content, runs=runs[1:], failed=[['convnext_bn', '0001TP', 0]])))
+    assert len(camvid_sequences.write_report(out)) == 2
+    text = out.with_suffix('.md').read_text()
+    assert 'Runs failed: ConvNeXt-A, BatchNorm, without 0001TP, seed 0.' in text
+    assert 'over the three sequences' not in text and 'Preliminary' not in text
     assert camvid_sequences.effects(runs[:20], 'mIoU') is None
+
+
+def test_a_failed_run_of_camvid_stays_failed_until_it_is_done(tmp_path, monkeypatch):
+    args = camvid_sequences.parse_args(['camvid', '--out', str(tmp_path / 'camvid.json'), '--seeds', '1'])
+    arms = unread([f'{arm}_{sequence}' for sequence in camvid_sequences.SEQUENCES for arm in camvid_sequences.ARMS],
+                  tmp_path)
+    failed = [Run(arms[5], 0)]
+    monkeypatch.setattr(camvid_sequences, 'record', lambda run, **names: None if run in failed else
+                        dict(names, seed=run.seed))
+    for now in (failed, []):
+        content = camvid_sequences.collect(args, {}, arms, now)
+        assert content['failed'] == [('inceptionnext_bn', '0006R0', 0)] and len(content['runs']) == 11
+        assert 'features' in content['environment']
+        args.out.write_text(json.dumps(content))
+    failed.clear()
+    content = camvid_sequences.collect(args, {}, arms, [])
+    assert content['failed'] == [] and len(content['runs']) == 12
 
 
 def test_the_factorial_has_the_arms_of_its_corners():

@@ -48,7 +48,7 @@ def test_without_blocks_and_with_unequal_groups_p_is_that_of_scipy():
     # The blood counts of Dunnett (1955), scipy's own example.
     control = [7.40, 8.50, 7.20, 8.24, 9.84, 8.32]
     others = [[9.76, 8.80, 7.68, 9.36], [12.80, 9.68, 12.16, 9.20, 10.55]]
-    wanted = stats.dunnett(*others, control=control, rng=np.random.default_rng(0))
+    wanted = stats.dunnett(*others, control=control, random_state=np.random.default_rng(0))
     groups = [control, *others]
     df = sum(map(len, groups)) - 3
     variance = sum(np.var(group) * len(group) for group in groups) / df

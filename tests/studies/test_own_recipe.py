@@ -56,7 +56,13 @@ def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, 
     assert '**mIoU 51.00 ± 1.41** (2 seeds).' in words(content)
     content['runs'] = [dict(run, validations=[dict(iteration=1, minutes=4., mIoU=9.), dict(
         iteration=5, minutes=21., mIoU=55.)]) for run in content['runs']]
-    assert '55 at the validation after 21 minutes or before' in words(content)
+    for run, load in zip(content['runs'], (2.84, 1.), strict=False):
+        run['environment'] = dict(load_average=load)
+    assert words(content).endswith(
+        '; 55 at the validation after 21 minutes or before; load average at their end up to 2.8.')
+    content['runs'] = [content['runs'][0], content['runs'][2]]
+    assert words(content).endswith('; load average at its end 2.8.')
+    assert 'was not run' in words(dict(content, runs=content['runs'][1:]))
     again = parse_args(content['command'].split()[3:])
     assert (again.only, again.seeds, again.minutes) == (['recipe', 'no_ema'], [0, 1], 60)
     assert '51.00 ± 1.41' in text and '+3.00' in text
