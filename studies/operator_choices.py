@@ -4,7 +4,8 @@ python -m studies.operator_choices --out docs/results/MACHINE/operator_choices.j
 
 One training step and one prediction of each network in each dtype, on random images. The cache of earlier measurements
 is not read; ``--known speed.json`` takes what the study of speed with this ``--out`` has measured. What two networks
-share is measured once. Writes the JSON and a table beside it. What the file has is not measured again; --minutes stops.
+share is measured once. Writes the JSON and a table beside it. What the file has is not measured again, of whichever
+commit; the table names them. --minutes stops.
 """
 import argparse
 import itertools
@@ -90,39 +91,68 @@ def report(result):
     ratios = [gain for run in result['runs'] for gain in gains(run)]
     changed = sum(row['form'] != row['rule'] for run in result['runs'] for row in run['choices'])
     e = result['environment']
+    commits = ', '.join(dict.fromkeys(str(run.get('commit') or e['commit']) for run in result['runs']))
     size = result['runs'][0]['size']
     return (f'# Every form of every operator, measured\n\n{len(ratios)} kinds of calls of {len(result["runs"])} steps '
             f'at {size}×{size}. Stock over the form that runs: least {min(ratios):.2f}, greatest {max(ratios):.1f}. '
             f'In {changed} another form '
             f'runs than by the rule of thumb, whose time it has to beat by {measured.MARGIN:.0%}.\n\n'
-            f'`{e["command"]}`, commit {e["commit"]}, {e["cpu"]}, {e["threads"]} threads, torch '
+            f'`{e["command"]}`, commit {commits}, {e["cpu"]}, {e["threads"]} threads, torch '
             f'{e["versions"]["torch"]}, other programs on at most '
             f'{max(run["busy_before"] for run in result["runs"]):.2f} cores, {e["date"][:10]}.\n\n{summary(result)}\n\n'
             f'## Every call\n\n{table(result)}\n')
+
+
+def open_result(path, described):
+    """The content of the result file, or of a new one.
+
+    Raises:
+        UserError: It is of another machine, or of other versions.
+    """
+    if not Path(path).is_file():
+        return dict(environment=described, runs=[])
+    result = read_object(path, 'a result of studies.operator_choices', 'another --out')
+    for key in ('cpu', 'cpu_cores', 'device_name', 'threads', 'versions'):
+        if result['environment'][key] != described[key]:
+            raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
+                            f'{described[key]!r}. Next: another --out.')
+    return result
+
+
+def known_forms(path):
+    """The table of forms that the study of speed with this result file has measured, in the cache folder.
+
+    Raises:
+        UserError: It is not there.
+    """
+    if not (table := forms_file(path)).is_file():
+        raise UserError(f'--known {path}: its measured forms are not in the cache here. Next: leave it out.')
+    return table
 
 
 @exit_on_user_error
 def main():
     args = parse_args()
     os.environ.pop('INCEPTIONNEXT_SEG_MEASURE', None)
-    result, begin = dict(environment=environment(args.device), runs=[]), time.monotonic()
-    if Path(args.out).is_file():
-        result = read_object(args.out, 'a result of studies.operator_choices', 'another --out')
+    known = known_forms(args.known) if args.known else None
+    result, begin = open_result(args.out, environment(args.device)), time.monotonic()
+    made_by = commit()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'choices.json'
-        if args.known and forms_file(args.known).is_file():
-            shutil.copy(forms_file(args.known), path)
+        if known:
+            shutil.copy(known, path)
         measured.cache_file = lambda: path      # not what an earlier run has measured
         for config, mode, dtype in tqdm(list(itertools.product(args.configs, ('train', 'infer'), args.dtypes))):
             run = dict(network=Path(config).stem, mode=mode, dtype=dtype, size=args.size,
-                       batch_size=args.batch_size if mode == 'train' else 1, commit=commit())
-            if any(run.items() <= dict(found, commit=run['commit']).items() for found in result['runs']):
+                       batch_size=args.batch_size if mode == 'train' else 1)
+            if any(run.items() <= found.items() for found in result['runs']):
                 continue
             if args.minutes is not None and time.monotonic() - begin > 60 * args.minutes:
                 break
             busy = wait_for_quiet()
             setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device, batch_size=run['batch_size'])
-            result['runs'].append(dict(run, busy_before=round(busy, 3), choices=measure(config, setting)))
+            result['runs'].append(dict(run, commit=made_by, busy_before=round(busy, 3),
+                                       choices=measure(config, setting)))
             write_json(args.out, result)
     if result['runs']:
         write_text(Path(args.out).with_suffix('.md'), report(result))

@@ -4,7 +4,8 @@ python -m studies.inference --files DIR --write --out docs/results/MACHINE/infer
 python -m studies.inference --files DIR --seconds 280 --out docs/results/MACHINE/inference.json
 python -m studies.inference --files DIR --accuracy CONFIG CHECKPOINT DATA HOW --out …/inference.json    mIoU of each
 
-A run that was stopped, or has used its ``--seconds``, goes on with what the file has.
+A run that was stopped, or has used its ``--seconds``, goes on with what the file has, of the same commit, versions and
+processor.
 """
 import argparse
 import importlib.metadata
@@ -15,7 +16,7 @@ from inceptionnext_seg.files import read_object, write_json, write_text
 from inceptionnext_seg.provenance import commit, environment
 
 from .accuracy import measure_accuracy
-from .measuring import measure_all, write_files
+from .measuring import measure_all, refuse_to_mix, write_files
 from .report import report
 
 VERSIONS = ('onnxruntime', 'openvino', 'nncf')
@@ -44,12 +45,15 @@ def main():
         result = read_object(args.out, 'a result of studies.inference', 'another --out')
     if args.anew:
         result['runs'] = []
+    now = dict(environment=environment('cpu'), commit=commit(),
+               versions={name: importlib.metadata.version(name) for name in VERSIONS})
+    if result['runs'] and not args.accuracy:
+        refuse_to_mix(result, now, args.out)
     if not args.accuracy or 'environment' not in result:
-        result.update(environment=environment('cpu'), commit=commit(),
-                      versions={name: importlib.metadata.version(name) for name in VERSIONS})
+        result.update(now)
     left = 0
     if args.accuracy:
-        measure_accuracy(*args.accuracy, args.files, args.out, result)
+        result['accuracy'] = measure_accuracy(*args.accuracy, args.files)
     else:
         left = measure_all(args.files, args.seconds, args.out, result)
     write_json(args.out, result)

@@ -11,7 +11,7 @@ from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.export import Graph
 from inceptionnext_seg.export.files import FORMATS, Runtime, write
 from inceptionnext_seg.export.proof import calibration_images, counted, labelled_images, miou
-from inceptionnext_seg.files import write_json
+from inceptionnext_seg.provenance import commit
 
 from .cells import RUNTIMES
 from .torch_process import as_runtime
@@ -37,14 +37,20 @@ def interval(counts):
     return float(low), float(high)
 
 
-def measure_accuracy(config, checkpoint, data, how, folder, out, result):
-    """mIoU in per cent of a checkpoint on the validation images below ``data``, in torch and in files in ``folder``."""
+def measure_accuracy(config, checkpoint, data, how, folder):
+    """mIoU of a checkpoint on the validation images below ``data``, in torch and in files in ``folder``.
+
+    Returns:
+        dict: ``config``, ``how``, ``commit``, ``calibration``, the number of images that ranges are from, and ``rows``,
+        dicts of ``what``, ``images``, ``model`` and ``file``, mIoU in %, ``low`` and ``high``, the interval of the
+        difference in points, and ``equal``, % of pixels.
+    """
     folders = [Path(data) / kind / 'validation' for kind in ('images', 'annotations')]
     model = create_model(load_config(config), checkpoint=checkpoint, accelerate=False).eval()
     size = next(labelled_images(*folders, None, 0))[0].shape[:2]
     ranges = [model.normalize(torch.from_numpy(image).permute(0, 3, 1, 2))
               for image in calibration_images(Path(data) / 'images/training', size, 1)]
-    found = result['accuracy'] = dict(config=config, calibration=len(ranges), how=how, rows=[])
+    found = dict(config=config, calibration=len(ranges), how=how, commit=commit(), rows=[])
     fast = copy.deepcopy(model)
     fast.acceleration = accelerate(fast)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -63,4 +69,4 @@ def measure_accuracy(config, checkpoint, data, how, folder, out, result):
         found['rows'].append(dict(
             what=f'{RUNTIMES[runtime]} {form} {dtype}', images=len(seen), model=miou(counts[:, 0].sum(0)),
             file=miou(counts[:, 1].sum(0)), low=low, high=high, equal=100 * float(np.mean([same for _, same in seen]))))
-        write_json(out, result)
+    return found

@@ -48,6 +48,30 @@ def measure(cell, folder):
     return json.loads(found[1])
 
 
+def signature(result):
+    """What all processes of a file have in common, by name."""
+    described = result.get('environment', {})
+    # Writing a file that the repository tracks is enough to make its commit '-dirty'.
+    return dict(commit=(result.get('commit') or 'none').removesuffix('-dirty'), cpu=described.get('cpu'),
+                **{**described.get('versions', {}), **result.get('versions', {})})
+
+
+def refuse_to_mix(result, now, out):
+    """
+    Args:
+        result (dict): Of the file ``out``, with processes that have run.
+        now (dict): ``environment``, ``commit`` and ``versions`` of those to come.
+
+    Raises:
+        UserError: They are of other code, libraries or another processor.
+    """
+    before, after = signature(result), signature(now)
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            raise UserError(f'{out} was measured with {name} {before.get(name)}, and this is {after.get(name)}: '
+                            'processes of both do not mix. Next: --anew, or another --out.')
+
+
 def measure_all(folder, seconds, out, result, plan=PLAN):
     """Go on with what ``result`` has; begin no process after ``seconds``. Returns how many are still to run."""
     start = time.monotonic()

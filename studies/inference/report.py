@@ -46,10 +46,11 @@ def accuracy_section(found):
              f'{row["file"] - row["model"]:+.2f} ({row["low"]:+.2f} to {row["high"]:+.2f})', f'{row["equal"]:.2f}']
             for row in found['rows']]
     first = found['rows'][0]
-    return (f'`{found["config"]}`, {found["how"]}: mIoU in torch fp32 {first["model"]:.2f} % on the {first["images"]} '
-            f'validation images; ranges from {found["calibration"]} training images. Intervals: 95 %, by a bootstrap '
-            'over blocks of ten successive images.\n\n'
-            + markdown_table(['what', 'mIoU, %', 'less torch fp32', 'same classes, %'], rows))
+    made_by = f', commit {found["commit"]}' if found.get('commit') else ''
+    return (f'`{found["config"]}`, {found["how"]}{made_by}: mIoU in torch fp32 {first["model"]:.2f} % on the '
+            f'{first["images"]} validation images; ranges from {found["calibration"]} training images. Intervals: '
+            '95 %, by a bootstrap over blocks of ten successive images.\n\n'
+            + markdown_table(['what', 'mIoU, %', 'minus torch fp32', 'same classes, %'], rows))
 
 
 def report(result):

@@ -95,9 +95,7 @@ def measure_all(cells, path, processes, minutes=None, device='cpu', any_load=Fal
     load = psutil.getloadavg()[0] if any_load else wait_for_low_load(progress)
     begin = time.monotonic()
     result = open_result(path, dict(machine_and_versions(), device=device), last_level_cache(device))
-    command = environment(device)['command'].replace('python studies/operators/__main__.py',
-                                                     'python -m studies.operators')
-    result['environment']['command'] = command
+    command = result['environment']['command'] = environment(device)['command']
     result['runs'].append(dict(commit=commit(), command=command, any_load=any_load,
                                load_average=round(load, 2), date=environment(device)['date']))
     run = len(result['runs']) - 1

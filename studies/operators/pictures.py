@@ -1,7 +1,4 @@
 """Two pictures, each of one question."""
-import hashlib
-import json
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -90,16 +87,10 @@ def draw_networks(result, path):
     save(figure, result, path, ', 2 threads, fp32')
 
 
-def source(content):
-    """What a picture is drawn from, written into it: a test compares."""
-    drawn = [content['groups'], content['limits']]
-    return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
-
-
 def save(figure, result, path, more):
     figure.suptitle(machine(result.content) + more, fontsize=8.5)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format='png', metadata=dict(Description=source(result.content)))
+        figure.savefig(temporary, dpi=DPI, format='png')
 
 
 # By kind: what it shows in words, and how it is drawn.

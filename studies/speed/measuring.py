@@ -153,6 +153,9 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
 
     Returns:
         dict: The result file's content. What failed is in it, and was said, and the rest is measured.
+
+    Raises:
+        UserError: The file is of another machine, other programs run, or stock cannot be imported.
     """
     result, begin = open_result(path, machine_and_versions(), replace), time.monotonic()
     made_by = dict(commit=commit(), command=environment('cpu')['command'])
@@ -163,7 +166,9 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
         if not any(left_to_do(result['records'], cell, process) for cell in chosen):
             continue
         busy, load = wait(), psutil.getloadavg()[0]
-        with ProcessPoolExecutor(1, get_context('spawn'), steps.prepare, (threads, forms_file(path))) as pool:
+        with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+            # No initializer of the pool: from there its message would not reach the user.
+            pool.submit(steps.prepare, threads, forms_file(path)).result()
             for cell, (name, layout) in ((c, pair) for c in chosen
                                          for pair in left_to_do(result['records'], c, process)):
                 if minutes is not None and time.monotonic() - begin > 60 * minutes:
@@ -176,6 +181,8 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
                 except Exception as error:  # of one candidate: the others are measured all the same
                     said = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
                     result['failed'] = [*failed, dict(key, error=said)]
+                    if result['records']:   # without any there is no report, and --replace has not replaced yet
+                        write_json(path, result)
                     progress(f'{cell.name}, process {process + 1}: {name} {layout} failed: {said}')
                     if isinstance(error, BrokenProcessPool):
                         break

@@ -1,7 +1,4 @@
 """Three pictures, each of one question; a candidate has one colour in all of them."""
-import hashlib
-import json
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -133,15 +130,10 @@ def parts(result, mode):
     return alone, without
 
 
-def source(content):
-    """What a picture is drawn from, written into it: a test compares."""
-    return hashlib.sha256(json.dumps(content['records'], sort_keys=True).encode()).hexdigest()
-
-
 def save(figure, result, path):
     figure.suptitle(machine(result.content), fontsize=8.5)
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, format='png', metadata=dict(Description=source(result.content)))
+        figure.savefig(temporary, dpi=DPI, format='png')
 
 
 # By kind: the suite that it shows, and how it is drawn.

@@ -185,7 +185,7 @@ def processes_text(result):
         counts.setdefault(result.cells[cell].suite, []).append(len(seconds))
     return 'Processes of each figure: ' + ', '.join(
         f'{SUITES[suite]} {min(found)}' + (f'–{max(found)}' if max(found) > min(found) else '')
-        for suite, found in counts.items()) + '. A figure without brackets is of one.'
+        for suite, found in counts.items()) + '. A ratio without brackets is of one process.'
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
@@ -218,7 +218,7 @@ def conditions(result):
     runs = '\n'.join(f'- commit {run["commit"]}: `{run["command"]}`' for run in content['runs'])
     dates = sorted(r['date'] for r in records)
     return [
-        f'{machine(content)}; {e["cpu_cores"]} cores, no other program; ' + ', '.join(
+        f'{machine(content)}; {e["cpu_cores"]} cores; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
         '- A process measures one comparison after the other, the candidates of each in random order: a step that does '

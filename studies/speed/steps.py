@@ -67,6 +67,9 @@ def prepare(threads, forms=None, keeps_memory=True):
 
     Args:
         forms (Path | None): Table of measured forms of operators, in the place of the user's.
+
+    Raises:
+        UserError: mmpretrain, whose ConvNeXt stock has, cannot be imported.
     """
     torch.set_num_threads(threads)
     import_mmpretrain()

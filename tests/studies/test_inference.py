@@ -1,14 +1,18 @@
 """Which inference is measured in which order, and the tables of a result written by hand."""
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from inceptionnext_seg.errors import UserError
+from studies.inference import __main__ as command
 from studies.inference import process
 from studies.inference.accuracy import interval
 from studies.inference.cells import PLAN, Cell, cells, schedule
+from studies.inference.measuring import refuse_to_mix
 from studies.inference.report import accuracy_section, fastest, report, summary
 
 MIB = 2**20
@@ -51,6 +55,37 @@ def test_the_report_has_a_table_for_each_model_and_number_of_threads_that_was_me
     assert '1 thread' not in text
     assert accuracy_section(RESULT['accuracy']) in text
     assert '| ONNX Runtime | winograd | fp32 | 2.00 | 2.00 | 1 |' in fastest(RESULT)
+    of_its_own = accuracy_section(dict(RESULT['accuracy'], commit='def567'))
+    assert 'trained by hand, commit def567: mIoU' in of_its_own
+
+
+@pytest.mark.parametrize(('name', 'found', 'change'), [
+    ('commit', 'def567', dict(commit='def567')), ('nncf', '3.5', dict(versions=dict(RESULT['versions'], nncf='3.5'))),
+    ('cpu', 'Another', dict(environment=dict(RESULT['environment'], cpu='Another'))),
+    ('torch', '2.15', dict(environment=dict(RESULT['environment'], versions=dict(torch='2.15'))))])
+def test_processes_of_other_code_libraries_or_processors_do_not_mix(name, found, change):
+    refuse_to_mix(RESULT, dict(RESULT, commit='abc123-dirty'), 'a.json')      # by the file itself
+    with pytest.raises(UserError, match=rf'a\.json.* {name} .*{found}.*--anew, or another --out'):
+        refuse_to_mix(RESULT, dict(RESULT, **change), 'a.json')
+
+
+def test_accuracy_that_fails_leaves_the_file_as_it_was_and_needs_no_times_of_now(tmp_path, monkeypatch):
+    path, measured = tmp_path / 'a.json', dict(RESULT['accuracy'], how='anew', commit='def567')
+    path.write_text(json.dumps(RESULT))
+    monkeypatch.setattr(command.importlib.metadata, 'version', lambda name: '9')
+    monkeypatch.setattr(sys, 'argv', ['x', '--files', 'files', '--accuracy', *'abcd', '--out', str(path)])
+
+    def interrupted(*args):
+        raise UserError('interrupted')
+
+    monkeypatch.setattr(command, 'measure_accuracy', interrupted)
+    with pytest.raises(SystemExit):
+        command.main()
+    assert json.loads(path.read_text()) == RESULT
+    monkeypatch.setattr(command, 'measure_accuracy', lambda *args: measured)
+    command.main()
+    assert json.loads(path.read_text()) == dict(RESULT, accuracy=measured)
+    assert 'anew, commit def567: mIoU' in path.with_suffix('.md').read_text()
 
 
 def test_processes_take_turns_and_a_run_goes_on_where_it_was_stopped():
@@ -80,6 +115,7 @@ def test_the_interval_of_a_difference_in_miou_covers_it_and_is_zero_where_nothin
     assert low < high < 0
 
 
+@pytest.mark.skipif(not os.access('/proc/self/clear_refs', os.W_OK), reason='the peak of memory cannot be reset here')
 def test_a_file_is_measured_without_torch(tmp_path):
     """Its process imports the runtime and numpy alone, so that its memory is what a user of the file needs."""
     pytest.importorskip('onnxruntime')

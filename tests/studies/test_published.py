@@ -19,8 +19,6 @@ from studies.published.studies import STUDIES, recorded_seconds, study_of
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'docs/results'
-# tests/studies/operators compares it: it takes seconds.
-ELSEWHERE = ('operators.json', )
 
 
 @pytest.mark.parametrize('path', result_files(RESULTS), ids=lambda path: str(path.relative_to(RESULTS)))
@@ -30,8 +28,7 @@ def test_report_and_pictures_beside_a_result_file_are_made_from_it(path):
     if report.text is None:
         assert not text.exists()
         return
-    if path.name not in ELSEWHERE:
-        assert report.text(content, path) == text.read_text(), 'Next: python tools/readme.py'
+    assert report.text(content, path) == text.read_text(), 'Next: python tools/readme.py'
     assert stale_pictures(content, path, report)[0] == {}, 'Next: python tools/readme.py'
 
 

