@@ -70,6 +70,10 @@ STUDIES = {
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
                         f'{QUIET}; {CAMVID}', '14 hours: an hour for each of 14 runs'),
+    'own_images_one_core': Study(
+        "the recipe for one's own images on CamVid, once, on one core", f'{MACHINE}/camvid_own_one_core.json',
+        ('-m studies.own_recipe data/camvid --only recipe --seeds 0 --threads 1 '
+         f'--out docs/results/{MACHINE}/camvid_own_one_core.json', ), CAMVID, 'an hour'),
     'camvid': Study('InceptionNeXt-A against ConvNeXt-A on CamVid', 'camvid.json', (
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',
