@@ -29,7 +29,6 @@ COMMANDS = {
 }
 OF_A_CHECKOUT = {
     'benchmark': 'throughput, side by side',
-    'benchmark-ops': 'times of single operators',
     'compare': 'finished runs against each other',
     'sweep': 'configs, variants and seeds',
     'reliability': 'training that is killed, against training that is not',
