@@ -196,7 +196,7 @@ def words(content):
         return 'the recipe itself was not run.'
     scores = [run['mIoU'] for run in runs]
     reached = [next((entry['minutes'] for entry in run['validations'] if entry['mIoU'] >= GOAL), None) for run in runs]
-    goal = '' if None in reached else (f'; {GOAL} at the validation after {max(reached):.0f} minutes'
+    goal = '' if None in reached else (f'; {GOAL} or more first after {max(reached):.0f} minutes'
                                        + (' or before' if len(runs) > 1 else ''))
     loads = [load for run in runs if (load := (run['environment'] or {}).get('load_average')) is not None]
     load = '' if not loads else (f'; load average at {"their" if len(runs) > 1 else "its"} end '

@@ -15,14 +15,20 @@ REASONS = {
     'sequential passes': 'its two passes in sequence', 'memory traffic': 'memory traffic',
     'operation count': 'the operation count', 'cache': 'the cache', 'kernel tuning': 'kernels tuned for squares',
     'launch': 'the launch of a second operator', 'synchronization': 'the synchronization of threads'}
+
+
+def times(side):
+    return side.replace('x', '×')
+
+
 # Of studies.operators: subject, side, mode and place of each figure of a claim, and how it is called.
 SHOWN = {
-    'inference': [(f'depthwise-{side}-infer-{place}', f'{side}, {where}') for side in ('3x3', '7x7')
+    'inference': [(f'depthwise-{side}-infer-{place}', f'{times(side)}, {where}') for side in ('3x3', '7x7')
                   for place, where in (('inside', 'in the cache'), ('beyond', 'beyond the cache'))],
-    'training': [(f'depthwise-{side}-train-inside', side) for side in ('3x3', '7x7')],
-    'dense': [(f'dense-{side}-{mode}-inside', f'{side}, {word}') for side in ('3x3', '7x7')
+    'training': [(f'depthwise-{side}-train-inside', times(side)) for side in ('3x3', '7x7')],
+    'dense': [(f'dense-{side}-{mode}-inside', f'{times(side)}, {word}') for side in ('3x3', '7x7')
               for mode, word in (('infer', 'inference'), ('train', 'training'))],
-    'relu': [(f'relu-depthwise-{side}-infer-{place}', f'{side}, {where}') for side in ('3x3', '7x7')
+    'relu': [(f'relu-depthwise-{side}-infer-{place}', f'{times(side)}, {where}') for side in ('3x3', '7x7')
              for place, where in (('inside', 'in the cache'), ('beyond', 'beyond the cache'))],
     '6x7': [(f'depthwise-6x7-{mode}-inside', word) for mode, word in (('infer', 'inference'), ('train', 'training'))]}
 
@@ -34,7 +40,7 @@ def studied(results):
 
 
 def figure(what, found, where):
-    return Figure(what.replace('x', '×'), found.value, found.low, found.high, found.processes, 'process', where)
+    return Figure(what, found.value, found.low, found.high, found.processes, 'process', where)
 
 
 def factorized_figures(results, key):
@@ -50,7 +56,7 @@ def experiments(results, key):
     for where, result in studied(results):
         for finding in module('operators.reasons').findings(result).values():
             if finding.experiment.reason == key and finding.found is not None:
-                shown = figure(finding.experiment.claim.split(':')[0], finding.found, where)
+                shown = figure(finding.experiment.claim, finding.found, where)
                 decided = finding.verdict in (HOLDS, FAILS) and shown.repeats >= LEAST['process']
                 found.append((shown, finding.verdict if decided else OPEN))
     return found
@@ -66,10 +72,13 @@ def reason_verdict(results, key):
     if not found:
         return 'not measured yet', 'the study has experiments that can refute it'
     by = {kind: [shown.what for shown, verdict in found if verdict == kind] for kind in (HOLDS, FAILS, OPEN)}
-    rest = f'; not decided: {"; ".join(by[OPEN])}' if by[OPEN] else ''
     if by[HOLDS] and by[FAILS]:
+        rest = f'. Open: {"; ".join(by[OPEN])}' if by[OPEN] else ''
         return 'holds only if', f'it means: {"; ".join(by[HOLDS])}. Refuted by: {"; ".join(by[FAILS])}{rest}'
-    for kind in (HOLDS, FAILS):
-        if by[kind]:
-            return kind, rest.removeprefix('; ')
-    return OPEN, f'{LEAST["process"]} processes decide, and intervals that do not cover the limit'
+    if not by[OPEN]:
+        return (HOLDS if by[HOLDS] else FAILS), ''
+    few = any(shown.repeats < LEAST['process'] for shown, _ in found)
+    why = f'{LEAST["process"]} processes decide' if few else 'the interval covers the limit'
+    said = [f'{word}: {"; ".join(by[kind])}. ' for kind, word in ((HOLDS, 'borne out by'), (FAILS, 'refuted by'))
+            if by[kind]]
+    return OPEN, f'{"".join(said)}{"Open: " if said else ""}{"; ".join(by[OPEN])} ({why})'

@@ -94,9 +94,10 @@ def verdict(figures, rule):
     rest = f'; not decided: {", ".join(by[OPEN])} ({said})' if by[OPEN] else ''
     if by[HOLDS] and by[FAILS]:
         return 'holds only if', ', '.join(by[HOLDS]) + rest
-    for kind in (HOLDS, FAILS):
-        if by[kind]:
-            return kind, (', '.join(by[kind]) + rest) if by[OPEN] else ''
+    if by[FAILS]:
+        return FAILS, (', '.join(by[FAILS]) + rest) if rest else ''
+    if by[HOLDS]:
+        return (OPEN, f'it holds for {", ".join(by[HOLDS])}{rest}') if rest else (HOLDS, '')
     return OPEN, said
 
 

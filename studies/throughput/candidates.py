@@ -60,9 +60,9 @@ CHANGES = {
     'loss on low-resolution logits': {'default_hooks.accelerate.loss': False},
     'token mixer in one pass': {'default_hooks.accelerate.token_mixer': False},
     'blocks and patches': {'default_hooks.accelerate.blocks': False},
-    'class numbers by rows': {'default_hooks.accelerate.prediction': False},
+    'class indices by rows': {'default_hooks.accelerate.prediction': False},
     'fused AdamW': {'optim_wrapper.optimizer.fused': False}}
-IN_MODE = dict(train=set(CHANGES) - {'class numbers by rows'},
+IN_MODE = dict(train=set(CHANGES) - {'class indices by rows'},
                infer=set(CHANGES) - {'loss on low-resolution logits', 'fused AdamW'})
 NONE, ALL, DEPLOYED = 'none', 'all', 'deploy form'
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from studies.claims import operators
 from studies.claims.figures import Figure, Results, pooled_difference
 from studies.claims.page import page
 from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Equal, Negative, Positive, verdict
@@ -28,7 +29,9 @@ def seeds(low, high, repeats):
     ([process('3×3', 1.9, 2.0, repeats=2)], (OPEN, '2 processes, and 3 decide')),
     ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4)], ('holds only if', '3×3')),
     ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4, 1)],
-     (HOLDS, '3×3; not decided: 7×7 (1 process, and 3 decide)')),
+     (OPEN, 'it holds for 3×3; not decided: 7×7 (1 process, and 3 decide)')),
+    ([process('3×3', 1.7, 1.9), process('7×7', 0.3, 0.4)],
+     (FAILS, '7×7; not decided: 3×3 (the interval covers the limit)')),
     ([process('3×3', 1.9, 2.0), process('3×3', 0.3, 0.4, where='b')], ('holds only if', '3×3 on a')),
     ([Figure('3×3', 2.5, None, None, 1, 'process', 'a')], (OPEN, '1 process, and 3 decide')),
     ([], ('not measured yet', ''))])
@@ -48,7 +51,7 @@ def test_what_the_endpoint_that_decides_does_not_show_is_not_decided():
     reason = 'the cross-entropy, which decides, does not show it'
     assert verdict([only_miou], Negative()) == verdict([only_miou], Positive()) == (OPEN, reason)
     assert verdict([seeds(-9, -8, 8), only_miou._replace(what='y')], Negative()) == (
-        HOLDS, f'x; not decided: y ({reason})')
+        OPEN, f'it holds for x; not decided: y ({reason})')
     assert verdict([seeds(-9, -8, 2)._replace(backed=False)], Negative()) == (OPEN, '2 seeds, and 4 decide')
 
 
@@ -95,3 +98,16 @@ def test_without_any_result_file_nothing_is_measured_and_nothing_holds(tmp_path)
 
 def test_the_published_page_is_what_the_result_files_say():
     assert page(ROOT / 'docs/results') == (ROOT / 'docs/claims.md').read_text()
+
+
+@pytest.mark.parametrize(('verdicts', 'expected'), [
+    ([HOLDS, HOLDS], (HOLDS, '')), ([FAILS, FAILS], (FAILS, '')),
+    ([HOLDS, FAILS], ('holds only if', 'it means: a. Refuted by: b')),
+    ([HOLDS, OPEN], (OPEN, 'borne out by: a. Open: b (the interval covers the limit)')),
+    ([OPEN, FAILS], (OPEN, 'refuted by: b. Open: a (the interval covers the limit)')),
+    ([OPEN, OPEN], (OPEN, 'a; b (the interval covers the limit)')), ([], (
+        'not measured yet', 'the study has experiments that can refute it'))])
+def test_a_reason_holds_only_where_every_experiment_bears_it_out(monkeypatch, verdicts, expected):
+    found = [(process(name, 1, 2), kind) for name, kind in zip('ab', verdicts, strict=False)]
+    monkeypatch.setattr(operators, 'experiments', lambda results, key: found)
+    assert operators.reason_verdict(None, 'launch') == expected

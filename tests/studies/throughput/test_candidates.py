@@ -67,7 +67,7 @@ assert sys.modules['transformers'] is theirs
 
 def options_off(cfg):
     """The changes that a config leaves out."""
-    off = {'class numbers by rows': 'prediction', 'fusion and 3×3 convolutions': 'convolutions',
+    off = {'class indices by rows': 'prediction', 'fusion and 3×3 convolutions': 'convolutions',
            'loss on low-resolution logits': 'loss', 'token mixer in one pass': 'token_mixer',
            'blocks and patches': 'blocks'}
     parts = configured_parts(cfg)
