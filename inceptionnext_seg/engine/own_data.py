@@ -101,9 +101,7 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
                             'configs/_base_/own.py.')
         for part in parts:
             use_folder(part, data, split, scale, crop)
-    for step in steps_of(cfg.get('tta_pipeline')):
-        if step.get('type') == 'LoadAnnotations':
-            step.pop('reduce_zero_label', None)
+    read_as_numbered(cfg.get('tta_pipeline'))
     shrinks = max(data.median_size) > LONGEST_SIDE
     if shrinks and cfg.get('tta_pipeline'):
         cfg.tta_pipeline = smaller_first(cfg.tta_pipeline, scale)
@@ -126,9 +124,8 @@ def use_folder(part: ConfigDict, data: Description, split: str, scale: tuple[int
     kept = {key: part[key] for key in KEPT if key in part}
     part.clear()
     part.update(own, **kept)
+    read_as_numbered(part.get('pipeline'))
     for step in steps_of(part.get('pipeline')):
-        if step.get('type') == 'LoadAnnotations':
-            step.pop('reduce_zero_label', None)  # the data set says it
         if step.get('type') == 'RandomResize':
             step.scale = scale
         if step.get('type') in CROPS:
@@ -145,6 +142,13 @@ def steps_of(pipeline: Any) -> Iterator[ConfigDict]:
         elif isinstance(step, dict):
             yield step
             yield from steps_of(step.get('transforms'))
+
+
+def read_as_numbered(pipeline: Any) -> None:
+    """Leave it to the data set whether 0 in a mask is a class."""
+    for step in steps_of(pipeline):
+        if step.get('type') == 'LoadAnnotations':
+            step.pop('reduce_zero_label', None)
 
 
 def smaller_first(pipeline: list[ConfigDict], scale: tuple[int, int]) -> list[ConfigDict]:
