@@ -8,7 +8,6 @@ A run that was stopped, or has used its ``--seconds``, goes on with what the fil
 processor.
 """
 import argparse
-import importlib.metadata
 from pathlib import Path
 
 from inceptionnext_seg.errors import exit_on_user_error
@@ -16,10 +15,8 @@ from inceptionnext_seg.files import read_object, write_json, write_text
 from inceptionnext_seg.provenance import commit, environment
 
 from .accuracy import measure_accuracy
-from .measuring import measure_all, refuse_to_mix, write_files
+from .measuring import check_files, measure_all, refuse_to_mix, versions, write_files
 from .report import report
-
-VERSIONS = ('onnxruntime', 'openvino', 'nncf')
 
 
 def parse_args():
@@ -45,8 +42,9 @@ def main():
         result = read_object(args.out, 'a result of studies.inference', 'another --out')
     if args.anew:
         result['runs'] = []
-    now = dict(environment=environment('cpu'), commit=commit(),
-               versions={name: importlib.metadata.version(name) for name in VERSIONS})
+    now = dict(environment=environment('cpu'), commit=commit(), versions=versions())
+    if not args.accuracy:
+        check_files(args.files)
     if result['runs'] and not args.accuracy:
         refuse_to_mix(result, now, args.out)
     if not args.accuracy or 'environment' not in result:

@@ -1,4 +1,5 @@
 """Writing the files, and running the measurements, each in a process of its own."""
+import importlib.metadata
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from inceptionnext_seg.files import write_json
 from .cells import PLAN, SIZE, Cell, schedule
 from .torch_process import built, noise
 
+RUNTIME_PACKAGES = ('onnxruntime', 'openvino', 'nncf')
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,6 +31,34 @@ def write_files(folder):
         if not path.exists():
             ranges = [image.numpy() for image in noise(4)] if cell.dtype == 'int8' else ()
             write(Graph(built(cell.family), cell.form), path, cell.runtime, 1, SIZE, cell.dtype, ranges)
+
+
+def check_files(folder, plan=PLAN):
+    """
+    Raises:
+        UserError: Files of the plan are not in the folder; names the first and the command that writes them.
+    """
+    paths = {cell.path(folder) for _, cells in plan for cell in cells if cell.runtime != 'torch'}
+    missing = sorted(path.name for path in paths if not path.is_file())
+    if missing:
+        raise UserError(f'--files {folder}: {len(missing)} of {len(paths)} exported files are missing, {missing[0]} '
+                        f'first. Next: python -m studies.inference --files {folder} --write --out FILE.json')
+
+
+def versions():
+    """Of the runtimes, by name.
+
+    Raises:
+        UserError: One is not installed.
+    """
+    found = {}
+    for name in RUNTIME_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise UserError(f"{name} is not installed; expected: {', '.join(RUNTIME_PACKAGES)}. Next: "
+                            "pip install -e '.[export-int8]'") from error
+    return found
 
 
 def measure(cell, folder):

@@ -12,7 +12,7 @@ from studies.inference import __main__ as command
 from studies.inference import process
 from studies.inference.accuracy import interval
 from studies.inference.cells import PLAN, Cell, cells, schedule
-from studies.inference.measuring import refuse_to_mix
+from studies.inference.measuring import check_files, refuse_to_mix
 from studies.inference.report import accuracy_section, fastest, report, summary
 
 MIB = 2**20
@@ -69,10 +69,18 @@ def test_processes_of_other_code_libraries_or_processors_do_not_mix(name, found,
         refuse_to_mix(RESULT, dict(RESULT, **change), 'a.json')
 
 
+def test_files_that_were_not_written_are_named_with_the_command_that_writes_them(tmp_path):
+    plan = [(1, cells('inceptionnext', 2, torch=('plain fp32', ), onnx=('plain fp32', )))]
+    with pytest.raises(UserError, match=r'1 of 1 .*inceptionnext_plain_fp32\.onnx.*--write'):
+        check_files(tmp_path, plan)
+    (tmp_path / 'inceptionnext_plain_fp32.onnx').touch()
+    check_files(tmp_path, plan)
+
+
 def test_accuracy_that_fails_leaves_the_file_as_it_was_and_needs_no_times_of_now(tmp_path, monkeypatch):
     path, measured = tmp_path / 'a.json', dict(RESULT['accuracy'], how='anew', commit='def567')
     path.write_text(json.dumps(RESULT))
-    monkeypatch.setattr(command.importlib.metadata, 'version', lambda name: '9')
+    monkeypatch.setattr(command, 'versions', dict)
     monkeypatch.setattr(sys, 'argv', ['x', '--files', 'files', '--accuracy', *'abcd', '--out', str(path)])
 
     def interrupted(*args):
