@@ -2,8 +2,8 @@
 # layer scales have none), linear warm-up over 1500 iterations, linear decay to 0 at 160k, stage-wise learning-rate
 # decay 0.9, 16 images an iteration over all processes. Where a GPU's memory is short, --cfg-options
 # train_cfg.micro_batch_size=4 accumulates gradients: the same recipe, but for the images that a BatchNorm sees at once.
-# Not MMSegmentation's is the precision. It trains in mixed precision (AmpOptimWrapper, fp16), which a CPU cannot; here
-# --amp does, in bf16 where the device has it.
+# The precision is not MMSegmentation's, which trains in fp16 (AmpOptimWrapper); a CPU cannot. Here --amp trains in
+# mixed precision, in bf16 where the device has it.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),

@@ -37,6 +37,20 @@ def conditions_of(cell):
     return f'{cell.dtype}, {PLACES[cell.place]}, {cell.threads} thread{"s" * (cell.threads != 1)}'
 
 
+def answer(result):
+    """What was found, in three sentences."""
+    found = claims(result)
+    depthwise, dense = ([found[f'{subject}-{side}-infer-inside'] for side in ('3x3', '7x7')]
+                        for subject in ('depthwise', 'dense'))
+    even = next((row for row in break_evens(result) if row.cell == cell_name()), None)
+    if even is None or None in (*depthwise, *dense):
+        return NOT_MEASURED
+    return (f'In fp32 on one thread of {machine(result.content)}, maps in the cache, inference: in the place of a '
+            f'depthwise 3×3 two passes take {depthwise[0]} times as long, in that of a 7×7 {depthwise[1]}. They break '
+            f'even at n = {break_even_text(even.measured, even.sides)}. In the place of dense convolutions they take '
+            f'{dense[0]} and {dense[1]} times as long.')
+
+
 def break_even_table(result):
     rows = [[conditions_of(result.cells[row.cell]), f'{row.bandwidth / 1e9:.1f}', f'{row.product / 1e9:.0f}',
              f'{row.product / row.bandwidth:.1f}', f'{row.predicted:.1f}', f'{row.depthwise / 1e9:.1f}',
@@ -162,6 +176,7 @@ def document_blocks(result, path, folder):
             part() for part in parts) if part)
 
     return dict(
+        answer=block(lambda: answer(result)),
         break_even=block(lambda: break_even_table(result), lambda: picture(result, path, folder, 'break_even')),
         factorized=block(lambda: factorized_table(result)),
         reasons=block(lambda: reasons_table(result)),
