@@ -243,7 +243,8 @@ def conditions(result):
         'ends with class indices at the size of the image. bf16 is autocast. Freed memory stays with the process for '
         'all candidates but "as shipped" (`inceptionnext_seg/engine/allocator.py`). Forms of operators are those that '
         'the first process measured.',
-        '- Peak memory is that of a process that takes two such steps, libraries included.',
+        *(['- Peak memory is that of a process that takes two such steps, libraries included.'] * bool(
+            content['memory'])),
         "- Stock is MMSegmentation's own ConvNeXt-T config with mmpretrain's backbone, its SyncBN made BN. smp is "
         "segmentation_models.pytorch's `UPerNet` with `tu-inception_next_tiny` or `tu-convnext_tiny` and 512 channels; "
         "it has no auxiliary head, which makes its training step cheaper than the others'. Hugging Face is "
