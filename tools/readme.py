@@ -28,6 +28,7 @@ from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
 from studies.speed.pictures import machine, picture_paths
 from studies.speed.report import (
+    compiled_table,
     goals_table,
     growth_table,
     limits_table,
@@ -226,7 +227,8 @@ BLOCKS = dict(
 BLOCKS |= dict(
     speed_parts=of_first_machine(parts_table, 'parts', 'What each part brings alone, and what leaving it out costs'),
     speed_growth=of_first_machine(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
-    speed_threads=of_first_machine(threads_table, 'threads'), speed_choices=speed_choices)
+    speed_threads=of_first_machine(threads_table, 'threads'),
+    speed_compiled=of_first_machine(compiled_table, 'compile'), speed_choices=speed_choices)
 DOCUMENTS = {
     'docs/export.md': ('inference', 'inference_accuracy'), 'docs/own_images.md': ('camvid_own', ),
     'docs/generalization.md': ('replaced', ),
@@ -234,7 +236,7 @@ DOCUMENTS = {
     'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
-                      'speed_threads', 'speed_choices', 'speed_processes')}
+                      'speed_threads', 'speed_compiled', 'speed_choices', 'speed_processes')}
 
 # What was counted and emulated for GPUs that are not here.
 for study in (gpu_estimate, gpu_stream):

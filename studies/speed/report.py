@@ -3,7 +3,7 @@ from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
-from .cells import BACKBONE_GMACS, CANDIDATES, PARTS
+from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
 from .pictures import MODES, draw_pictures, growth_cells, machine, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
@@ -178,6 +178,18 @@ def threads_table(result):
                            '× our ConvNeXt-T, one thread', 'two threads'], rows)
 
 
+def compiled_table(result):
+    """Images/s of stock and of our network, each as it is and after torch.compile."""
+    rows = []
+    for cell in result.cells.values():
+        found = {name: result.images_per_second(cell.name, name) for name in COMPILED}
+        if cell.suite == 'compile' and any(found.values()):
+            rows.append([what(cell), *(speed_text(found[name]) for name in COMPILED), *(
+                text(result.speedup(cell.name, f'{name}-compiled', name)) for name in ('stock', 'inceptionnext'))])
+    return markdown_table(['images/s', 'stock', 'stock, compiled', 'our InceptionNeXt-T', 'ours, compiled',
+                           'what it brings stock', 'what it brings ours'], rows)
+
+
 def processes_text(result):
     """A sentence: of how many processes the figures are, by suite."""
     counts = {}
@@ -189,7 +201,7 @@ def processes_text(result):
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
-              threads='one thread')
+              threads='one thread', compile='torch.compile')
 
 
 # The document
@@ -276,6 +288,8 @@ def report(content, path):
         blocks += ['## Growth', *picture('growth', 'Seconds a megapixel by side and by batch'), growth_table(result)]
     if result.has('threads'):
         blocks += ['## One thread and two', threads_table(result)]
+    if result.has('compile'):
+        blocks += ['## torch.compile', compiled_table(result)]
     missing = sorted({cell.suite for cell in result.cells.values() if not result.has(cell.suite)})
     if missing:
         blocks += [f'Not measured yet: {", ".join(missing)}.']
