@@ -13,7 +13,7 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run, operator_choices, own_recipe
+from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
@@ -187,15 +187,32 @@ def inference_accuracy():
     return inference_report.accuracy_section(json.loads(INFERENCE.read_text())['accuracy'])
 
 
-def camvid_own(folder=ROOT / 'docs', what=''):
-    """What the recipe for one's own images reached, for each machine and number of threads."""
-    return '\n'.join(f'- {what}{own_recipe.words(json.loads(path.read_text()))} [Curve, classes]'
-                     f'({path.relative_to(folder).with_suffix(".md")})'
-                     for path in sorted(RESULTS.glob('*/camvid_own*.json'))) or 'Not measured yet.'
+def own_results():
+    """What the recipe for one's own images reached, by path: the longest runs first."""
+    found = {path: json.loads(path.read_text()) for path in sorted(RESULTS.glob('*/camvid_own*.json'))}
+    return dict(sorted(found.items(), key=lambda item: -item[1]['minutes']))
+
+
+def own_line(path, content, folder, what=''):
+    return (f'- {what}{own_recipe.words(content)} [Curve, classes]'
+            f'({path.relative_to(folder).with_suffix(".md").as_posix()})')
+
+
+def camvid_own():
+    """A line a file, and of each that has variants what they tell."""
+    found = own_results()
+    lines = '\n'.join(own_line(path, content, ROOT / 'docs') for path, content in found.items())
+    parts = [own_parts.section(content) for content in found.values() if own_parts.effects(content['runs'])]
+    return '\n\n'.join([lines or 'Not measured yet.', *(parts or ['What each part of the recipe brings is not '
+                                                                 'measured.'])])
 
 
 def camvid_own_words():
-    return camvid_own(ROOT, 'CamVid from scratch, 367 images, 11 classes: ')
+    """Of the longest runs alone."""
+    found = own_results()
+    longest = max((content['minutes'] for content in found.values()), default=None)
+    return '\n'.join(own_line(path, content, ROOT, 'CamVid from scratch, 367 images, 11 classes: ')
+                     for path, content in found.items() if content['minutes'] == longest) or 'Not measured yet.'
 
 
 def replaced():

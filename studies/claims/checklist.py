@@ -17,6 +17,7 @@ DECIDED = {
     'ablations_mini.json': 'no protocol was written before; that LayerNorm stands out was seen in the data',
     'band_ratio_mini.json': 'no protocol was written before',
     'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
+    'camvid_own_20min.json': 'nothing: which variants are run was decided before, for time',
     'camvid_own*.json': 'nothing',
     'generalization_mini.json': 'no protocol was written before',
     'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '
