@@ -20,6 +20,7 @@ from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
 from studies.model_zoo import write_catalogue
+from studies.operators.blocks import DOCUMENT as OPERATORS_SHOWN
 from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
@@ -266,8 +267,8 @@ DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 # Operators, of the first machine; blocks say so where nothing was measured.
 path = next(iter(sorted(RESULTS.glob('*/operators.json'))), None)
 operators = document_blocks(path and Operators(json.loads(path.read_text())), path, ROOT / 'docs')
-BLOCKS |= {f'operators_{name}': block for name, block in operators.items()}
-DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in operators)
+BLOCKS |= {f'operators_{name}': operators[name] for name in OPERATORS_SHOWN}
+DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in OPERATORS_SHOWN)
 
 
 def filled(text, names):

@@ -84,8 +84,10 @@ def how(result):
         f'In the cache: {channels} channels, {size}², batch {batch} (dense: {dense[0]} channels, {dense[1]}², batch '
         f'{dense[2]}), always the same input. Beyond the cache: batch '
         f'{", ".join(map(str, batches)) or NONE}, so that each map is {BEYOND} times the last-level cache. By parts: '
-        f'{PART} images at a time. Networks: {IMAGES[0]} images of {IMAGES[1]}², random weights; training is forward, '
-        'cross-entropy and backward. Kept memory: `inceptionnext_seg/engine/allocator.py`, in every process but those '
+        f'{PART} images at a time. Networks: {IMAGES[0]} images of {IMAGES[1]}², random weights; every n×n that '
+        'overlaps is replaced, and the smaller number of channels stands between the passes; training is forward, '
+        'cross-entropy and backward, without the optimizer; whether they are as accurate was not asked. Kept '
+        'memory: `inceptionnext_seg/engine/allocator.py`, in every process but those '
         f"of glibc's default. A run starts at a load average of {MOST_LOAD} at most. All rounds are used.",
         'Runs:\n\n' + runs]
 
