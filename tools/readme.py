@@ -25,9 +25,10 @@ from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.published.files import write_reports
+from studies.published.machine import machine_line
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
-from studies.speed.pictures import machine, picture_paths
+from studies.speed.pictures import THREADS, picture_paths
 from studies.speed.report import (
     compiled_table,
     goals_table,
@@ -124,7 +125,7 @@ def speed_machines():
     rows = []
     for path, result in zip(sorted(RESULTS.glob('*/speed.json')), speed_results(), strict=True):
         cells = [cell for cell in result.cells.values() if cell.suite == 'main']
-        rows.append([f'[{machine(result.content)}](results/{path.parent.name}/speed.md)',
+        rows.append([f'[{machine_line(result.content, THREADS)}](results/{path.parent.name}/speed.md)',
                      *(speedup_text(result, cell.name, 'stock') for cell in cells)])
     return markdown_table(['InceptionNeXt-T UperNet, × stock of the same dtype', *map(what, cells)], rows)
 

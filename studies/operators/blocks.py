@@ -7,10 +7,11 @@ import torch
 
 from inceptionnext_seg.files import markdown_table
 
+from ..published.machine import machine_line
 from . import networks
 from .cases import NETWORK_FORMS, NETWORKS
 from .cells import IMAGES, PLACES
-from .pictures import PICTURES, machine, picture_paths
+from .pictures import PICTURES, picture_paths
 from .reasons import claims, findings
 from .roofline import break_evens
 from .summary import cell_name
@@ -46,7 +47,7 @@ def answer(result):
     if any(found[f'{subject}-{side}-infer-inside'] is None for subject in ('depthwise', 'dense')
            for side in ('3x3', '7x7')):
         return NOT_MEASURED
-    lines = [f'Time of n×1 → 1×n over that of n×n, fp32, one thread of {machine(result.content)}; above 1 it is '
+    lines = [f'Time of n×1 → 1×n over that of n×n, fp32, one thread of {machine_line(result.content)}; above 1 it is '
              'slower:']
     for side in ('3x3', '6x7', '7x7'):
         lines.append(said(f'depthwise {side.replace("x", "×")}', {
@@ -183,7 +184,7 @@ def conditions(result):
     warning = ' **Measured at any load: other programs ran, and the figures are worth little.**' * disturbed
     commits = ', '.join(dict.fromkeys(str(run['commit']) for run in runs))
     return (
-        f'{machine(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
+        f'{machine_line(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
         f'{content["last_level_cache"] / 2**20:.0f} MiB; processes of each cell, in turn: {spread}; intervals are '
         '95 %, over processes and the rounds in them. Load average at the start of a run '
         f'{max(run["load_average"] for run in runs):.2f} at most, later, with the processes before, {max(loads):.2f}'

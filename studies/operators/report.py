@@ -3,6 +3,7 @@ from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
+from ..published.machine import machine_line
 from ..speed.measuring import CLEARLY_SLOWER, EXPLORED
 from ..speed.statistics import RESAMPLES, median_of_medians
 from .blocks import NONE, document_blocks, picture, text
@@ -10,7 +11,7 @@ from .cases import NETWORKS
 from .cells import BEYOND, IMAGES, SHAPES
 from .measuring import MOST_LOAD
 from .modules import PART
-from .pictures import draw_pictures, machine, picture_paths
+from .pictures import draw_pictures, picture_paths
 from .summary import Result
 from .worker import LONG, SHORT
 
@@ -96,7 +97,7 @@ def report(content, path):
     """Markdown of the content of the result file ``path``, which the pictures stand beside."""
     result, path = Result(content), Path(path)
     blocks = document_blocks(result, path, path.parent)
-    parts = [f'# Operators on {machine(content)}', blocks['conditions'](),
+    parts = [f'# Operators on {machine_line(content)}', blocks['conditions'](),
              '## Break-even', blocks['break_even'](), '## Factorized over n×n', blocks['factorized'](),
              '## Reasons', blocks['reasons'](), '## Whole networks', blocks['networks'](),
              picture(result, path, path.parent, 'networks'), '## The mixer of InceptionNeXt', blocks['inception'](),

@@ -3,9 +3,10 @@ from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
+from ..published.machine import machine_line
 from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
-from .pictures import MODES, draw_pictures, growth_cells, machine, parts, parts_cell, picture_paths
+from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
 from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
@@ -230,7 +231,7 @@ def conditions(result):
     runs = '\n'.join(f'- commit {run["commit"]}: `{run["command"]}`' for run in content['runs'])
     dates = sorted(r['date'] for r in records)
     return [
-        f'{machine(content)}; {e["cpu_cores"]} cores; ' + ', '.join(
+        f'{machine_line(content, THREADS)}; {e["cpu_cores"]} cores; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
         '- A process measures one comparison after the other, the candidates of each in random order: a step that does '
@@ -273,7 +274,8 @@ def report(content, path):
     def picture(kind, alt):
         return [f'![{alt}]({pictures[kind].name})'] if kind in pictures else []
 
-    blocks = [f'# Speed on {machine(content)}', '## Goals', goals_table(result), '## What a user would pick',
+    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(result),
+              '## What a user would pick',
               *picture('users', 'Images per second of training and inference in times of stock fp32')]
     for suite in ('main', 'backbone', 'small', 'threads'):
         if suite == 'backbone':
