@@ -16,7 +16,7 @@ def cpu_flags():
 def machine_line(content, *conditions):
     """Of a result file: the processor with what decides its speed, ``conditions`` such as threads, torch's version."""
     e = content['environment']
-    device = f'{e["device_name"]} ({", ".join(e["features"]) or e["cpu_capability"]})'
+    device = f'{e.get("device_name") or e["cpu"]} ({", ".join(e["features"]) or e["cpu_capability"]})'
     return ', '.join([device, *conditions, f'torch {e["versions"]["torch"]}'])
 
 
