@@ -33,6 +33,8 @@ def parse_args(argv=None):
 def listing_of(args):
     if Path(args.source).is_dir():
         return list_folder(args.source), args.out or Path(args.source)
+    if '/' in args.source and not Path(args.source).exists() and not args.source.endswith('.py'):
+        raise UserError(f'{Path(args.source).absolute()} is not there. Expected: a folder of a data set, or a config.')
     # Only a config needs mmseg, which takes seconds to import.
     launch = importlib.import_module('inceptionnext_seg.engine.launch')
     options = importlib.import_module('inceptionnext_seg.engine.options')
@@ -41,6 +43,9 @@ def listing_of(args):
     parser.add_argument('--cfg-options', nargs='+', action=options.OptionsAction)
     overrides = parser.parse_args(['--cfg-options', *args.cfg_options]).cfg_options if args.cfg_options else None
     cfg = launch.load_config(args.source, overrides, args.data_root)
+    if importlib.import_module('inceptionnext_seg.engine.own_data').needs_data(cfg):
+        raise UserError(f'config {args.source} takes its classes and sizes from the data, and names none. Expected: '
+                        'the folder that `inceptionnext-seg import` wrote. Next: inceptionnext-seg check DIR.')
     return of_config.list_config(cfg, Path(args.source).stem), args.out or Path('work_dirs/check')
 
 

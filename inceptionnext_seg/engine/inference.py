@@ -11,8 +11,6 @@ The class indices in the files are those of ``tools/test.py --out``: 0 is the fi
 occurs, as the benchmark's server expects it. A data set restricted to some classes counts these only. ``classes.json``,
 beside the predictions, names every index.
 """
-import functools
-import importlib.util
 import os
 from collections import Counter
 from pathlib import Path
@@ -25,9 +23,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmseg.apis import init_model
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ..data.fonts import legend_font
 from ..data.mini import CLASSES_USED
 from ..errors import UserError
 from ..models.checkpoint import load_model
@@ -237,7 +236,8 @@ def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
             raise UserError(f'no image in the folder {source.absolute()} and its subfolders. Expected: files that end '
                             f'in {kinds}.')
     elif not is_image(source):
-        raise UserError(f'not an image, by its name: {source.absolute()}. Expected: a file that ends in {kinds}.')
+        raise UserError(f'not an image, by its name: {source.absolute()}. Expected: a file that ends in {kinds}. '
+                        'For a video: --video IN --out OUT.mp4.')
     elif is_output(source):
         raise UserError(f'{source.absolute()} is in the output folder, where predictions would overwrite it. '
                         'Next: give another --out.')
@@ -264,23 +264,6 @@ def shares(prediction: np.ndarray, num_classes: int) -> list[tuple[int, float]]:
 def percentage(share: float) -> str:
     """A share as in the legend: with a decimal, and never 0 for what was found."""
     return '< 0.1 %' if share < 0.0005 else f'{100 * share:.1f} %'
-
-
-@functools.cache
-def dejavu_sans() -> Path | None:
-    """DejaVu Sans as matplotlib ships it, found without importing matplotlib; None where it is not installed."""
-    package = importlib.util.find_spec('matplotlib')
-    path = Path(package.origin).parent / 'mpl-data/fonts/ttf/DejaVuSans.ttf' if package and package.origin else None
-    return path if path and path.is_file() else None
-
-
-def legend_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which has letters with accents, Greek and Cyrillic; without it Pillow's own font, which has ASCII.
-
-    mmengine depends on matplotlib, so that the file is there wherever this package runs.
-    """
-    path = dejavu_sans()
-    return ImageFont.truetype(str(path), size) if path else ImageFont.load_default(size)
 
 
 def draw_legend(entries: list[tuple[int, float]], labels: Labels, height: int, font_size: int) -> Image.Image:

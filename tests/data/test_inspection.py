@@ -142,3 +142,18 @@ def test_what_is_no_data_set_is_one_message(tmp_path, capsys):
             tool.main([str(tmp_path)])
         assert stop.value.code == 2
         assert re.search("error: .*(no folder images|has no 'version')", capsys.readouterr().err)
+
+
+def test_the_sheet_tells_letters_with_accents_apart(folder):
+    sheets = []
+    for class_name in ('Straße', 'Strałe', 'StraЖe'):
+        listing = list_folder(folder)._replace(classes=('road', class_name, 'sky'))
+        sheets.append(np.asarray(contact_sheet(listing, inspect(listing, progress=False)))[-30:])
+    assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
+    assert sheets[1].shape != sheets[2].shape or (sheets[1] != sheets[2]).any()
+
+
+def test_a_config_that_takes_its_classes_from_the_data_asks_for_the_folder(capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['upernet_inceptionnext_a_own'])
+    assert 'check DIR' in capsys.readouterr().err

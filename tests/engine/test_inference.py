@@ -14,6 +14,7 @@ from mmseg.apis import inference_model, init_model
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
 
+from inceptionnext_seg.data import fonts
 from inceptionnext_seg.engine import inference as prediction
 from inceptionnext_seg.engine import prediction_files
 from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_images, find_labels, shares
@@ -247,7 +248,7 @@ def test_a_legend_shows_accents_greek_and_cyrillic():
 
 
 def test_a_legend_is_drawn_without_the_font_of_matplotlib_too(monkeypatch):
-    monkeypatch.setattr(prediction, 'dejavu_sans', lambda: None)
+    monkeypatch.setattr(fonts, 'dejavu_sans', lambda: None)
     labels = Labels(('road', 'sky'), FACTS.palette[:2], 0)
     overlay = draw_overlay(np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), int), labels)
     assert len(np.unique(np.asarray(overlay)[:, 60:].reshape(-1, 3), axis=0)) > 3  # white, black, the swatch, letters

@@ -5,9 +5,10 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...files import replacing, write_text
+from ..fonts import legend_font
 from ..importing.pictures import rgb_of
 from ..threads import any_size
 from .listing import Item, Listing
@@ -53,7 +54,7 @@ def contact_sheet(listing: Listing, findings: Findings) -> Image.Image | None:
     items = chosen(listing, findings)
     if not items:
         return None
-    font = ImageFont.load_default(FONT)
+    font = legend_font(FONT)
     rows = -(-len(items) // COLUMNS)
     names = [name for name, _ in class_rows(listing, findings)]
     width = COLUMNS * (CELL[0] + 4)
