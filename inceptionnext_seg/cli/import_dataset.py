@@ -19,6 +19,7 @@ from pathlib import Path
 from ..data.importing import FORMATS, Options, Unconfirmed, import_dataset
 from ..data.importing.palettes import read_classes
 from ..data.importing.pictures import SIXTEEN_BIT
+from ..data.importing.report import left_out_lines
 from ..errors import UserError, exit_on_user_error
 from ..files import write_text
 
@@ -126,22 +127,27 @@ def options_of(args) -> Options:
     )
 
 
-def confirm(error: Unconfirmed, out: str) -> Path | None:
-    """Write the learned palette and show it; its path where a person at a terminal says that it is right."""
+def confirm(error: Unconfirmed, out: str, accepted: bool) -> Path | None:
+    """Write the learned palette and show it; its path where --yes or a person at a terminal says that it is right."""
     path = Path(out).absolute().with_name(f'{Path(out).name}.palette.txt')
-    if path.exists():
+    if path.exists() and path.read_text(encoding='utf-8', errors='replace') != error.text:
         raise UserError(
             f'{error} would be written to {path}, which is there already. Next: give it as --palette {path}, '
             'or remove it.'
         )
     write_text(path, error.text)
     print(f'{error} are in {path}:\n\n{error.text}', end='')
+    for line in left_out_lines(error.left_out):
+        print(line)
+    if accepted:
+        return path
     if sys.stdin.isatty() and sys.stdout.isatty():
         print('\nUse them as they are? [y/N] ', end='', flush=True)
         if sys.stdin.readline().strip().lower() in ('y', 'yes'):
             return path
+    tolerance = f' --tolerance {error.tolerance}' if error.tolerance else ''
     print(f'\nNothing was imported yet. Next: write the names of the classes into it, and give the same command with\n'
-          f'  --palette {shlex.quote(str(path))}\nor --yes to take them as they are.')
+          f'  --palette {shlex.quote(str(path))}{tolerance}\nor --yes to take them as they are.')
     return None
 
 
@@ -152,9 +158,10 @@ def main(argv=None):
     try:
         report = import_dataset(args.source, args.out, options_of(args), command)
     except Unconfirmed as error:
-        args.palette = confirm(error, args.out)
+        args.palette = confirm(error, args.out, args.yes)
         if args.palette is None:
             return UNCONFIRMED
+        args.tolerance = max(args.tolerance, error.tolerance)
         report = import_dataset(args.source, args.out, options_of(args), command)
     print(report.text())
     quoted = shlex.quote(str(args.out))

@@ -12,6 +12,8 @@ from .samples import Classes, Survey
 # Colours of a mask that a person chose; more are those of a lossy or smoothed picture.
 MOST_COLORS = 64
 LEAST_SHARE = 0.001
+# How far the colours of a smoothed or lossy mask are from the one that was meant, in most of its pixels.
+SMOOTHED, PEAK = 40, 8
 
 
 class Unconfirmed(UserError):
@@ -19,11 +21,13 @@ class Unconfirmed(UserError):
 
     Attributes:
         text (str): A palette file of them.
+        tolerance (int): The one that the masks need with it.
+        left_out (list): Files that cannot be taken, which the report of an import would name.
     """
 
-    def __init__(self, message: str, text: str) -> None:
+    def __init__(self, message: str, text: str, tolerance: int = 0) -> None:
         super().__init__(message)
-        self.text = text
+        self.text, self.tolerance, self.left_out = text, tolerance, []
 
 
 class Meaning(NamedTuple):
@@ -68,10 +72,13 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
     """Of index masks. 255 does not count, but in masks of 0 and 255 alone, where it is the second class.
 
     Raises:
-        UserError: The values do not fit the names; says both ways on where 0 may mean "not labelled".
+        UserError: The values do not fit the names; says both ways on where 0 may mean "not labelled". Or they are those
+            of black and white masks that were smoothed.
     """
     values = sorted(survey.pixels)
     zero = (0, ) if options.reduce_zero_label else ()
+    if not zero and len(options.classes or (0, 0)) == 2 and is_smoothed_black_and_white(survey):
+        return classes_of_black_and_white(survey, options)
     if values == [0, 255] and not zero:
         if options.classes and len(options.classes) != 2:
             raise UserError(
@@ -81,7 +88,8 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
         return build([Meaning(0, names[0]), Meaning(255, names[1])], options)
     values = [value for value in values if value != IGNORE and value not in zero]
     if not values:
-        raise UserError('no pixel of any mask is labelled: they hold only 0 or 255.')
+        raise UserError('no pixel of any mask is labelled: they hold only '
+                        f'{" and ".join(map(str, sorted(survey.pixels)))}, which does not count. Next: look at them.')
     if options.classes is None:
         return build([Meaning(value, f'class_{value}') for value in values], options, (IGNORE, *zero))
     names, first = options.classes, int(bool(zero))
@@ -105,6 +113,61 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
     return build([Meaning(i + first, name) for i, name in enumerate(names)], options, (IGNORE, *zero))
 
 
+def is_smoothed_black_and_white(survey: Survey) -> bool:
+    """Whether grey masks were black and white, and then smoothed or stored as JPEG: many greys, near both ends."""
+    pixels, total = survey.pixels, sum(survey.pixels.values())
+    frequent = sorted(pixels, key=pixels.get)[-2:]
+    near = sum(count for value, count in pixels.items() if min(value, 255 - value) < 64)
+    return (sorted(frequent) == [0, 255] and len(pixels) > 8 and max(pixels) == 255 and near >= 0.9 * total
+            and any(0 < value < 64 for value in pixels) and any(192 <= value < 255 for value in pixels))
+
+
+def classes_of_black_and_white(survey, options):
+    between = {value: pixels for value, pixels in survey.pixels.items() if value not in (0, 255)}
+    if not options.tolerance:
+        raise UserError(
+            f'the masks hold {len(survey.pixels)} values, and '
+            f'{100 - 100 * sum(between.values()) / sum(survey.pixels.values()):.1f} % of their pixels are 0 or 255: '
+            'black and white masks that were smoothed, or stored with loss as a JPEG. Next: --tolerance 127 takes the '
+            'nearer of 0 and 255. If each value is a class: --classes with a name for each.')
+    names = options.classes or (BACKGROUND, 'foreground')
+    far = {value: pixels for value, pixels in between.items() if min(value, 255 - value) > options.tolerance}
+    classes = build([Meaning(0, names[0]), Meaning(255, names[1])], options, tuple(far))
+    for value in between.keys() - far.keys():
+        classes.table[value] = classes.table[255 if value > 127 else 0]
+    return classes._replace(notes=left_between(far, survey, options))
+
+
+def left_between(far, survey, options):
+    """The note on pixels at borders that a tolerance leaves out."""
+    share = 100 * sum(far.values()) / sum(survey.pixels.values())
+    return (f'{share:.2f} % of the pixels are more than {options.tolerance} away from every class, as at smoothed '
+            'borders: they do not count', ) if far else ()
+
+
+def clustered(pixels: dict[int, int], least: float) -> dict[int, int]:
+    """The colours that smoothed or lossy masks were meant to have, the most frequent first, and the pixels near each.
+
+    Each is a peak: at least ``least`` pixels are at most ``PEAK`` away, which mixtures at borders do not reach, and it
+    is not near a more frequent one.
+    """
+    order = np.array(sorted(pixels, key=lambda code: -pixels[code]))
+    counts = np.array([pixels[code] for code in order.tolist()])
+    colors = np.stack([order >> 16 & 255, order >> 8 & 255, order & 255], 1)
+    nearest, place = np.full(len(order), 256), np.zeros(len(order), int)
+    kept = []
+    for i in np.flatnonzero(counts >= least / 50).tolist():
+        if kept and nearest[i] <= SMOOTHED:
+            continue
+        away = np.abs(colors - colors[i]).max(1)
+        if not kept or counts[away <= PEAK].sum() >= least:
+            place[away < nearest] = len(kept)
+            nearest = np.minimum(nearest, away)
+            kept.append(int(order[i]))
+    near = nearest <= SMOOTHED
+    return dict(zip(kept, np.bincount(place[near], counts[near], len(kept)).astype(int).tolist(), strict=True))
+
+
 def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | None) -> Classes:
     """Of colour masks: by a palette, or by the colours that they have, which a person has to confirm.
 
@@ -115,7 +178,7 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
     total = sum(survey.pixels.values())
     if palette is None:
         many = len(survey.pixels) > MOST_COLORS
-        colors = {code: pixels for code, pixels in survey.pixels.items() if not many or pixels >= LEAST_SHARE * total}
+        colors = clustered(survey.pixels, LEAST_SHARE * total) if many else survey.pixels
         names = {code: 'color_{:02x}{:02x}{:02x}'.format(*unpacked(code)) for code in colors}
         if options.accept and not many:
             if options.classes and len(options.classes) != len(colors):
@@ -124,9 +187,10 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
                                 'give it as --palette.')
             return build([Meaning(code, name, unpacked(code)) for code, name in sorted(names.items())], options)
         what = (f'the masks have {len(survey.pixels)} colours: they were smoothed, or stored with loss as a JPEG. The '
-                f'{len(colors)} that at least {100 * LEAST_SHARE:g} % of the pixels have' if many else
+                f'{len(colors)} around which they are, at most {SMOOTHED} away,' if many else
                 f'the masks have {len(colors)} colours; these')
-        raise Unconfirmed(what, palette_text(colors, survey.images, survey.labelled, names))
+        raise Unconfirmed(what, palette_text(colors, survey.images, survey.labelled, names, total),
+                          SMOOTHED if many else 0)
     meanings = [Meaning(red << 16 | green << 8 | blue, name, (red, green, blue))
                 for name, (red, green, blue) in palette]
     known, exact = np.array([entry.color for entry in palette]), {meaning.code for meaning in meanings}
@@ -139,6 +203,9 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
             near[code] = meanings[int(away.argmin())].code
         else:
             unknown[code] = pixels
+    far = {}
+    if options.tolerance and is_of_borders(unknown, total):
+        far, unknown = unknown, {}
     if unknown:
         first = sorted(unknown.items(), key=lambda item: -item[1])[:8]
         listed = '\n  '.join(f'{" ".join(map(str, unpacked(code)))}  # {100 * pixels / total:.3f} % of the pixels'
@@ -149,10 +216,15 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
             f'% of the pixels:\n  {listed}\nNext: add them to it, with the name of a class or "ignore"; or take the '
             'nearest colour where masks were smoothed or stored as JPEG, --tolerance 40.'
         )
-    classes = build(meanings, options)
+    classes = build(meanings, options, tuple(far))
     for code, other in near.items():
         classes.table[code] = classes.table[other]
-    return classes
+    return classes._replace(notes=left_between(far, survey, options))
+
+
+def is_of_borders(pixels, total):
+    """Whether colours are mixtures at smoothed borders: few pixels, spread over many colours. A class is neither."""
+    return sum(pixels.values()) < 0.1 * total and max(pixels.values(), default=0) < LEAST_SHARE * total
 
 
 def classes_of_names(survey: Survey, options: Options, names: list[str], colors: dict[str, tuple]) -> Classes:

@@ -42,7 +42,7 @@ def read_coco(tree: Tree, options: Options) -> Source:
     Raises:
         UserError: A file that holds them is cut short or no COCO file; the images of several contradict each other.
     """
-    names, samples, left_out, notes = Names(), {}, [], []
+    names, samples, left_out, notes, unused = Names(), {}, [], [], {}
     for file in tree.with_suffix('.json'):
         try:
             content = read_json_file(tree.path(file), LARGEST_JSON)
@@ -53,7 +53,7 @@ def read_coco(tree: Tree, options: Options) -> Source:
             notes.append(f'{file} is no COCO file, and was not looked at')
             continue
         try:
-            categories = categories_of(content, names, notes, file)
+            categories = categories_of(content, names, unused, file)
             images = {image['id']: image for image in content['images']}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{tree.path(file)} is no whole COCO file: {type(error).__name__}: {error}. Expected: '
@@ -69,6 +69,11 @@ def read_coco(tree: Tree, options: Options) -> Source:
         notes += [f'{stray} annotations of {file} are of no image in it'] * bool(stray)
         for number, image in images.items():
             add(tree, file, image, found[number], categories, names, options, samples, left_out)
+    unused = {name: file for name, file in unused.items() if name not in names.order}     # of all files together
+    if unused:
+        shown = f'{", ".join([*unused][:10])}{" …" if len(unused) > 10 else ""}'
+        notes.append(f'{len(unused)} categories, of {", ".join(sorted(set(unused.values()))[:3])}, have no annotation '
+                     f'and are no classes: {shown}. --classes names those that are meant to be')
     for image in tree.pictures():
         if image not in samples and not any(entry.path == image for entry in left_out):
             samples[image] = Sample(tree.path(image), image, None, None)
@@ -76,16 +81,11 @@ def read_coco(tree: Tree, options: Options) -> Source:
                   partial(classes_of_names, options=options, names=names.order, colors={}))
 
 
-def categories_of(content, names, notes, file):
-    """From id to label; those without an annotation are left out, and named in the notes."""
+def categories_of(content, names, unused, file):
+    """From id to label; those without an annotation are left out, and added to ``unused`` with their file."""
     used = {annotation.get('category_id') for annotation in content['annotations'] if isinstance(annotation, dict)}
     categories = {category['id']: category['name'] for category in content['categories']}
-    unused = [str(name) for number, name in categories.items() if number not in used]
-    if unused:
-        notes.append(
-            f'{len(unused)} categories of {file} have no annotation and are no classes: {", ".join(unused[:10])}'
-            f'{" …" if len(unused) > 10 else ""}. --classes names those that are meant to be'
-        )
+    unused.update((str(name), file) for number, name in categories.items() if number not in used)
     return {number: names.index(name) for number, name in sorted(categories.items()) if number in used}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...errors import UserError
 from ..description import Description
-from .classes import alike
+from .classes import Unconfirmed, alike
 from .formats import FORMATS, format_of
 from .options import IGNORE, Options
 from .report import Report, class_notes
@@ -56,7 +56,12 @@ def import_dataset(
         reasons = ''.join(f'\n  {entry.path} {entry.reason}' for entry in left_out[:10])
         raise UserError(f'no labelled image of {tree.root} can be used, read as {FORMATS[name].what}.{reasons}\n'
                         f'Expected: at least two. Next: another --format ({", ".join(FORMATS)}), or correct the files.')
-    classes = read.classes(survey_of(found))
+    try:
+        classes = read.classes(survey_of(found))
+    except Unconfirmed as error:
+        error.left_out = left_out
+        raise
+    notes += classes.notes
     counts = np.array([class_counts(entry.counts or {}, classes) for entry in found])
     labelled = [i for i, entry in enumerate(found) if entry.counts is not None and counts[i, :-1].any()]
     empty = [

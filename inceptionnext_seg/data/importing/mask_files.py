@@ -32,9 +32,14 @@ def pairs_of(tree: Tree, options: Options) -> Pairs:
                         f'{f"; did you mean {near[0]}?" if near else ""} Expected: a path below the source.')
     found = pair(pictures, options.mask_suffix, options.image_suffix, folder)
     if not any(found.masks.values()):
-        shown = ', '.join(pictures[:6]) or ', '.join(tree.files[:6]) or 'nothing'
+        if not pictures:
+            shown = f'its {len(tree.files)} files are others, such as {tree.files[0]}' if tree.files else 'it is empty'
+            left_out = ''.join(f'\n  {entry.path} {entry.reason}' for entry in tree.left_out[:10])
+            raise UserError(f'no picture is in {tree.root}: {shown}.{left_out} Expected: images and what was labelled '
+                            'in them. Next: check the path.')
         raise UserError(
-            f'no image with a mask was found in {tree.root}: {len(pictures)} pictures, such as {shown}. '
+            f'no image with a mask was found in {tree.root}: {len(pictures)} pictures, such as '
+            f'{", ".join(pictures[:6])}. '
             'Expected: masks '
             'with the names of the images, in a folder of their own (images/a.jpg, masks/a.png) or with an end to the '
             "name (a.jpg, a_mask.png); Labelme, COCO or CVAT files. Next: name the end of the masks' names, "

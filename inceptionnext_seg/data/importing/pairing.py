@@ -37,7 +37,7 @@ MASK_ENDS = (
 )
 IMAGE_ENDS = ('_leftimg8bit', '_image', '-image', '_img', '-img', '_rgb', '_sat', '')
 MASK_FOLDER = re.compile(
-    r'(annotations?|ann_dir|anns?|masks?|labels?|labelled|gt|gtfine|gtcoarse|ground_?truth|segs?|segmentations?'
+    r'(annotations?|ann_dir|anns?|masks?|msks?|labels?|labelled|gt|gtfine|gtcoarse|ground_?truth|segs?|segmentations?'
     r'|segmentationclass(raw|png|aug)?|index(ed)?_?(labels?|masks?)?|class_numbers|targets?'
     r'|(train|val|test)_?(annot|labels?|masks?)'
     r'|(colou?r|rgb)_?(labels?|masks?))',
@@ -115,7 +115,18 @@ def pair(pictures: list[str], mask_suffix: str | None = None, image_suffix: str 
         found = joined(pictures, chosen, marker, ends, rule)
         if count(found) > count(best):
             best = found
-    return best
+    return best if count(best) else by_extension(pictures, ends) or best
+
+
+def by_extension(pictures, ends):
+    """Photographs as JPEG files, each with a PNG file of its name, beside it or elsewhere; None where they are not."""
+    masks = [file for file in pictures if file.lower().endswith('.png')]
+    images = [file for file in pictures if file.lower().endswith(('.jpg', '.jpeg'))]
+    if not masks or len(masks) + len(images) < len(pictures):
+        return None
+    found = joined(pictures, masks, '', ends, 'masks are the PNG files, and images the JPEG files of the same names')
+    # PNG files of which some are no image's are as likely photographs.
+    return found if count(found) and not found.unpaired else None
 
 
 def count(pairs):

@@ -154,9 +154,9 @@ def unpacked(code: int) -> tuple[int, int, int]:
     return code >> 16 & 255, code >> 8 & 255, code & 255
 
 
-def palette_text(colors: dict[int, int], images: dict[int, int], total_images: int, names: dict[int, str]) -> str:
+def palette_text(colors: dict[int, int], images: dict[int, int], total_images: int, names: dict[int, str],
+                 total: int) -> str:
     """A palette file for a person to edit: the colours found, the most frequent first."""
-    total = sum(colors.values())
     lines = [
         '# The colours of the masks: "R G B name" a line. Write the names of your classes; the same name twice puts',
         '# two colours into one class, and the name "ignore" leaves a colour out of training and evaluation.',

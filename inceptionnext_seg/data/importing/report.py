@@ -9,6 +9,13 @@ from .tree import LeftOut
 SHOWN = 20
 
 
+def left_out_lines(left_out: list[LeftOut]) -> list[str]:
+    """The first files that were left out, and why."""
+    lines = [f'left out: {len(left_out)} {"file" if len(left_out) == 1 else "files"}'] if left_out else []
+    lines += [f'  {entry.path} {entry.reason}' for entry in left_out[:SHOWN]]
+    return lines + ([f'  and {len(left_out) - SHOWN} more'] if len(left_out) > SHOWN else [])
+
+
 class Report(NamedTuple):
     """What became of a source.
 
@@ -41,11 +48,9 @@ class Report(NamedTuple):
         )
         lines += ['', *self.table(), '']
         lines += [f'note: {note}' for note in self.notes]
-        if self.left_out:
-            lines.append(f'left out: {len(self.left_out)} files')
-            lines += [f'  {entry.path} {entry.reason}' for entry in self.left_out[:SHOWN]]
-            if len(self.left_out) > SHOWN:
-                lines.append(f'  and {len(self.left_out) - SHOWN} more, all of them in {about.root}/report.txt')
+        lines += left_out_lines(self.left_out)
+        if len(self.left_out) > SHOWN:
+            lines.append(f'  all of them are in {about.root}/report.txt')
         return '\n'.join(lines).replace('\n\n\n', '\n\n')
 
     def table(self):

@@ -33,10 +33,12 @@ class Classes(NamedTuple):
         names (tuple[str, ...]): In the order of their indices.
         palette (list[tuple[int, int, int]]): A colour for each.
         table (dict[int, int]): From integer to class index, or 255 for pixels that do not count.
+        notes (tuple[str, ...]): What was found out about them, for the report.
     """
     names: tuple[str, ...]
     palette: list[tuple[int, int, int]]
     table: dict[int, int]
+    notes: tuple[str, ...] = ()
 
 
 class Survey(NamedTuple):

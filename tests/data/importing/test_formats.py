@@ -106,13 +106,106 @@ def test_colours_of_smoothed_masks_need_a_palette_and_take_the_nearest(source, t
         )
 
     save_masks(source, smoothed)
-    with pytest.raises(Unconfirmed, match='smoothed'):
+    with pytest.raises(Unconfirmed, match='smoothed') as learned:
         convert(source, accept=True)
+    # A colour a class, not one for each of its shades: with the tolerance that the message names it is the truth.
+    assert learned.value.text.count('color_') == 3 and learned.value.tolerance == 40
     (tmp_path / 'p.txt').write_text('\n'.join(f'{r} {g} {b} {n}' for (r, g, b), n in zip(COLORS, NAMES, strict=True)))
     with pytest.raises(UserError, match=r'colours that .*p\.txt does not.*(?s:.)*--tolerance'):
         convert(source, palette=tmp_path / 'p.txt')
     convert(source, palette=tmp_path / 'p.txt', tolerance=10)
     assert_is_truth(source)
+
+
+def test_yes_takes_the_colours_that_smoothed_masks_were_meant_to_have_and_mixtures_at_borders_do_not_count(
+        source, tmp_path, capsys):
+    random, colors = np.random.default_rng(0), np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)])
+
+    def smoothed(classes):
+        pixels = colors[large(classes)]
+        pixels = pixels + random.integers(-9, 10, pixels.shape)
+        mixed = random.random(pixels.shape[:2]) < 0.05
+        return Image.fromarray(np.where(mixed[..., None], random.integers(0, 256, pixels.shape), pixels)
+                               .clip(0, 255).astype(np.uint8))
+
+    enlarge(source)
+    save_masks(source, smoothed)
+    (source / 'c.HEIC').write_bytes(b'x')
+    arguments = [str(source), '--out', str(tmp_path / 'out'), '--val', '0.5']
+    assert tool.main(arguments) == 3
+    said = capsys.readouterr().out
+    assert '--tolerance 40' in said and 'c.HEIC' in said and said.count('color_') == 3
+    assert tool.main([*arguments, '--yes']) == 1       # 1: the HEIC file
+    assert 'do not count' in capsys.readouterr().out
+    about, mask = read_description(tmp_path / 'out'), masks_of(source)['a']
+    order = [min(range(3), key=lambda i: np.abs(np.array(color, int) - colors[i]).max()) for color in about.palette]
+    counted = mask != 255
+    assert 0.9 < counted.mean() < 1
+    assert (np.array(order)[mask[counted]] == large(truth())[counted]).mean() > 0.98
+
+
+@pytest.mark.parametrize('kind', ['RGB', 'JPEG'])
+def test_smoothed_black_and_white_masks_are_two_classes_and_not_a_hundred(source, kind):
+    def smoothed(classes):
+        image = Image.fromarray((classes == 1).astype(np.uint8) * 255).resize(LARGE)
+        return jpeg(image) if kind == 'JPEG' else image.convert('RGB')
+
+    enlarge(source)
+    save_masks(source, smoothed)
+    with pytest.raises(UserError, match='--tolerance 127'):
+        convert(source)
+    convert(source, tolerance=127)
+    assert read_description(source.parent / 'out').classes == ('background', 'foreground')
+    white = np.asarray(smoothed(truth()).convert('L')) > 127
+    assert (masks_of(source)['a'] == white).all()
+
+
+LARGE = WIDTH * 8, HEIGHT * 8
+
+
+def large(array):
+    return array.repeat(8, 0).repeat(8, 1)
+
+
+def enlarge(source):
+    for name in ('a.png', 'deep/B 2.PNG'):
+        with Image.open(source / name) as image:
+            image.resize(LARGE).save(source / name)
+
+
+def jpeg(image):
+    """As it is after it was stored as JPEG."""
+    content = io.BytesIO()
+    image.save(content, 'JPEG', quality=90)
+    return Image.open(content)
+
+
+@pytest.mark.parametrize('folder', ['', 'x/'])
+def test_png_files_with_the_names_of_jpeg_files_are_their_masks(source, folder):
+    for name in ('a.png', 'deep/B 2.PNG'):
+        with Image.open(source / name) as image:
+            image.save((source / name).with_suffix('.JPG'), 'JPEG')
+        (source / name).unlink()
+    save_masks(source, Image.fromarray, (f'{folder}a.png', f'{folder}deep/B 2.png'))
+    report = convert(source, classes=NAMES)
+    assert report.left_out == [] and '2 of 2 images' in report.text()
+    assert_is_truth(source)
+
+
+def test_a_category_of_coco_is_no_class_only_where_no_file_has_an_annotation_of_it(source):
+    save_coco(source)
+    [file] = source.rglob('*.json')
+    content = json.loads(file.read_text())
+    content['categories'].append(dict(id=77, name='never'))
+    file.write_text(json.dumps(content))
+    file.with_name('val.json').write_text(json.dumps(content | dict(images=[], annotations=[])))
+    [note] = [note for note in convert(source).notes if 'are no classes' in note]
+    assert 'no classes: never.' in note
+
+
+def test_a_folder_without_a_picture_is_said_to_be_empty_or_to_hold_other_files(tmp_path):
+    with pytest.raises(UserError, match='it is empty'):
+        convert(tmp_path / 'x' if (tmp_path / 'x').mkdir() is None else None)
 
 
 def test_masks_of_0_and_255_are_background_and_foreground(source):
