@@ -68,7 +68,7 @@ STUDIES = {
                        measuring=1),
     'window_memory': Study('peak memory of sliding windows, of stock and of ours', f'{MACHINE}/window_memory.json',
                            (f'-m studies.window_memory --out docs/results/{MACHINE}/window_memory.json', ), 'Linux',
-                           'about three minutes'),
+                           'minutes'),
     'own_images': Study("the recipe for one's own images on CamVid, and without each of its parts",
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
