@@ -74,15 +74,22 @@ def relative_command(argv):
 
 
 def commit(folder=Path(__file__).parent):
-    """The commit of the repository of ``folder``, '-dirty' where files differ from it; None outside of one."""
+    """The commit of the repository of ``folder``, '-dirty' where files differ from it; None outside of one.
+
+    Files in docs/results do not count: they are what runs write, so that a second run of one command is of the same
+    code. Nor do those that git does not track.
+    """
     try:
         # A folder of a repository that ignores it, as an environment in a user's own project, is of no commit.
         ignored = subprocess.run(['git', 'check-ignore', '-q', '.'], cwd=folder, capture_output=True)
-        found = subprocess.run(['git', 'describe', '--always', '--dirty', '--exclude=*'], cwd=folder,
-                               capture_output=True, text=True, check=True)
+        found, changed = (
+            subprocess.run(['git', *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+            for arguments in (
+                ('describe', '--always', '--exclude=*'),
+                ('status', '--porcelain', '--untracked-files=no', '--', ':(top)', ':(top,exclude)docs/results')))
     except (OSError, subprocess.CalledProcessError):
         return None
-    return None if ignored.returncode == 0 else found.stdout.strip()
+    return None if ignored.returncode == 0 else found + '-dirty' * bool(changed)
 
 
 def environment(device=None):

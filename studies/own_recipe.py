@@ -25,6 +25,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
 from inceptionnext_seg.zoo import config_folder
 
+from . import own_parts
 from .comparison.pictures import minutes_picture
 from .sweep import execute, locked, tail_of
 from .trainings import start_in_background
@@ -56,12 +57,12 @@ VARIANTS = {
     'no_rare_crops': ('rare-class crops and repeated images', (RARE_CROPS, RARE_IMAGES)),
     'no_weights': ('class weights', WEIGHTS),
     'no_scales': ('random sizes', (SCALES, )),
-    'narrow_scales': ('half to twice the size: 0.75 to 1.5', (f'{PIPELINE}.2.ratio_range=(0.75,1.5)', )),
+    'narrow_scales': ('sizes from half to twice (0.75 to 1.5 instead)', (f'{PIPELINE}.2.ratio_range=(0.75,1.5)', )),
     'no_augmentation': ('random sizes and colours, mirror images', (SCALES, *COLORS, f'{PIPELINE}.4.prob=0.0')),
-    'crop_128': ('crops of 256: 128, 16 an iteration', crop(128, 16)),
-    'crop_352': ('crops of 256: 352, 4 an iteration', crop(352, 4)),
-    'rate_half': ('the rate: 5e-4', ('optim_wrapper.optimizer.lr=5e-4', )),
-    'rate_double': ('the rate: 2e-3', ('optim_wrapper.optimizer.lr=2e-3', ))}
+    'crop_128': ('crops of 256, 8 an iteration (128, 16 instead)', crop(128, 16)),
+    'crop_352': ('crops of 256, 8 an iteration (352, 4 instead)', crop(352, 4)),
+    'rate_half': ('the rate of 1e-3 (5e-4 instead)', ('optim_wrapper.optimizer.lr=5e-4', )),
+    'rate_double': ('the rate of 1e-3 (2e-3 instead)', ('optim_wrapper.optimizer.lr=2e-3', ))}
 
 
 class Run(NamedTuple):
@@ -173,6 +174,8 @@ def command_line(args):
     """The command that makes this file again, wherever the images are."""
     command = ['python', '-m', 'studies.own_recipe', 'data/camvid', '--out', str(args.out), '--minutes',
                f'{args.minutes:g}', '--threads', str(args.threads), '--seeds', *map(str, args.seeds)]
+    if args.ablation_seeds != [0]:
+        command += ['--ablation-seeds', *map(str, args.ablation_seeds)]
     if args.only != list(VARIANTS):
         command += ['--only', *args.only]
     return shlex.join(command)
@@ -211,14 +214,13 @@ def report(content, picture):
     for run in content['runs']:
         groups.setdefault(run['variant'], []).append(run)
     minutes = [round(content['minutes'] * share / 12, 1) for share in (1, 2, 4, 6, 8, 10)]
-    table, curve = [], []
-    base = statistics.fmean(run['mIoU'] for run in groups['recipe']) if 'recipe' in groups else None
+    table, curve, effects = [], [], own_parts.effects(content['runs'])
     for name, runs in groups.items():
-        last = [run['mIoU'] for run in runs]
+        last, effect = [run['mIoU'] for run in runs], effects.get(name)
         table.append([
-            name, runs[0]['without'], len(runs), spread(last),
-            '' if base is None or name == 'recipe' else f'{statistics.fmean(last) - base:+.2f}',
-            spread([run['best_mIoU'] for run in runs]), round(statistics.fmean(run['iterations'] for run in runs)),
+            name, runs[0]['without'], len(runs), spread(last), *(
+                ('', '') if effect is None else (str(effect), effect.told())),
+            spread([run['best_mIoU'] for run in runs]), own_parts.counts(run['iterations'] for run in runs),
             f'{statistics.fmean(run["minutes"] for run in runs):.1f}'])
         values = [[at_minute(run['validations'], minute) for run in runs] for minute in minutes]
         curve.append([name, *(f'{statistics.fmean(value):.1f}' if None not in value else '–' for value in values),
@@ -230,10 +232,10 @@ def report(content, picture):
         '# CamVid as one\'s own images',
         f'`{CONFIG}` from scratch, {content["minutes"]:g} minutes of training and validations, 367 training images, '
         f'mIoU over 11 classes on the 101 validation images after the last iteration. {threads(content)}.',
-        markdown_table(['variant', 'without', 'runs', 'mIoU', 'to the recipe', 'best validation', 'iterations',
-                        'minutes'], table),
+        markdown_table(['variant', 'without', 'runs', 'mIoU', 'to the recipe (95 %)', 'leaving it out',
+                        'best validation', 'iterations of each run', 'minutes'], table),
         'Mean ± standard deviation over seeds. The best validation was chosen on the images that it is measured on, '
-        'and is a little too good. One run of a variant shows no difference smaller than the spread of the recipe.',
+        f'and is a little too good. {own_parts.method(content["runs"])}'.rstrip(),
         '## mIoU over the minutes', f'![mIoU over minutes]({picture})',
         markdown_table(['variant', *(f'{minute:g}' for minute in minutes), 'end'], curve),
         '## IoU of each class', markdown_table(['class', *(f'seed {run["seed"]}' for run in shown)], classes),

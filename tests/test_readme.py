@@ -1,3 +1,4 @@
+import json
 import re
 import runpy
 import shutil
@@ -26,6 +27,27 @@ def test_the_blocks_of_the_documents_are_what_the_result_files_say(tool):
         text = (ROOT / name).read_text()
         assert tool['filled'](text, blocks) == text
         assert set(re.findall(r'<!-- begin (\w+):', text)) == set(blocks)
+
+
+def test_what_the_parts_of_the_recipe_bring_is_shown_once_it_was_measured(tool, tmp_path, monkeypatch):
+    names, folder = tool['camvid_own'].__globals__, tmp_path / 'docs/results/machine'
+    folder.mkdir(parents=True)
+
+    def write(name, minutes, *variants):
+        runs = [dict(variant=variant, without=variant, seed=seed, minutes=minutes, iterations=9, mIoU=50. + seed,
+                     validations=[], environment=None) for variant, seed in variants]
+        (folder / name).write_text(json.dumps(dict(minutes=minutes, threads=1, runs=runs)))
+
+    monkeypatch.setitem(names, 'ROOT', tmp_path)
+    monkeypatch.setitem(names, 'RESULTS', folder.parent)
+    assert 'Not measured yet.' in tool['camvid_own']() and tool['camvid_own_words']() == 'Not measured yet.'
+    write('camvid_own_one_core.json', 60, ('recipe', 0))
+    assert 'is not measured' in tool['camvid_own']()
+    write('camvid_own_20min.json', 20, ('recipe', 0), ('recipe', 1), ('no_ema', 0))
+    text = tool['camvid_own']()
+    assert text.startswith('- 60 minutes') and '\n- 20 minutes' in text and 'runs of 20 minutes' in text
+    assert 'not measured' not in text and '| no_ema | 50.00 | 1 | -0.50 (' in text
+    assert tool['camvid_own_words']().count('\n') == 0 and '60 minutes on' in tool['camvid_own_words']()
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').rglob('*.md')), ids=lambda path: path.stem)

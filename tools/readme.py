@@ -13,21 +13,24 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run, operator_choices, own_recipe, window_memory
+from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
 from studies.model_zoo import write_catalogue
+from studies.operators.blocks import DOCUMENT as OPERATORS_SHOWN
 from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.published.files import write_reports
+from studies.published.machine import machine_line
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
-from studies.speed.pictures import machine, picture_paths
+from studies.speed.pictures import THREADS, picture_paths
 from studies.speed.report import (
+    compiled_table,
     goals_table,
     growth_table,
     limits_table,
@@ -123,7 +126,7 @@ def speed_machines():
     rows = []
     for path, result in zip(sorted(RESULTS.glob('*/speed.json')), speed_results(), strict=True):
         cells = [cell for cell in result.cells.values() if cell.suite == 'main']
-        rows.append([f'[{machine(result.content)}](results/{path.parent.name}/speed.md)',
+        rows.append([f'[{machine_line(result.content, THREADS)}](results/{path.parent.name}/speed.md)',
                      *(speedup_text(result, cell.name, 'stock') for cell in cells)])
     return markdown_table(['InceptionNeXt-T UperNet, × stock of the same dtype', *map(what, cells)], rows)
 
@@ -187,15 +190,32 @@ def inference_accuracy():
     return inference_report.accuracy_section(json.loads(INFERENCE.read_text())['accuracy'])
 
 
-def camvid_own(folder=ROOT / 'docs', what=''):
-    """What the recipe for one's own images reached, for each machine and number of threads."""
-    return '\n'.join(f'- {what}{own_recipe.words(json.loads(path.read_text()))} [Curve, classes]'
-                     f'({path.relative_to(folder).with_suffix(".md")})'
-                     for path in sorted(RESULTS.glob('*/camvid_own*.json'))) or 'Not measured yet.'
+def own_results():
+    """What the recipe for one's own images reached, by path: the longest runs first."""
+    found = {path: json.loads(path.read_text()) for path in sorted(RESULTS.glob('*/camvid_own*.json'))}
+    return dict(sorted(found.items(), key=lambda item: -item[1]['minutes']))
+
+
+def own_line(path, content, folder, what=''):
+    return (f'- {what}{own_recipe.words(content)} [Curve, classes]'
+            f'({path.relative_to(folder).with_suffix(".md").as_posix()})')
+
+
+def camvid_own():
+    """A line a file, and of each that has variants what they tell."""
+    found = own_results()
+    lines = '\n'.join(own_line(path, content, ROOT / 'docs') for path, content in found.items())
+    parts = [own_parts.section(content) for content in found.values() if own_parts.effects(content['runs'])]
+    return '\n\n'.join([lines or 'Not measured yet.', *(parts or ['What each part of the recipe brings is not '
+                                                                 'measured.'])])
 
 
 def camvid_own_words():
-    return camvid_own(ROOT, 'CamVid from scratch, 367 images, 11 classes: ')
+    """Of the longest runs alone."""
+    found = own_results()
+    longest = max((content['minutes'] for content in found.values()), default=None)
+    return '\n'.join(own_line(path, content, ROOT, 'CamVid from scratch, 367 images, 11 classes: ')
+                     for path, content in found.items() if content['minutes'] == longest) or 'Not measured yet.'
 
 
 def replaced():
@@ -232,7 +252,8 @@ BLOCKS = dict(
 BLOCKS |= dict(
     speed_parts=of_first_machine(parts_table, 'parts', 'What each part brings alone, and what leaving it out costs'),
     speed_growth=of_first_machine(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
-    speed_threads=of_first_machine(threads_table, 'threads'), speed_choices=speed_choices)
+    speed_threads=of_first_machine(threads_table, 'threads'),
+    speed_compiled=of_first_machine(compiled_table, 'compile'), speed_choices=speed_choices)
 DOCUMENTS = {
     'docs/inference.md': ('window_memory', ), 'docs/export.md': ('inference', 'inference_accuracy'),
     'docs/own_images.md': ('camvid_own', ),
@@ -241,7 +262,7 @@ DOCUMENTS = {
     'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
-                      'speed_threads', 'speed_choices', 'speed_processes')}
+                      'speed_threads', 'speed_compiled', 'speed_choices', 'speed_processes')}
 
 # What was counted and emulated for GPUs that are not here.
 for study in (gpu_estimate, gpu_stream):
@@ -254,8 +275,8 @@ DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 # Operators, of the first machine; blocks say so where nothing was measured.
 path = next(iter(sorted(RESULTS.glob('*/operators.json'))), None)
 operators = document_blocks(path and Operators(json.loads(path.read_text())), path, ROOT / 'docs')
-BLOCKS |= {f'operators_{name}': block for name, block in operators.items()}
-DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in operators)
+BLOCKS |= {f'operators_{name}': operators[name] for name in OPERATORS_SHOWN}
+DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in OPERATORS_SHOWN)
 
 
 def filled(text, names):

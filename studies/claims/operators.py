@@ -3,6 +3,8 @@ from ..published.files import module
 from .figures import Figure
 from .rules import FAILS, HOLDS, LEAST, OPEN
 
+REVERSED = f'{FAILS}: the reverse does'     # as studies.operators says it
+
 # By key: what is claimed to take twice the time of n×n.
 FACTORIZED = {
     'inference': 'depthwise n×1 → 1×n takes twice as long as n×n, inference',
@@ -10,11 +12,20 @@ FACTORIZED = {
     'dense': 'the same, dense convolutions',
     'relu': 'with a non-linearity between it is the same',
     '6x7': '6×1 → 1×7 for 6×7 is the same'}
-# By key, which is also what studies.operators calls it: the reason that is proposed.
+# By key, which is also what studies.operators calls it: what is claimed.
 REASONS = {
-    'sequential passes': 'its two passes in sequence', 'memory traffic': 'memory traffic',
-    'operation count': 'the operation count', 'cache': 'the cache', 'kernel tuning': 'kernels tuned for squares',
-    'launch': 'the launch of a second operator', 'synchronization': 'the synchronization of threads'}
+    'sequential passes': 'it is slower because its two passes run one after the other',
+    'memory traffic': 'it is slower because of memory traffic',
+    'operation count': 'the operation count decides how long it takes',
+    'cache': 'it is slower because of the cache',
+    'kernel tuning': 'it is slower because kernels are tuned for squares',
+    'launch': 'it is slower because of the launch of a second operator',
+    'synchronization': 'it is slower because of the synchronization of threads'}
+# By the same key, what the numbers alone do not say.
+REMARKS = {
+    'sequential passes': 'The second number is of twice the bytes as well, and cannot tell passes in sequence from '
+                         'memory traffic; the first can.',
+    'kernel tuning': 'Where the reverse holds, kernels of the same work differ, though not as it was written down.'}
 
 
 def times(side):
@@ -57,7 +68,7 @@ def experiments(results, key):
         for finding in module('operators.reasons').findings(result).values():
             if finding.experiment.reason == key and finding.found is not None:
                 shown = figure(finding.experiment.claim, finding.found, where)
-                decided = finding.verdict in (HOLDS, FAILS) and shown.repeats >= LEAST['process']
+                decided = finding.verdict in (HOLDS, FAILS, REVERSED) and shown.repeats >= LEAST['process']
                 found.append((shown, finding.verdict if decided else OPEN))
     return found
 
@@ -71,7 +82,10 @@ def reason_verdict(results, key):
     found = experiments(results, key)
     if not found:
         return 'not measured yet', 'the study has experiments that can refute it'
-    by = {kind: [shown.what for shown, verdict in found if verdict == kind] for kind in (HOLDS, FAILS, OPEN)}
+    by = {HOLDS: [], FAILS: [], OPEN: []}
+    for shown, kind in found:
+        reverse = kind == REVERSED
+        by[FAILS if reverse else kind].append(shown.what + ' (the reverse holds)' * reverse)
     if by[HOLDS] and by[FAILS]:
         rest = f'. Open: {"; ".join(by[OPEN])}' if by[OPEN] else ''
         return 'holds only if', f'it means: {"; ".join(by[HOLDS])}. Refuted by: {"; ".join(by[FAILS])}{rest}'

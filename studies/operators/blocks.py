@@ -7,16 +7,20 @@ import torch
 
 from inceptionnext_seg.files import markdown_table
 
+from ..published.machine import machine_line
 from . import networks
 from .cases import NETWORK_FORMS, NETWORKS
 from .cells import IMAGES, PLACES
-from .pictures import PICTURES, machine, picture_paths
+from .pictures import PICTURES, picture_paths
 from .reasons import claims, findings
 from .roofline import break_evens
 from .summary import cell_name
 
 NONE = '–'
 NOT_MEASURED = 'Not measured yet.'
+MODES = dict(infer='inference', train='training')
+# Of document_blocks, what docs/factorized_convolutions.md shows; the report has all of them.
+DOCUMENT = ('answer', 'break_even', 'reasons', 'conditions')
 
 
 def text(found):
@@ -38,17 +42,44 @@ def conditions_of(cell):
 
 
 def answer(result):
-    """What was found, in three sentences."""
+    """What was found, a line for each kind of convolution and for whole networks."""
     found = claims(result)
-    depthwise, dense = ([found[f'{subject}-{side}-infer-inside'] for side in ('3x3', '7x7')]
-                        for subject in ('depthwise', 'dense'))
-    even = next((row for row in break_evens(result) if row.cell == cell_name()), None)
-    if even is None or None in (*depthwise, *dense):
+    if any(found[f'{subject}-{side}-infer-inside'] is None for subject in ('depthwise', 'dense')
+           for side in ('3x3', '7x7')):
         return NOT_MEASURED
-    return (f'In fp32 on one thread of {machine(result.content)}, maps in the cache, inference: in the place of a '
-            f'depthwise 3×3 two passes take {depthwise[0]} times as long, in that of a 7×7 {depthwise[1]}. They break '
-            f'even at n = {break_even_text(even.measured, even.sides)}. In the place of dense convolutions they take '
-            f'{dense[0]} and {dense[1]} times as long.')
+    lines = [f'Time of n×1 → 1×n over that of n×n, fp32, one thread of {machine_line(result.content)}; above 1 it is '
+             'slower:']
+    for side in ('3x3', '6x7', '7x7'):
+        lines.append(said(f'depthwise {side.replace("x", "×")}', {
+            'inference': found[f'depthwise-{side}-infer-inside'],
+            'beyond the cache': found[f'depthwise-{side}-infer-beyond'],
+            'with ReLU between': found[f'relu-depthwise-{side}-infer-inside'],
+            'training': found[f'depthwise-{side}-train-inside']}))
+    for side in ('3x3', '7x7'):
+        lines.append(said(f'dense {side.replace("x", "×")}', {
+            'inference': found[f'dense-{side}-infer-inside'], 'training': found[f'dense-{side}-train-inside']}))
+    own, factorized = NETWORK_FORMS[:2]
+    for name, title in NETWORKS.items():
+        lines.append(said(f'{title} of {factorized}, two threads', {title: result.ratio(cell_name(
+            name, mode, place='image', threads=2), factorized, own) for mode, title in MODES.items()}))
+    return '\n'.join([f'{lines[0]}\n', *(line for line in lines[1:] if line)])
+
+
+def said(what, ratios):
+    """A line of a list, of those ratios that were measured; '' without any."""
+    ratios = [f'{where} {ratio}' for where, ratio in ratios.items() if ratio is not None]
+    return f'- {what}: {", ".join(ratios)}' if ratios else ''
+
+
+def break_even_words(result):
+    """How often either prediction is within the interval of what was measured; '' without intervals."""
+    rows = [row for row in break_evens(result) if row.measured.low is not None]
+    hits = [sum(row.measured.low <= predicted(row) <= row.measured.high for row in rows)
+            for predicted in (lambda row: row.predicted, lambda row: row.predicted_of_depthwise)]
+    between = sum(min(row.predicted, row.predicted_of_depthwise) <= row.measured.value <= max(
+        row.predicted, row.predicted_of_depthwise) for row in rows)
+    return (f'The prediction from the product is within {hits[0]} of {len(rows)} intervals, that from the rate of n×n '
+            f'within {hits[1]}; {between} of the measured sizes are between the two.') if rows else ''
 
 
 def break_even_table(result):
@@ -133,7 +164,11 @@ def inception_text(result):
             macs, moved = (result.quotient(cells[0], name, '7×7', key) for key in ('macs', 'bytes'))
             parts.append(f'{name}: MACs × {macs:.2f}, least bytes × {moved:.2f}, inference × {text(ratios[0])}, '
                          f'training × {text(ratios[1])}')
-    return f'Over depthwise 7×7 on 96 channels of 56×56, {"; ".join(parts)}.' if parts else NOT_MEASURED
+    if not parts:
+        return NOT_MEASURED
+    return (f'Over depthwise 7×7 on 96 channels of 56×56, {"; ".join(parts)}. All are torch operators: the bands are '
+            'split off and concatenated, which copies the channels, and are not the fused kernel that acceleration '
+            'uses.')
 
 
 def conditions(result):
@@ -149,7 +184,7 @@ def conditions(result):
     warning = ' **Measured at any load: other programs ran, and the figures are worth little.**' * disturbed
     commits = ', '.join(dict.fromkeys(str(run['commit']) for run in runs))
     return (
-        f'{machine(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
+        f'{machine_line(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
         f'{content["last_level_cache"] / 2**20:.0f} MiB; processes of each cell, in turn: {spread}; intervals are '
         '95 %, over processes and the rounds in them. Load average at the start of a run '
         f'{max(run["load_average"] for run in runs):.2f} at most, later, with the processes before, {max(loads):.2f}'
@@ -177,7 +212,8 @@ def document_blocks(result, path, folder):
 
     return dict(
         answer=block(lambda: answer(result)),
-        break_even=block(lambda: break_even_table(result), lambda: picture(result, path, folder, 'break_even')),
+        break_even=block(lambda: break_even_table(result), lambda: break_even_words(result),
+                         lambda: picture(result, path, folder, 'break_even')),
         factorized=block(lambda: factorized_table(result)),
         reasons=block(lambda: reasons_table(result)),
         networks=block(lambda: networks_table(result)),

@@ -4,6 +4,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from inceptionnext_seg.files import replacing
 
+from ..published.machine import machine_line
 from .cases import NETWORK_FORMS, NETWORKS
 from .cells import KERNELS, PLACES
 from .roofline import BYTES, measured_ratios, predicted_ratio
@@ -12,11 +13,6 @@ from .summary import cell_name
 WIDTH, DPI = 8, 100
 SERIES = {('fp32', 1): '#1f77b4', ('fp32', 2): '#2ca25f', ('bf16', 1): '#e6842a'}
 COLOURS = dict(zip(NETWORK_FORMS, ('#6e6e6e', '#1f77b4', '#e6842a'), strict=True))
-
-
-def machine(content):
-    e = content['environment']
-    return f'{e["device_name"]} ({", ".join(e["features"]) or e["cpu_capability"]}), torch {e["versions"]["torch"]}'
 
 
 def draw_break_even(result, path):
@@ -88,7 +84,7 @@ def draw_networks(result, path):
 
 
 def save(figure, result, path, more):
-    figure.suptitle(machine(result.content) + more, fontsize=8.5)
+    figure.suptitle(machine_line(result.content) + more, fontsize=8.5)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format='png')
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
+from ..published.machine import machine_line
 from ..speed.measuring import CLEARLY_SLOWER, EXPLORED
 from ..speed.statistics import RESAMPLES, median_of_medians
 from .blocks import NONE, document_blocks, picture, text
@@ -10,7 +11,7 @@ from .cases import NETWORKS
 from .cells import BEYOND, IMAGES, SHAPES
 from .measuring import MOST_LOAD
 from .modules import PART
-from .pictures import draw_pictures, machine, picture_paths
+from .pictures import draw_pictures, picture_paths
 from .summary import Result
 from .worker import LONG, SHORT
 
@@ -84,8 +85,10 @@ def how(result):
         f'In the cache: {channels} channels, {size}², batch {batch} (dense: {dense[0]} channels, {dense[1]}², batch '
         f'{dense[2]}), always the same input. Beyond the cache: batch '
         f'{", ".join(map(str, batches)) or NONE}, so that each map is {BEYOND} times the last-level cache. By parts: '
-        f'{PART} images at a time. Networks: {IMAGES[0]} images of {IMAGES[1]}², random weights; training is forward, '
-        'cross-entropy and backward. Kept memory: `inceptionnext_seg/engine/allocator.py`, in every process but those '
+        f'{PART} images at a time. Networks: {IMAGES[0]} images of {IMAGES[1]}², random weights; every n×n that '
+        'overlaps is replaced, and the smaller number of channels stands between the passes; training is forward, '
+        'cross-entropy and backward, without the optimizer; whether they are as accurate was not asked. Kept '
+        'memory: `inceptionnext_seg/engine/allocator.py`, in every process but those '
         f"of glibc's default. A run starts at a load average of {MOST_LOAD} at most. All rounds are used.",
         'Runs:\n\n' + runs]
 
@@ -94,7 +97,7 @@ def report(content, path):
     """Markdown of the content of the result file ``path``, which the pictures stand beside."""
     result, path = Result(content), Path(path)
     blocks = document_blocks(result, path, path.parent)
-    parts = [f'# Operators on {machine(content)}', blocks['conditions'](),
+    parts = [f'# Operators on {machine_line(content)}', blocks['conditions'](),
              '## Break-even', blocks['break_even'](), '## Factorized over n×n', blocks['factorized'](),
              '## Reasons', blocks['reasons'](), '## Whole networks', blocks['networks'](),
              picture(result, path, path.parent, 'networks'), '## The mixer of InceptionNeXt', blocks['inception'](),

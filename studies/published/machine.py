@@ -1,4 +1,4 @@
-"""The folder of docs/results that this machine's results go into."""
+"""How a machine is named: in a line, and as the folder of docs/results that its results go into."""
 import os
 import re
 from pathlib import Path
@@ -11,6 +11,13 @@ def cpu_flags():
         return set(Path('/proc/cpuinfo').read_text().split())
     except OSError:     # not Linux
         return set()
+
+
+def machine_line(content, *conditions):
+    """Of a result file: the processor with what decides its speed, ``conditions`` such as threads, torch's version."""
+    e = content['environment']
+    device = f'{e.get("device_name") or e["cpu"]} ({", ".join(e["features"]) or e["cpu_capability"]})'
+    return ', '.join([device, *conditions, f'torch {e["versions"]["torch"]}'])
 
 
 def folder_name(cpu=None, flags=None, cores=None):

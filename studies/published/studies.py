@@ -77,6 +77,13 @@ STUDIES = {
         "the recipe for one's own images on CamVid, once, on one core", f'{MACHINE}/camvid_own_one_core.json',
         ('-m studies.own_recipe data/camvid --only recipe --seeds 0 --threads 1 '
          f'--out docs/results/{MACHINE}/camvid_own_one_core.json', ), CAMVID, 'an hour'),
+    'own_images_20_minutes': Study(
+        "the recipe for one's own images without its larger parts, 20 minutes on one core",
+        f'{MACHINE}/camvid_own_20min.json',
+        ('-m studies.own_recipe data/camvid --minutes 20 --threads 1 '
+         f'--out docs/results/{MACHINE}/camvid_own_20min.json '
+         '--only recipe no_ema no_balance no_augmentation crop_128 crop_352', ), CAMVID,
+        'two and three quarter hours: 20 minutes for each of 8 runs; goes on where it was stopped'),
     'camvid': Study('InceptionNeXt-A against ConvNeXt-A on CamVid', 'camvid.json', (
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',

@@ -43,6 +43,7 @@ CANDIDATES = {
     'stock': Candidate('MMSegmentation ConvNeXt-T (stock)', STOCK),
     'as-shipped': Candidate('stock, as shipped', AS_SHIPPED, ('nchw', )),
     'stock-compiled': Candidate('stock, torch.compile', STOCK, ('nchw', ), compile=True),
+    'inceptionnext-compiled': Candidate('our InceptionNeXt-T, torch.compile', INCEPTIONNEXT, ('nhwc', ), compile=True),
     'smp-inceptionnext': Candidate('smp InceptionNeXt-T', 'smp-inceptionnext'),
     'smp-convnext': Candidate('smp ConvNeXt-T', 'smp-convnext'),
     'hf-convnext': Candidate('Hugging Face ConvNeXt-T', 'hf-convnext'),
@@ -85,7 +86,7 @@ class Cell:
 
     @property
     def name(self):
-        part = f'{self.suite} ' if self.suite in ('backbone', 'parts', 'small') else ''
+        part = f'{self.suite} ' if self.suite in ('backbone', 'parts', 'small', 'compile') else ''
         threads = '' if self.threads == 2 else f', {self.threads} thread'
         return f'{part}{self.mode} {self.dtype} {self.batch_size}×{self.size}×{self.size}{threads}'
 
@@ -106,12 +107,13 @@ MAIN = ('stock', 'convnext', 'inceptionnext')
 OURS = MAIN[1:]
 PLAIN = ('convnext-plain', 'inceptionnext-plain')
 DEPLOY = ('convnext-deployed', 'inceptionnext-deployed')
+COMPILED = ('stock', 'stock-compiled', 'inceptionnext', 'inceptionnext-compiled')
 # Candidates of whole networks that are measured once the others are.
 LATER = ('as-shipped', 'hf-convnext', 'smp-convnext', *PLAIN, 'stock-compiled')
 
 
 def cells():
-    """All comparisons, by suite: what a user would pick, the backbone alone, parts, growth, one thread."""
+    """All comparisons, by suite: what a user would pick, the backbone alone, parts, growth, one thread, compiled."""
     found = []
     for dtype in ('fp32', 'bf16'):
         fp32 = dtype == 'fp32'
@@ -134,6 +136,8 @@ def cells():
     found += [Cell('growth', 'train', 'fp32', batch_size, 256, of(2, *MAIN), as_in=as_in['train'])
               for batch_size in (2, 4, 8)]
     found += [Cell('threads', mode, 'fp32', batch_size, size, of(2, *MAIN), threads=1, as_in=as_in[mode])
+              for mode, batch_size, size in (('infer', 1, 512), ('train', 2, 256))]
+    found += [Cell('compile', mode, 'fp32', batch_size, size, of(2, *COMPILED), nhwc=OURS)
               for mode, batch_size, size in (('infer', 1, 512), ('train', 2, 256))]
     return found
 
@@ -164,5 +168,5 @@ class Stage(NamedTuple):
 
 # What the documents' sentences rest on comes first, so that a run that is stopped has it whole; the last has the rest.
 STAGES = (Stage(('main', 'backbone', 'small'), 5), Stage(('main', ), 1, later=True, others=False),
-          Stage(('parts', ), 2), Stage(('growth', 'threads'), 1),
-          Stage(('parts', 'growth', 'threads', 'main'), 5, later=True))
+          Stage(('parts', ), 2), Stage(('growth', 'threads', 'compile'), 1),
+          Stage(('parts', 'growth', 'threads', 'compile', 'main'), 5, later=True))

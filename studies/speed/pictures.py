@@ -4,17 +4,14 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from inceptionnext_seg.files import replacing
 
+from ..published.machine import machine_line
 from .cells import CANDIDATES, PARTS
 
 COLOURS = {'as-shipped': '#bdbdbd', 'stock': '#6e6e6e', 'hf-convnext': '#8c6bb1', 'smp-convnext': '#c49a6c',
            'smp-inceptionnext': '#e6842a', 'convnext': '#2ca25f', 'inceptionnext': '#1f77b4'}
 MODES = dict(train='training step', infer='inference')
 WIDTH, DPI = 8, 100
-
-
-def machine(content):
-    e = content['environment']
-    return f'{e["cpu"]} ({", ".join(e["features"]) or e["cpu_capability"]}), 2 threads, torch {e["versions"]["torch"]}'
+THREADS = '2 threads'     # of all but the cells that say otherwise
 
 
 def draw_users(result, path):
@@ -131,7 +128,7 @@ def parts(result, mode):
 
 
 def save(figure, result, path):
-    figure.suptitle(machine(result.content), fontsize=8.5)
+    figure.suptitle(machine_line(result.content, THREADS), fontsize=8.5)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format='png')
 

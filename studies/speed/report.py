@@ -3,9 +3,10 @@ from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, without_html, write_text
 
-from .cells import BACKBONE_GMACS, CANDIDATES, PARTS
+from ..published.machine import machine_line
+from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
-from .pictures import MODES, draw_pictures, growth_cells, machine, parts, parts_cell, picture_paths
+from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
 from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
@@ -178,6 +179,18 @@ def threads_table(result):
                            '× our ConvNeXt-T, one thread', 'two threads'], rows)
 
 
+def compiled_table(result):
+    """Images/s of stock and of our network, each as it is and after torch.compile."""
+    rows = []
+    for cell in result.cells.values():
+        found = {name: result.images_per_second(cell.name, name) for name in COMPILED}
+        if cell.suite == 'compile' and any(found.values()):
+            rows.append([what(cell), *(speed_text(found[name]) for name in COMPILED), *(
+                text(result.speedup(cell.name, f'{name}-compiled', name)) for name in ('stock', 'inceptionnext'))])
+    return markdown_table(['images/s', 'stock', 'stock, compiled', 'our InceptionNeXt-T', 'ours, compiled',
+                           'what it brings stock', 'what it brings ours'], rows)
+
+
 def processes_text(result):
     """A sentence: of how many processes the figures are, by suite."""
     counts = {}
@@ -189,7 +202,7 @@ def processes_text(result):
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
-              threads='one thread')
+              threads='one thread', compile='torch.compile')
 
 
 # The document
@@ -228,7 +241,7 @@ def conditions(result):
     runs = '\n'.join(f'- commit {run["commit"]}: `{run["command"]}`' for run in content['runs'])
     dates = sorted(r['date'] for r in records)
     return [
-        f'{machine(content)}; {e["cpu_cores"]} cores; ' + ', '.join(
+        f'{machine_line(content, THREADS)}; {e["cpu_cores"]} cores; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
         '- A process measures one comparison after the other, the candidates of each in random order: a step that does '
@@ -270,7 +283,8 @@ def report(content, path):
     def picture(kind, alt):
         return [f'![{alt}]({pictures[kind].name})'] if kind in pictures else []
 
-    blocks = [f'# Speed on {machine(content)}', '## Goals', goals_table(result), '## What a user would pick',
+    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(result),
+              '## What a user would pick',
               *picture('users', 'Images per second of training and inference in times of stock fp32')]
     for suite in ('main', 'backbone', 'small', 'threads'):
         if suite == 'backbone':
@@ -285,6 +299,8 @@ def report(content, path):
         blocks += ['## Growth', *picture('growth', 'Seconds a megapixel by side and by batch'), growth_table(result)]
     if result.has('threads'):
         blocks += ['## One thread and two', threads_table(result)]
+    if result.has('compile'):
+        blocks += ['## torch.compile', compiled_table(result)]
     missing = sorted({cell.suite for cell in result.cells.values() if not result.has(cell.suite)})
     if missing:
         blocks += [f'Not measured yet: {", ".join(missing)}.']

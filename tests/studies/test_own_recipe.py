@@ -6,6 +6,7 @@ from own_folder import describe
 
 from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.engine.own_data import use_data
+from studies.own_parts import effects, method, table
 from studies.own_recipe import CONFIG, ROOT, VARIANTS, Run, at_minute, command_of, main, parse_args, runs_of, words
 from studies.sweep import parse_options, settings_of
 
@@ -65,7 +66,7 @@ def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, 
     assert 'was not run' in words(dict(content, runs=content['runs'][1:]))
     again = parse_args(content['command'].split()[3:])
     assert (again.only, again.seeds, again.minutes) == (['recipe', 'no_ema'], [0, 1], 60)
-    assert '51.00 ± 1.41' in text and '+3.00' in text
+    assert '51.00 ± 1.41' in text and '+3.00 (-19.01 to +25.01) | cannot be told from the spread' in text
     assert out.with_name('result_curves.png').stat().st_size > 1000
 
 
@@ -78,3 +79,46 @@ def test_a_run_goes_on_where_it_has_a_checkpoint(tmp_path):
     assert run.result() is None
     curve = [dict(minutes=1., mIoU=3.), dict(minutes=2., mIoU=5.)]
     assert [at_minute(curve, minute) for minute in (0.5, 1, 9)] == [None, 3, 5]
+
+
+# What the runs can tell, worked by hand
+
+
+def runs_with(**scores):
+    """Runs of the scores of each variant, with the seeds 0, 1, …"""
+    return [dict(variant=name, without=f'part {name}', seed=seed, mIoU=score, iterations=1000 + seed)
+            for name, values in scores.items() for seed, score in enumerate(values)]
+
+
+def test_a_single_run_of_a_variant_is_judged_by_the_spread_of_the_recipe():
+    # s² = (4 + 0 + 4) / 2 = 4; t of 2 degrees of freedom is 4.3027; 4.3027 · 2 · √(1/3 + 1) = 9.9365.
+    runs = runs_with(recipe=[50, 52, 54], much=[40], little=[49], better=[64])
+    much, little, better = effects(runs).values()
+    assert much == pytest.approx((-12, -21.9365, -2.0635), abs=1e-4)
+    assert [each.told() for each in (much, little, better)] == [
+        'costs 12.0 points', 'cannot be told from the spread', 'brings 12.0 points']
+    assert '2 degrees of freedom' in method(runs) and '2.00 points, unpaired' in method(runs)
+    found = table(dict(runs=runs))
+    assert '| – | 52.00 | 3 |  |  | 1000, 1001, 1002 |' in found
+    assert '| part much | 40.00 | 1 | -12.00 (-21.94 to -2.06) | costs 12.0 points | 1000 |' in found
+
+
+def test_several_seeds_of_a_variant_are_pooled_with_those_of_the_recipe():
+    # s² = (8 + 2) / (2 + 1); t of 3 is 3.1824; 3.1824 · 1.8257 · √(1/3 + 1) = 6.7092, · √(1/3 + 1/2) = 5.3041.
+    one, two = effects(runs_with(recipe=[50, 52, 54], one=[40], two=[48, 50])).values()
+    assert one == pytest.approx((-12, -18.7092, -5.2908), abs=1e-3)
+    assert two == pytest.approx((-3, -8.3041, 2.3041), abs=1e-3)
+
+
+def test_the_same_seeds_everywhere_are_blocks():
+    # With one variant it is the paired t test: differences -3, -2, -4, of deviation 1; 4.3027 / √3 = 2.4841.
+    runs = runs_with(recipe=[50, 52, 54], other=[47, 50, 50])
+    assert effects(runs)['other'] == pytest.approx((-3, -5.4841, -0.5159), abs=1e-4)
+    assert 'the seeds 0, 1, 2 of every variant as blocks' in method(runs)
+
+
+def test_without_a_second_run_of_the_recipe_nothing_is_told():
+    runs = runs_with(recipe=[50], other=[47, 50, 50])
+    assert effects(runs)['other'] == (-1, None, None) and 'no spread' in effects(runs)['other'].told()
+    assert 'no interval' in method(runs) and str(effects(runs)['other']) == '-1.00'
+    assert effects(runs[1:]) == {} and method(runs[:1]) == ''

@@ -2,11 +2,8 @@
 # and 16. In crops of 160×160 their maps are 40, 20 and 10 pixels wide, all wider than the bands of 9; the fourth
 # stage's would be 5 wide, and is left out.
 # - Every crop is a whole one: images are not made smaller than they are.
-# - The rate is constant after the warm-up, and averaged weights are validated and saved. MomentumAnnealingEMA with
-#   gamma 10 averages over a tenth of the iterations so far at any time (its floor of 5e-4 is reached at 20,000), so
-#   that a run's state at iteration n is that of a run of n iterations, and one long run shows every shorter length.
 # - Validation has the cross-entropy, for which full logits are kept.
-_base_ = ['../../upernet_inceptionnext_a_mini.py']
+_base_ = ['../../_base_/upernet_a.py', '../../_base_/mini.py', '../../_base_/schedule_powered.py']
 
 crop_size = (160, 160)
 train_pipeline = [
@@ -24,19 +21,11 @@ test_evaluator = val_evaluator
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
+        type='InceptionNeXt',
         arch=dict(_delete_=True, depths=(2, 2, 6), dims=(40, 80, 160)),
         out_indices=(0, 1, 2),
+        out_norm_cfg=dict(type='BN'),
         token_mixer=dict(type='InceptionDWConv2d', band_kernel_size=9, branch_ratio=1 / 4)),
-    decode_head=dict(in_channels=[40, 80, 160], in_index=[0, 1, 2]),
+    decode_head=dict(in_channels=[40, 80, 160], in_index=[0, 1, 2], num_classes=18),
+    auxiliary_head=dict(num_classes=18),
     test_cfg=dict(mode='whole', keep_logits=True))
-train_cfg = dict(max_iters=2400, val_interval=50)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=100),
-    dict(type='ConstantLR', factor=1.0, by_epoch=False, begin=100, end=2400)
-]
-default_hooks = dict(checkpoint=dict(interval=50, max_keep_ckpts=1))
-custom_hooks = [
-    dict(type='ThroughputHook'),
-    dict(type='MetricsFileHook'),
-    dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=5e-4, gamma=10, update_buffers=True)
-]

@@ -25,18 +25,24 @@ def seeds(low, high, repeats):
 @pytest.mark.parametrize(('figures', 'expected'), [
     ([process('3×3', 1.85, 2.3)], (HOLDS, '')),             # from 1.8 on, nine tenths of twice
     ([process('3×3', 0.3, 0.4)], (FAILS, '')),
+    ([process('3×3', 0.3, 0.4, repeats=4)], (OPEN, '4 processes, and 5 decide')),   # a range that covers 87.5 %
     ([process('3×3', 1.7, 1.9)], (OPEN, 'the interval covers the limit')),
-    ([process('3×3', 1.9, 2.0, repeats=2)], (OPEN, '2 processes, and 3 decide')),
+    ([process('3×3', 1.9, 2.0, repeats=2)], (OPEN, '2 processes, and 5 decide')),
     ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4)], ('holds only if', '3×3')),
     ([process('3×3', 1.9, 2.0), process('7×7', 0.3, 0.4, 1)],
-     (OPEN, 'it holds for 3×3; not decided: 7×7 (1 process, and 3 decide)')),
+     (OPEN, 'it holds for 3×3; not decided: 7×7 (1 process, and 5 decide)')),
     ([process('3×3', 1.7, 1.9), process('7×7', 0.3, 0.4)],
      (FAILS, '7×7; not decided: 3×3 (the interval covers the limit)')),
     ([process('3×3', 1.9, 2.0), process('3×3', 0.3, 0.4, where='b')], ('holds only if', '3×3 on a')),
-    ([Figure('3×3', 2.5, None, None, 1, 'process', 'a')], (OPEN, '1 process, and 3 decide')),
+    ([Figure('3×3', 2.5, None, None, 1, 'process', 'a')], (OPEN, '1 process, and 5 decide')),
     ([], ('not measured yet', ''))])
 def test_a_ratio_decides_where_its_whole_interval_is_on_one_side_of_nine_tenths_of_the_claim(figures, expected):
     assert verdict(figures, AtLeast(2.0)) == expected
+
+
+def test_conditions_with_commas_are_told_apart_in_a_list():
+    figures = [process('3×3, in the cache', 1, 1.1), process('7×7, in the cache', 1.7, 1.9)]
+    assert verdict(figures, AtLeast(2.0))[1].startswith('3×3 in the cache; not decided: 7×7 in the cache (')
 
 
 def test_two_seeds_decide_nothing_however_far_from_zero_they_are():
@@ -103,6 +109,7 @@ def test_the_published_page_is_what_the_result_files_say():
 @pytest.mark.parametrize(('verdicts', 'expected'), [
     ([HOLDS, HOLDS], (HOLDS, '')), ([FAILS, FAILS], (FAILS, '')),
     ([HOLDS, FAILS], ('holds only if', 'it means: a. Refuted by: b')),
+    ([HOLDS, operators.REVERSED], ('holds only if', 'it means: a. Refuted by: b (the reverse holds)')),
     ([HOLDS, OPEN], (OPEN, 'borne out by: a. Open: b (the interval covers the limit)')),
     ([OPEN, FAILS], (OPEN, 'refuted by: b. Open: a (the interval covers the limit)')),
     ([OPEN, OPEN], (OPEN, 'a; b (the interval covers the limit)')), ([], (

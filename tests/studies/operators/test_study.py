@@ -6,12 +6,17 @@ import pytest
 import torch
 
 from inceptionnext_seg.errors import UserError
+from studies.claims.operators import REVERSED as CLAIMED_REVERSED
+from studies.operators import blocks as blocks_module
 from studies.operators import measuring, worker
-from studies.operators.blocks import NOT_MEASURED, document_blocks
+from studies.operators.blocks import NOT_MEASURED, break_even_words, document_blocks, said
 from studies.operators.cells import SHAPES, Cell, cells
 from studies.operators.measuring import layouts_left, measure_all, wait_for_low_load
+from studies.operators.reasons import REVERSED, verdict
 from studies.operators.report import candidate_square, report, write_report
+from studies.operators.roofline import BreakEven
 from studies.operators.summary import Result, cell_name
+from studies.speed.statistics import Estimate
 
 SWEPT = [cell for cell in cells() if cell.name in (cell_name(), cell_name(place='beyond'))]
 TINY = [Cell('depthwise', 'infer', 'fp32', 'inside', operators=(('square', (3, 3)), ('sequential', (3, 3)))),
@@ -132,3 +137,25 @@ def test_every_cell_has_a_name_of_its_own_and_every_candidate_a_square_of_it():
         for candidate in cell.candidates:
             if cell.subject in SHAPES and candidate != 'copy':
                 assert candidate_square(candidate) in cell.candidates
+
+
+@pytest.mark.parametrize(('low', 'high', 'limit', 'expected'), [
+    (1.2, 1.4, 1.1, 'holds'), (1.0, 1.05, 1.1, 'does not hold'), (1.05, 1.2, 1.1, 'open'),
+    (0.75, 0.83, 1.1, REVERSED), (0.85, 0.95, 1.1, 'does not hold'),    # 1 / 1.1 is 0.91
+    (0.02, 0.05, 0.1, 'does not hold')])                                # a share has no reverse
+def test_a_ratio_that_is_as_far_on_the_other_side_is_called_the_reverse(low, high, limit, expected):
+    assert verdict(Estimate((low + high) / 2, low, high, 5), limit) == expected
+    assert REVERSED == CLAIMED_REVERSED
+
+
+def test_predictions_are_counted_by_the_intervals_that_hold_them(monkeypatch):
+    def row(predicted, of_depthwise, low, high):
+        return BreakEven('x', 1, 1, predicted, 1, of_depthwise, Estimate((low + high) / 2, low, high, 5), [3, 5])
+
+    monkeypatch.setattr(blocks_module, 'break_evens', lambda result: [row(7, 5, 5.5, 6.5), row(7, 5, 4, 5.4),
+                                                                      row(7, 6, 6.9, 7.5)])
+    assert break_even_words(None) == (
+        'The prediction from the product is within 1 of 3 intervals, that from the rate of n×n within 1; 1 of the '
+        'measured sizes are between the two.')
+    assert said('x', dict(a=Estimate(1, .5, 2, 5), b=None)) == '- x: a 1.00 (0.50–2.00)'
+    assert said('x', dict(a=None)) == ''

@@ -67,7 +67,9 @@ def test_parts_growth_and_one_thread_have_tables_and_pictures_of_their_own(tmp_p
     assert '| training step: all | 4.00 (4.00–4.00) | – |' in text
     assert '| inference, fp32, 1 × 768×768 | 0.25 (0.25–0.25) | 0.5 (0.5–0.5) | 1 (1–1) | 4.00 (4.00–4.00) |' in text
     assert '| inference, fp32, 1 × 512×512 | 4.00 (4.00–4.00) | 4.00 (4.00–4.00) | 2.00 (2.00–2.00) |' in text
-    assert 'parts 2, growth 2, one thread 2' in text
+    compiled = '| inference, fp32, 1 × 512×512 | 0.25 (0.25–0.25) | 0.4 (0.4–0.4) | 1 (1–1) | 0.4 (0.4–0.4) |'
+    assert f'{compiled} 1.60 (1.60–1.60) | 0.40 (0.40–0.40) |' in text      # 8 / 5 and 2 / 5
+    assert 'parts 2, growth 2, one thread 2, torch.compile 2' in text
     for kind in ('users', 'growth', 'parts'):
         with Image.open(tmp_path / f'speed_{kind}.png') as image:
             assert image.width == 800
@@ -77,4 +79,4 @@ def test_parts_growth_and_one_thread_have_tables_and_pictures_of_their_own(tmp_p
 def test_a_goal_is_of_cells_that_are_measured():
     empty = Result(content())
     assert all(found is None for _, _, found in reporting.goals(empty))
-    assert {cell.suite for cell in cells()} == {'main', 'backbone', 'small', 'parts', 'growth', 'threads'}
+    assert {cell.suite for cell in cells()} == {'main', 'backbone', 'small', 'parts', 'growth', 'threads', 'compile'}
