@@ -1,7 +1,11 @@
 """GitHub's workflows and the Dockerfile, as far as they can be checked without running them."""
 import re
+import shutil
+import subprocess
 
 import pytest
+
+from inceptionnext_seg.cli import COMMANDS
 
 yaml = pytest.importorskip('yaml')
 tomllib = pytest.importorskip('tomllib', reason='is part of Python from 3.11 on')
@@ -27,6 +31,26 @@ def test_a_workflow_runs_what_the_makefile_has_with_no_more_rights_than_it_needs
     assert all(re.search(r'@(v\d+|release/v\d+)$', step['uses']) for step in steps(workflow) if 'uses' in step)
     for job in workflow['jobs'].values():
         assert set(job.get('needs', '').split()) <= workflow['jobs'].keys()
+
+
+def test_what_a_step_runs_is_shell_that_names_files_and_commands_that_are_there(workflow, root):
+    for script in (step['run'] for step in steps(workflow) if 'run' in step):
+        # A single word, as a version or a name is.
+        script = re.sub(r'\$\{\{.*?\}\}', 'expression', script)
+        if shell := shutil.which('bash'):
+            parsed = subprocess.run([shell, '-n'], input=script, text=True, capture_output=True)
+            assert parsed.returncode == 0, parsed.stderr
+        files = re.findall(r'(?<![\w"$/.-])\w[\w-]*/[\w./-]+\.(?:py|toml|yml|md)\b', script)
+        assert all((root / name).is_file() for name in files), files
+        assert set(re.findall(r'inceptionnext-seg (\w[\w-]*)', script)) <= set(COMMANDS)
+    # GitHub's own limit is six hours, in which a step that hangs is paid for.
+    assert all(0 < job['timeout-minutes'] <= 60 for job in workflow['jobs'].values())
+
+
+def test_what_a_job_takes_over_another_has_left(workflow):
+    given = {step['with']['name'] for step in steps(workflow) if 'upload-artifact' in step.get('uses', '')}
+    taken = {step['with']['name'] for step in steps(workflow) if 'download-artifact' in step.get('uses', '')}
+    assert taken <= given
 
 
 def test_the_tests_run_on_every_python_and_on_the_oldest_and_the_newest_torch(root):

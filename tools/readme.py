@@ -13,7 +13,7 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe
+from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
@@ -48,6 +48,7 @@ RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 INFERENCE = RESULTS / 'xeon-amx-2cores/inference.json'
+WINDOW_MEMORY = RESULTS / 'xeon-amx-2cores/window_memory.json'
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
 
@@ -235,8 +236,13 @@ def watched_run():
     return long_run.words(json.loads((RELIABILITY / 'long_run.json').read_text()))
 
 
+def memory_of_windows():
+    result = json.loads(WINDOW_MEMORY.read_text())
+    return f'{window_memory.table(result)}\n\n{window_memory.words(result)}'
+
+
 BLOCKS = dict(
-    mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
+    window_memory=memory_of_windows, mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
     inference_words=inference_words, inference_accuracy=inference_accuracy, replaced=replaced,
     killed_runs=killed_runs, camvid_own=camvid_own,
     camvid_own_words=camvid_own_words,
@@ -249,7 +255,8 @@ BLOCKS |= dict(
     speed_threads=of_first_machine(threads_table, 'threads'),
     speed_compiled=of_first_machine(compiled_table, 'compile'), speed_choices=speed_choices)
 DOCUMENTS = {
-    'docs/export.md': ('inference', 'inference_accuracy'), 'docs/own_images.md': ('camvid_own', ),
+    'docs/inference.md': ('window_memory', ), 'docs/export.md': ('inference', 'inference_accuracy'),
+    'docs/own_images.md': ('camvid_own', ),
     'docs/generalization.md': ('replaced', ),
     'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),
     'docs/ade20k.md': ('paper', ),

@@ -19,6 +19,7 @@ from timm.layers import DropPath
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from .._fast import plain_type
+from .._heap import give_back_freed
 from .folded import Folded, refuse_layer_scale
 from .metanext import MetaNeXt, MetaNeXtBlock, MetaNeXtStage
 
@@ -68,6 +69,7 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
         for name, child in module.named_children():
             if type(child).forward in DROPOUT_FORWARDS:
                 setattr(module, name, Folded(DROPOUT))
+    give_back_freed()   # the weights before, and those in float64: for UperNet-T more than the model itself
     print_log(describe(model), 'current')
     return model.requires_grad_(False).eval()
 

@@ -108,6 +108,7 @@ REPORTS = {
     'replacement.json': by('replacement_report'),
     'gpu_estimate.json': by('gpu.estimate'),
     'gpu_stream.json': by('gpu.stream'),
+    '*/window_memory.json': by('window_memory'),
     'reliability/kills.json': by('reliability.cases'),
     # Shown in docs/reliability.md alone; scores of trained models, in docs/model_zoo.md.
     **dict.fromkeys(('reliability/fuzz.json', 'reliability/sanitize.json', 'reliability/long_run.json',

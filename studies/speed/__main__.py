@@ -41,7 +41,7 @@ def main():
     if args.report:
         result = read_object(args.out, WHAT, 'make it without --report')
     elif args.memory:
-        result = measure_memory([cell for cell in args.cells if cell.suite == 'main'], args.out,
+        result = measure_memory([cell for cell in args.cells if cell.suite == 'main'], args.out, args.minutes,
                                 replace=args.replace)
     else:
         result = measure_all(args.cells, args.out, args.processes, args.minutes, replace=args.replace)

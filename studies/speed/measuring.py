@@ -9,7 +9,7 @@ A process measures all cells of a stage that have its number of threads. The res
   (names of :mod:`.cells`), ``process`` (from 0), ``seconds`` of each round that counts, ``waited``, seconds that
   threads waited for a core in it, ``first``, seconds of the first step, ``others``, cores that other programs had
   meanwhile, ``busy_before``, ``load_average``, ``date``, and ``run``, the index of its run.
-- ``memory``: dicts of ``cell``, ``candidate``, ``layout``, ``peak`` in bytes, ``commit``.
+- ``memory``: dicts of ``cell``, ``candidate``, ``layout``, ``peak`` in bytes, ``commit``, ``date``.
 - ``failed``: dicts of ``cell``, ``candidate``, ``layout``, ``process``, ``error``, until measured.
 
 :class:`.summary.Result` reads it: ``Result(content).speedup(cell, candidate, baseline)`` is an
@@ -35,7 +35,8 @@ from inceptionnext_seg.ops import measured
 from inceptionnext_seg.provenance import commit, environment
 
 from . import steps
-from .cells import STAGES
+from .cells import DEPLOY, OURS, PLAIN, STAGES
+from .summary import Result
 
 # The way of measuring: results of another are not added to.
 HARNESS = 2
@@ -48,7 +49,7 @@ EXPLORED, SLOWER = 2, 1.03
 CLEARLY_SLOWER = 1.1
 # In the first process it takes a second long step after the first, which shows what the first is worth.
 REPEATED = 'stock'
-MEMORY_OF = ('stock', 'as-shipped', 'smp-inceptionnext', 'hf-convnext', 'convnext', 'inceptionnext')
+MEMORY_OF = ('stock', 'as-shipped', 'smp-inceptionnext', 'hf-convnext', *PLAIN, *OURS, *DEPLOY)
 WHAT = 'a result of studies.speed'
 
 
@@ -217,19 +218,38 @@ def forms_file(path):
     return native.private_folder(native.cache_folder()) / f'study-{digest[:8]}-{table.name}'
 
 
-def measure_memory(cells, path, progress=print, replace=False):
-    """The peak of a process that takes two steps, of the cells' main candidates, where the file does not have it."""
+def measure_memory(cells, path, minutes=None, progress=print, replace=False):
+    """The peak of a process that takes two steps, of the cells' main candidates, where the file does not have it.
+
+    A candidate that was timed has the layout in which it is faster, the one that tables show, and the operators' forms
+    are those of the timing: no form is measured here, so that other programs may run meanwhile.
+
+    Returns:
+        dict: The result file's content, with nothing changed but ``memory``. What has no room is said, and left out.
+
+    Raises:
+        UserError: The file is of another machine.
+    """
     result = open_result(path, machine_and_versions(), replace)
-    for cell in cells:
-        done = {(r['candidate'], r['layout']) for r in result['memory'] if r['cell'] == cell.name}
-        for name in cell.candidates:
-            for layout in cell.layouts_of(name):
-                if name not in MEMORY_OF or (name, layout) in done:
+    timed = Result(result)
+    done = {(r['cell'], r['candidate'], r['layout']) for r in result['memory']}
+    pairs, begin = [(cell, name) for cell in cells for name in cell.candidates if name in MEMORY_OF], time.monotonic()
+    for cell, name in pairs:
+        best = timed.best(cell.name, name)
+        for layout in [best[0]] if best else cell.layouts_of(name):
+            if (cell.name, name, layout) in done:
+                continue
+            if minutes is not None and time.monotonic() - begin > 60 * minutes:
+                return result
+            with ProcessPoolExecutor(1, get_context('spawn')) as pool:
+                try:
+                    peak = pool.submit(steps.peak_memory, name, cell.setting_of(name), layout, cell.threads,
+                                       forms_file(path)).result()
+                except BrokenProcessPool:
+                    progress(f'{cell.name}: {name} {layout} was killed: it needs more memory than there is')
                     continue
-                with ProcessPoolExecutor(1, get_context('spawn')) as pool:
-                    peak = pool.submit(steps.peak_memory, name, cell.setting_of(name), layout).result()
-                result['memory'].append(dict(cell=cell.name, candidate=name, layout=layout, peak=peak,
-                                             commit=commit()))
-                write_json(path, result)
-                progress(f'{cell.name}: {name} {layout} {peak / 2**20:.0f} MiB')
+            result['memory'].append(dict(cell=cell.name, candidate=name, layout=layout, peak=peak, commit=commit(),
+                                         date=environment('cpu')['date']))
+            write_json(path, result)
+            progress(f'{cell.name}: {name} {layout} {peak / 2**20:.0f} MiB')
     return result

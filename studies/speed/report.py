@@ -219,6 +219,16 @@ def repeated(records):
             + (f'–{ratios[-1]:.2f}' if len(ratios) > 1 else '') + f' times as long as the second ({len(pairs)} times).')
 
 
+def memory_conditions(memory):
+    """How peaks were measured, in a list, which is empty without any."""
+    if not memory:
+        return []
+    commits = sorted({record['commit'] for record in memory})
+    return ['- Peak memory is that of one process that takes two such steps and has done nothing else, libraries '
+            "included, in the layout that is faster and with the timing's forms of operators. It was measured apart "
+            f'from the times, beside other programs (`--memory`, commit {", ".join(commits)}).']
+
+
 def failures(content):
     failed = sorted({f'{f["cell"]}, {f["candidate"]} ({f["error"]})' for f in content.get('failed', ())})
     return [f'- Failed, and not measured: {"; ".join(failed)}.'] if failed else []
@@ -256,8 +266,7 @@ def conditions(result):
         'ends with class indices at the size of the image. bf16 is autocast. Freed memory stays with the process for '
         'all candidates but "as shipped" (`inceptionnext_seg/engine/allocator.py`). Forms of operators are those that '
         'the first process measured.',
-        *(['- Peak memory is that of a process that takes two such steps, libraries included.'] * bool(
-            content['memory'])),
+        *memory_conditions(content['memory']),
         "- Stock is MMSegmentation's own ConvNeXt-T config with mmpretrain's backbone, its SyncBN made BN. smp is "
         "segmentation_models.pytorch's `UPerNet` with `tu-inception_next_tiny` or `tu-convnext_tiny` and 512 channels; "
         "it has no auxiliary head, which makes its training step cheaper than the others'. Hugging Face is "

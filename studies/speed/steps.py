@@ -115,10 +115,17 @@ def measure(name, setting, layout, repeat=False):
     return dict(seconds=seconds, waited=waited, first=round(first, 3), others=round(usage.others(), 3))
 
 
-def peak_memory(name, setting, layout):
-    """Bytes that this process has at most in two steps, libraries included, which it had not loaded before."""
-    prepare(torch.get_num_threads(), keeps_memory=CANDIDATES[name].source != AS_SHIPPED)
+def peak_memory(name, setting, layout, threads, forms):
+    """Bytes that this process has at most in two steps, libraries included, which it had not loaded before.
+
+    Args:
+        threads (int): Of the step; each has buffers of its own.
+        forms (Path): Table of measured forms of operators; where it has none, the rule of thumb decides.
+    """
+    prepare(threads, forms, keeps_memory=CANDIDATES[name].source != AS_SHIPPED)
+    measured.read_cache()
     step = build_step(name, setting, layout)
+    step.measure = contextlib.nullcontext   # forms that are tried would be part of the peak
     for _ in range(2):
         step.step(*next(step.batches)) if CANDIDATES[name].source == AS_SHIPPED else step()
     return highest_memory('cpu')

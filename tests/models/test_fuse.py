@@ -452,3 +452,10 @@ def test_an_unfused_checkpoint_file_is_refused_by_a_fused_model_with_what_to_do(
     torch.save(model.state_dict(), tmp_path / 'unfused.pth')
     with pytest.raises(UserError, match='fuse then'):
         load_pretrained(fuse_for_inference(model), str(tmp_path / 'unfused.pth'))
+
+
+def test_the_weights_before_do_not_stay_with_the_process(monkeypatch):
+    given = []
+    monkeypatch.setattr('inceptionnext_seg.models.fuse.give_back_freed', lambda: given.append(True))
+    fuse_for_inference(InceptionNeXt(SMALL), inplace=True)
+    assert given

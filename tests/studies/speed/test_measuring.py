@@ -1,18 +1,21 @@
 """What is measured, in which order, and what a run that goes on leaves out."""
+import dataclasses
 import json
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops import measured
 from studies.speed import measuring, steps
-from studies.speed.cells import CANDIDATES, LATER, STAGES, Cell, Stage, cells
+from studies.speed.cells import CANDIDATES, LATER, LAYOUTS, STAGES, Cell, Stage, cells
 from studies.speed.measuring import (
     HARNESS,
     layouts_left,
     left_to_do,
     measure_all,
+    measure_memory,
     open_result,
     turns,
     wait_for_quiet,
@@ -195,3 +198,26 @@ def in_this_process(monkeypatch, tmp_path, prepare=lambda threads, forms: None):
     monkeypatch.setattr(steps, 'prepare', prepare)
     monkeypatch.setattr(measured, 'cache_file', lambda: tmp_path / 'forms.json')
     monkeypatch.setattr(measuring, 'forms_file', lambda path: tmp_path / 'forms.json')
+
+
+def test_peaks_are_of_the_faster_layout_and_leave_the_times_as_they_are(tmp_path, monkeypatch):
+    cell = next(cell for cell in cells() if cell.suite == 'main')
+    in_this_process(monkeypatch, tmp_path)
+    monkeypatch.setattr(steps, 'measure', lambda name, setting, layout, repeat: dict(
+        seconds=[1.0 if layout == 'nhwc' else 2.0], waited=[0.0], first=1.0, others=0.0))
+    path, said = tmp_path / 'speed.json', []
+    small = dataclasses.replace(cell, candidates={'stock': 1, 'convnext': 1, 'smp-convnext': 1}, layouts=LAYOUTS)
+    timed = measure_all([small], path, 1, progress=said.append, **QUIET)
+
+    def peak(name, setting, layout, threads, forms):
+        if name == 'convnext':
+            raise BrokenProcessPool
+        assert (threads, forms) == (2, tmp_path / 'forms.json')
+        return 3 * 2**30
+
+    monkeypatch.setattr(steps, 'peak_memory', peak)
+    result = measure_memory([small], path, progress=said.append)
+    assert [(r['candidate'], r['layout'], r['peak']) for r in result['memory']] == [('stock', 'nhwc', 3 * 2**30)]
+    assert 'convnext nhwc was killed' in said[-1]
+    assert {**result, 'memory': []} == timed
+    assert measure_memory([small], path, progress=said.append)['memory'] == result['memory']    # not again
