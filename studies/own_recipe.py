@@ -61,8 +61,9 @@ VARIANTS = {
     'no_augmentation': ('random sizes and colours, mirror images', (SCALES, *COLORS, f'{PIPELINE}.4.prob=0.0')),
     'crop_128': ('crops of 256, 8 an iteration (128, 16 instead)', crop(128, 16)),
     'crop_352': ('crops of 256, 8 an iteration (352, 4 instead)', crop(352, 4)),
-    'rate_half': ('the rate of 1e-3 (5e-4 instead)', ('optim_wrapper.optimizer.lr=5e-4', )),
-    'rate_double': ('the rate of 1e-3 (2e-3 instead)', ('optim_wrapper.optimizer.lr=2e-3', ))}
+    'early_decay': ('the late decay (poly 0.9 instead of 0.4)', ('param_scheduler.1.power=0.9', )),
+    'rate_half': ('the rate of 2e-3 (1e-3 instead)', ('optim_wrapper.optimizer.lr=1e-3', )),
+    'rate_double': ('the rate of 2e-3 (4e-3 instead)', ('optim_wrapper.optimizer.lr=4e-3', ))}
 
 
 class Run(NamedTuple):

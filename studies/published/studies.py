@@ -73,17 +73,12 @@ STUDIES = {
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
                         f'{QUIET}; {CAMVID}', '14 hours: an hour for each of 14 runs'),
-    'own_images_one_core': Study(
-        "the recipe for one's own images on CamVid, once, on one core", f'{MACHINE}/camvid_own_one_core.json',
-        ('-m studies.own_recipe data/camvid --only recipe --seeds 0 --threads 1 '
-         f'--out docs/results/{MACHINE}/camvid_own_one_core.json', ), CAMVID, 'an hour'),
-    'own_images_20_minutes': Study(
-        "the recipe for one's own images without its larger parts, 20 minutes on one core",
-        f'{MACHINE}/camvid_own_20min.json',
-        ('-m studies.own_recipe data/camvid --minutes 20 --threads 1 '
-         f'--out docs/results/{MACHINE}/camvid_own_20min.json '
-         '--only recipe no_ema no_balance no_augmentation crop_128 crop_352', ), CAMVID,
-        'two and three quarter hours: 20 minutes for each of 8 runs; goes on where it was stopped'),
+    'own_images_25_minutes': Study(
+        "the recipe for one's own images with three seeds and its schedule, 25 minutes on one core",
+        f'{MACHINE}/camvid_own_25min.json',
+        ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 '
+         f'--out docs/results/{MACHINE}/camvid_own_25min.json --only recipe early_decay', ), CAMVID,
+        '25 minutes for each of 4 runs; goes on where it was stopped'),
     'camvid': Study('InceptionNeXt-A against ConvNeXt-A on CamVid', 'camvid.json', (
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',
