@@ -1,7 +1,7 @@
 """Products over the pixels by oneDNN with what follows them done as their results leave the registers, on a CPU.
 
-``gelu(W x + b)`` and ``r + W x + b`` are one pass over memory each. The operators are those of torch.compile's graphs for
-a CPU; they have no gradient.
+``gelu(W x + b)`` and ``r + W x + b`` are one pass over memory each. The operators are those of torch.compile's graphs
+for a CPU; they have no gradient.
 """
 import functools
 
