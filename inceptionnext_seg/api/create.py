@@ -15,6 +15,7 @@ from ..errors import SettingError, UserError
 from ..models.checkpoint import load_pretrained, load_strictly, read_checkpoint, state_dict_of
 from ..models.metanext import ConvNeXt, InceptionNeXt
 from ..models.weight_names import to_metanext_names
+from ..ops import measured
 from ..zoo import PREFIX, configs
 from .model import IMAGENET_MEAN, IMAGENET_STD, PARTS, SegmentationModel
 
@@ -78,6 +79,7 @@ def create_backbone(name: str, *, pretrained: bool | str = False, accelerate: bo
         load_pretrained(backbone, weights_of(name, pretrained))
     if accelerate:
         accelerate_model(backbone)
+        measured.recall()
     return backbone
 
 
@@ -129,7 +131,8 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
             (.pth, .safetensors) or a URL; loaded strictly, never unpickled freely.
         in_channels (int): Of the images. Other than 3, they have to be normalized floats.
         auxiliary_head (bool): Build the config's auxiliary head, which only :meth:`SegmentationModel.loss` uses.
-        accelerate (bool): Make it fast; the function and the state dict stay the same.
+        accelerate (bool): Make it fast; the function and the state dict stay the same. The forms of operators are those
+            that earlier runs measured on this machine for such inputs.
         class_names (list[str] | None): By default those of the config's data set, where it has as many classes.
         backbone, decode_head (dict | None): Settings that replace those of the config, such as
             ``backbone=dict(drop_path_rate=0.1)`` or ``decode_head=dict(channels=256)``.
@@ -184,6 +187,7 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
     model._hub_mixin_config['accelerate'] = accelerate
     if accelerate:
         model.acceleration = accelerate_model(model)
+        measured.recall()
     return model
 
 

@@ -16,6 +16,7 @@ from ..acceleration import accelerate as accelerate_model
 from ..engine.launch import explain_errors
 from ..errors import SettingError
 from ..models.checkpoint import load_strictly, read_file
+from ..ops import measured
 from ..ops.bilinear import resize
 
 PARTS = ('backbone', 'neck', 'decode_head', 'auxiliary_head')
@@ -136,6 +137,8 @@ class SegmentationModel(
             values = None if values is None else torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
             self.register_buffer(name, values, persistent=False)
         self.acceleration = accelerate_model(self) if accelerate else None
+        if accelerate:
+            measured.recall()
 
     def extra_repr(self):
         return f'num_classes={self.num_classes}'

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from ..api.predictor import Predictor
 from ..api.video import rate_and_count, writer
+from ..engine.allocator import keep_freed_memory
 from ..engine.inference import Segmentor, find_images, open_device
 from ..engine.joining import join
 from ..engine.launch import check_launcher, leave_process_group, load_config
@@ -137,6 +138,8 @@ def predict_video(segmentor, args, device):
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     if args.video:
         if Path(args.out).suffix.lower() not in ('.mp4', '.mkv', '.mov'):
             raise UserError(f'--out is {args.out}; expected with --video: a file that ends in .mp4, .mkv or .mov')

@@ -102,18 +102,30 @@ def configured_parts(cfg):
     Args:
         cfg (Config): With or without such a hook, among its ``default_hooks`` or its ``custom_hooks``.
     """
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
-    settings = next((dict(hook) for hook in hooks if hook and hook.get('type') == 'AccelerateHook'), None)
-    if settings is None or not settings.pop('enabled', True):
+    settings = configured_hook(cfg)
+    if settings is None:
         return None
     return {name: value for name, value in settings.items() if name not in ('type', 'priority', 'measure')}
+
+
+def configured_hook(cfg):
+    """The settings of a config's ``AccelerateHook``, or None where there is none that does anything."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
+    settings = next((dict(hook) for hook in hooks if hook and hook.get('type') == 'AccelerateHook'), None)
+    return settings if settings is not None and settings.pop('enabled', True) else None
 
 
 def accelerate_as_configured(model, cfg):
     """:func:`inceptionnext_seg.accelerate` as a config says, for a model that no runner builds.
 
+    Forms are those that earlier runs measured for such inputs, unless the hook's ``measure`` is False.
+
     Returns:
         Acceleration | None: What was done.
     """
     parts = configured_parts(cfg)
-    return None if parts is None else accelerate(model, **parts)
+    if parts is None:
+        return None
+    if configured_hook(cfg).get('measure', True):
+        measured.recall()
+    return accelerate(model, **parts)

@@ -61,7 +61,7 @@ PROTOTYPES = {
     'winograd': {
         **each('input_tiles output_gradient', 'f32 bf16 f64', *[POINTER] * 2, *[INT] * 9),
         **each('input_gradient', 'f32 f64', *[POINTER] * 2, *[INT] * 9),
-        **each('output_tiles', 'f32 bf16 f64', *[POINTER] * 3, *[INT] * 9),
+        **each('output_tiles', 'f32 bf16 f64', *[POINTER] * 4, *[INT] * 9),
         **each('filters filter_gradient', 'f32 f64', *[POINTER] * 2, INT, INT)},
     'upsampled_taps': {
         **each('forward', 'f32 f64', *[POINTER] * 2, *[INT] * 5, *[POINTER] * 4, *[INT] * 2),

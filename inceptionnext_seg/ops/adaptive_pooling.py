@@ -110,8 +110,13 @@ adaptive_avg_pools2d_operator = register(
     devices=None)
 
 
+def product_is_worth(x, grids):
+    """Not in inference on a CPU, where torch's operator reads a small map faster."""
+    return x.device.type != 'cpu' or dispatch.needs_gradient(x)
+
+
 FORMS = dict(
-    product=dispatch.Form(adaptive_avg_pools2d_product),
+    product=dispatch.Form(adaptive_avg_pools2d_product, worth=product_is_worth),
     torch=dispatch.Form(adaptive_avg_pools2d_torch))
 
 
@@ -124,7 +129,8 @@ def adaptive_avg_pools2d(x, grids, impl='auto'):
     Args:
         x (Tensor): (B, C, H, W), floating point.
         grids (Sequence[int]): Sides of the square grids.
-        impl (str): 'product' is matrix products, 'torch' torch's operator; 'auto' is 'product'. See :mod:`.dispatch`.
+        impl (str): 'product' is matrix products, 'torch' torch's operator; 'auto' the faster one that was measured, and
+            otherwise 'product' where there are gradients or on another device than a CPU. See :mod:`.dispatch`.
 
     Returns:
         list[Tensor]: (B, C, grid, grid) each.

@@ -2,8 +2,8 @@
 
 ``y = relu(a ⊙ x + c)`` with ``a = γ / σ`` and ``c = β − a μ``. Training reads a map twice (moments; then scale, shift
 and ReLU at once), its backward reads map and gradient twice, and the ReLU's mask is never stored: ``y > 0`` follows
-from the map and the two numbers of its channel. Everything else (other devices, evaluation, SyncBatchNorm, other
-activations) runs as torch's own operators.
+from the map and the two numbers of its channel. Inference reads a map once. Everything else (other devices, gradients
+through running statistics, SyncBatchNorm, other activations) runs as torch's own operators.
 """
 import torch
 import torch.nn as nn
@@ -14,6 +14,10 @@ from . import _native as native
 from . import dispatch
 from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
 from .registration import TENSORS, gradients_again, register
+
+# Values of a map below which torch's own operators are faster, since they have less overhead: in training, where two
+# threads need twice as many as one, and in inference.
+LEAST_VALUES, LEAST_VALUES_IN_INFERENCE = 1 << 21, 1 << 18
 
 # Reference
 
@@ -30,6 +34,13 @@ def batch_norm_act_native(x, norm, activation):
     relu = plain_type(activation) is nn.ReLU
     x, mean, variance = batch_norm_act_operator(x, norm.weight, norm.bias, norm.eps, relu)
     move_statistics(norm, mean, variance, x.numel() // x.shape[1])
+    return x if relu or activation is None else activation(x)
+
+
+def batch_norm_act_native_inference(x, norm, activation):
+    relu = plain_type(activation) is nn.ReLU
+    x = batch_norm_act_inference_operator(
+        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, relu)
     return x if relu or activation is None else activation(x)
 
 
@@ -64,6 +75,25 @@ def moments_fake(x):
 
 
 moments = register('moments', moments_cpu, fake=moments_fake)
+
+
+def batch_norm_act_inference_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mean: torch.Tensor,
+                                 variance: torch.Tensor, eps: float, relu: bool) -> torch.Tensor:
+    """By running statistics. It has no gradient."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = torch.empty_like(x)
+    scale, shift = affine(weight, bias, mean.double(), variance.double(), eps, compute_dtype(x.dtype))
+    kernel('transform', x.dtype)(
+        x, scale, shift, y, relu, x.numel() // x.shape[1], x.shape[1], native.threads())
+    return y
+
+
+def batch_norm_act_inference_fake(x, weight, bias, mean, variance, eps, relu):
+    return torch.empty_like(x).to(memory_format=torch.channels_last)
+
+
+batch_norm_act_inference_operator = register(
+    'batch_norm_act_inference', batch_norm_act_inference_cpu, fake=batch_norm_act_inference_fake)
 
 
 def batch_norm_act_cpu(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, relu: bool) -> TENSORS:
@@ -160,6 +190,27 @@ def why_not_native(x, norm, activation):
     return why_no_kernel_dtype(x) or native.why_not('batch_norm')
 
 
+def why_not_native_inference(x, norm, activation):
+    if norm is None or not is_batch_norm(norm):
+        return 'there is no batch normalization'
+    if norm.training or not norm.affine or norm.running_mean is None:
+        return 'the norm is in training or has no scale, shift and running statistics'
+    if dispatch.needs_gradient(x, norm):
+        return 'there are no gradients through running statistics'
+    if not x.numel():
+        return 'the map is empty'
+    return why_no_kernel_dtype(x) or native.why_not('batch_norm')
+
+
+def native_is_worth(x, norm, activation):
+    return x.numel() >= LEAST_VALUES
+
+
+def native_inference_is_worth(x, norm, activation):
+    """Not without a ReLU: torch's norm alone reads the map once, too."""
+    return x.numel() >= LEAST_VALUES_IN_INFERENCE and plain_type(activation) is nn.ReLU
+
+
 def is_batch_norm(norm):
     """Whether ``norm`` computes as torch's own: mmengine's, in the place of a SyncBatchNorm, has another name alone."""
     batch_norm = nn.modules.batchnorm._BatchNorm
@@ -167,7 +218,9 @@ def is_batch_norm(norm):
 
 
 FORMS = dict(
-    native=dispatch.Form(batch_norm_act_native, why_not_native),
+    native=dispatch.Form(batch_norm_act_native, why_not_native, native_is_worth),
+    native_inference=dispatch.Form(
+        batch_norm_act_native_inference, why_not_native_inference, native_inference_is_worth),
     torch=dispatch.Form(batch_norm_act_torch))
 
 
@@ -179,8 +232,10 @@ def batch_norm_act(norm, activation, x, impl='auto'):
 
     Args:
         norm (nn.Module | None), activation (nn.Module | None): None leaves it out.
-        impl (str): 'native' is the C++ kernels, for a ``BatchNorm2d`` in training on a CPU; 'torch' the modules one
-            after another; 'auto' the first where it can. See :mod:`.dispatch`.
+        impl (str): 'native' is the C++ kernels, for a ``BatchNorm2d`` in training on a CPU, 'native_inference' likewise
+            for one in evaluation where no gradients are needed; 'torch' the modules one after another; 'auto' the
+            fastest that was measured, and otherwise a kernel where it can run and the map is large. See
+            :mod:`.dispatch`.
 
     Raises:
         FormError: ``impl`` is no form, or one that cannot take this norm or input.

@@ -105,6 +105,13 @@ def listed(forms):
     return ', '.join(map(repr, ('auto', *forms)))
 
 
+def needs_gradient(*args):
+    """Whether a gradient is wanted of one of these, tensors, modules with their own parameters, or None."""
+    return torch.is_grad_enabled() and any(
+        t.requires_grad for arg in args if arg is not None
+        for t in ((arg, ) if isinstance(arg, torch.Tensor) else arg.parameters()))
+
+
 def is_hollow(x):
     """Whether a tensor has a shape but no values."""
     return x.is_meta or isinstance(x, FakeTensor)

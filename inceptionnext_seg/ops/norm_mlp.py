@@ -11,6 +11,9 @@ The function of the block's modules one after another, computed differently:
   Between the products, bias and GELU are one pass, their gradients another, layer scale and residual a third.
 
 Maps of bfloat16 are multiplied in float ('native') or in bfloat16 ('native_bf16'): which is faster depends on the CPU.
+
+In inference oneDNN does the same with fewer passes ('onednn'): bias and GELU are part of its first product, and bias,
+layer scale and residual of its second.
 """
 import itertools
 
@@ -20,9 +23,9 @@ import torch.nn.functional as F
 
 from .._fast import plain_type, run_plain
 from . import _native as native
-from . import dispatch
+from . import dispatch, onednn
 from .batch_norm_act import is_batch_norm, kernel, moments, move_statistics
-from .dtypes import SUFFIXES, compute_dtype, why_no_kernel_dtype
+from .dtypes import SUFFIXES, autocast_dtype, compute_dtype, why_no_kernel_dtype
 from .patch_conv import rows_of_filters
 from .registration import TENSORS, gradients_again, register
 from .residual import residual, scale_of
@@ -42,6 +45,10 @@ def norm_mlp_torch(x, y, norm, fc1, activation, fc2, gamma, factors):
     y = mlp(y, norm, fc1, activation, fc2)
     if x.device.type != 'cpu':
         return residual(x, y, gamma, factors, impl='torch')
+    return added(x, y, gamma, factors)
+
+
+def added(x, y, gamma, factors):
     if gamma is None:
         return x + (y if factors is None else y * factors.to(y.dtype).reshape(-1, 1, 1, 1))
     # Layer scale and stochastic depth are one factor per image and channel: with the residual, one memory pass.
@@ -63,6 +70,24 @@ def mlp(y, norm, fc1, activation, fc2):
 def norm_mlp_triton(x, y, norm, fc1, activation, fc2, gamma, factors):
     """Torch's operators, and one kernel for the rest; where that fails, torch's too, for norms must not run twice."""
     return residual(x, mlp(y, norm, fc1, activation, fc2), gamma, factors)
+
+
+# By oneDNN, in inference
+
+
+def norm_mlp_onednn(x, y, norm, fc1, activation, fc2, gamma, factors):
+    y = y if norm is None else run_plain(norm, y)
+    dtype = autocast_dtype(y)
+    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y.to(dtype)))
+    hidden = onednn.linear(rows(y), rows_of_filters(fc1.weight).to(dtype), fc1.bias.to(dtype), gelu=True)
+    weight, bias = rows_of_filters(fc2.weight).to(dtype), fc2.bias.to(dtype)
+    # Layer scale goes into the weight where that is smaller than the map, and loses no digits that the sum would have.
+    scaled = gamma is not None and gamma.dtype == dtype == torch.float32 and weight.shape[1] <= len(hidden)
+    if x.dtype == dtype and (gamma is None or scaled):
+        if scaled:
+            weight, bias = weight * gamma[:, None], bias * gamma
+        return as_map(onednn.linear_and_add(hidden, weight, bias, rows(x)), x)
+    return added(x, as_map(onednn.linear(hidden, weight, bias), x), gamma, None)
 
 
 # In C++
@@ -181,6 +206,11 @@ def multiply(a, b, out=None):
 def rows(x):
     """(B · H · W, C) of a channels_last map."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def as_map(y, x):
+    """The reverse, of the size of ``x``."""
+    return y.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def blocks(factors, pixels, hidden):
@@ -380,6 +410,23 @@ def is_foldable(norm):
     return is_batch_norm(norm) and (norm.training or norm.running_mean is not None)
 
 
+def why_not_onednn(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    if norm is not None and (norm.training or not is_foldable(norm)):
+        return f'the norm is a {plain_type(norm).__name__} that moves its statistics'
+    if plain_type(activation) is not nn.GELU or activation.approximate != 'none':
+        return f'the activation is {activation}, and it is fused with the exact GELU'
+    if fc1.bias is None or fc2.bias is None:
+        return 'fc1 or fc2 has no bias'
+    if factors is not None or dispatch.needs_gradient(x, y, gamma, norm, fc1, fc2):
+        return 'it is training, and there are no gradients'
+    if x.device.type != 'cpu' or not x.numel():
+        return f'the input is on {x.device} with {x.numel()} values, and oneDNN takes some on a CPU'
+    dtype = autocast_dtype(y)
+    if fc1.weight.dtype != dtype and not torch.is_autocast_enabled('cpu'):
+        return f'the map is {dtype} and the weight {fc1.weight.dtype}'
+    return onednn.why_not(dtype)
+
+
 def why_not_native_bf16(x, y, *args):
     if y.dtype != torch.bfloat16:
         return f'the map is {y.dtype}, and products in bfloat16 are for maps of it'
@@ -391,13 +438,24 @@ def never_by_rule(*args):
     return False
 
 
+def onednn_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
+    if autocast_dtype(y) == torch.bfloat16 and not native.has_fast_bf16():
+        return False
+    return is_large(x, fc1)
+
+
 def native_is_worth(x, y, norm, fc1, activation, fc2, gamma=None, factors=None):
     if y.dtype == torch.bfloat16 and native.has_fast_bf16():
         return False
+    return is_large(x, fc1)
+
+
+def is_large(x, fc1):
     return x.numel() // x.shape[1] * fc1.weight.shape[0] >= LEAST_HIDDEN
 
 
 FORMS = dict(
+    onednn=dispatch.Form(norm_mlp_onednn, why_not_onednn, onednn_is_worth),
     native=dispatch.Form(norm_mlp_native, why_not_native, native_is_worth),
     native_bf16=dispatch.Form(norm_mlp_native_bf16, why_not_native_bf16, never_by_rule),
     triton=dispatch.Form(norm_mlp_triton, why_not_triton),
@@ -419,10 +477,11 @@ def norm_mlp(x, y, norm, fc1, activation, fc2, gamma=None, factors=None, impl='a
         gamma (Tensor | None): (C, ), layer scale.
         factors (Tensor | None): (B, ), stochastic depth: 0 for an image it drops.
         impl (str): 'native' runs blocks of pixels with C++ between the products, on a CPU, for the exact GELU, and
-            'native_bf16' the same with products in bfloat16; 'triton' one operator after another, of which the last is
+            'native_bf16' the same with products in bfloat16; 'onednn' is oneDNN's products, where no gradients are
+            needed; 'triton' one operator after another, of which the last is
             :func:`.residual.residual`'s kernel, on CUDA; 'torch' torch's operators alone; 'auto' is the fastest that
-            was measured, and otherwise 'native' where it can run and the map is large, on CUDA 'triton'. See
-            :mod:`.dispatch`.
+            was measured, and otherwise 'onednn' or 'native' where they can run and the map is large, on CUDA 'triton'.
+            See :mod:`.dispatch`.
 
     Returns:
         Tensor: (B, C, H, W), channels_last where it is 'native'. Its dtype is what ``x`` and ``gamma`` promote to, as

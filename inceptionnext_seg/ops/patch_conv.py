@@ -125,8 +125,11 @@ def float_product_is_worth(*args):
 
 
 def product_is_worth(x, conv, channel_factors=None):
-    """Not for a 1×1 convolution of an NCHW map, which would have to be copied first."""
-    return conv.kernel_size != (1, 1) or is_channels_last(x)
+    """Not where the map would have to be copied first: of patches, which pays where there is a backward, and of an NCHW
+    map for a 1×1 convolution."""
+    if conv.kernel_size != (1, 1):
+        return dispatch.needs_gradient(x, conv)
+    return is_channels_last(x)
 
 
 def is_channels_last(x):

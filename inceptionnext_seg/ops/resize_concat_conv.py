@@ -72,14 +72,17 @@ def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torc
     dtype = compute_dtype(out_dtype)
     low, direct = levels(features, size, align_corners, dtype)
     out = None
-    if low or bias is not None:
+    # Added as the last map that is not resized is: a pass over the output for the bias alone takes as long as a norm's.
+    bias = None if bias is None else bias.to(dtype)
+    first = bias is not None and (not direct or bf16)
+    if low or first:
         out = channels_last_empty((batch, out_channels, *size), dtype)
-        if bias is not None:
+        if first:
             out.copy_(bias.view(1, -1, 1, 1))
     interpolate_taps = native.function('upsampled_taps', f'forward_{SUFFIXES[dtype]}')
     for i, level in enumerate(low):
         taps = packed_taps(weight[:, level.begin:level.end], dtype).flatten(0, 1).t()
-        z, add = None, bool(i) or bias is not None
+        z, add = None, bool(i) or first
         for image in range(batch):
             if bf16:
                 z = torch.mm(pixels(level.feature, image, torch.bfloat16), taps.bfloat16()).float()
@@ -90,15 +93,15 @@ def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torc
                 level.across.weight, add, native.threads())
         del z, taps     # nine times the map: not beside the next level's, or what Winograd's tiles take
     for x, begin, end in direct:
-        part = weight[:, begin:end]
+        part, last = weight[:, begin:end], end == direct[-1][2]
+        late = bias if last and not first else None
         if not bf16 and uses_winograd(batch, end - begin, out_channels, size):
             x = x.contiguous(memory_format=torch.channels_last)
             taps = packed_taps(part, dtype)
-            last = end == direct[-1][2]
-            out = winograd.convolve(x, taps, added=out, out_dtype=out_dtype if last else dtype)
+            out = winograd.convolve(x, taps, added=out, out_dtype=out_dtype if last else dtype, bias=late)
         else:
             product = torch.bfloat16 if bf16 else dtype
-            y = F.conv2d(x.to(product), part.to(product), padding=1)
+            y = F.conv2d(x.to(product), part.to(product), late, padding=1)
             out = y.to(dtype).contiguous(memory_format=torch.channels_last) if out is None else out.add_(y)
     return out.to(out_dtype).contiguous(memory_format=torch.channels_last)
 

@@ -100,10 +100,11 @@ def prepared(form, args):
 
     def call():
         out = form.run(*args)
-        out = out if isinstance(out, torch.Tensor) else out[0]
-        if leaves and out.requires_grad:
+        out = [y for y in ([out] if isinstance(out, torch.Tensor) else out)
+               if isinstance(y, torch.Tensor) and y.requires_grad]
+        if leaves and out:
             with torch.autocast(device, enabled=False):      # as where a training step calls backward
-                torch.autograd.grad(out, leaves, torch.ones_like(out), allow_unused=True)
+                torch.autograd.grad(out, leaves, list(map(torch.ones_like, out)), allow_unused=True)
 
     return call
 

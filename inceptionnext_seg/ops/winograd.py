@@ -50,8 +50,8 @@ class Tiles:
         """'input_tiles' or 'output_gradient': a map's tiles into the buffer."""
         kernel(name, source.dtype)(source, buffer, *self.sizes(channels, chunk, buffer))
 
-    def output(self, buffer, added, target, channels, chunk):
-        kernel('output_tiles', target.dtype)(buffer, added, target, *self.sizes(channels, chunk, buffer))
+    def output(self, buffer, added, bias, target, channels, chunk):
+        kernel('output_tiles', target.dtype)(buffer, added, bias, target, *self.sizes(channels, chunk, buffer))
 
     def input_gradient(self, buffer, target, channels, chunk):
         kernel('input_gradient', target.dtype)(buffer, target, *self.sizes(channels, chunk, buffer))
@@ -71,12 +71,13 @@ def filter_gradient(transformed):
     return taps
 
 
-def convolve(x, taps, added=None, out_dtype=None):
+def convolve(x, taps, added=None, out_dtype=None, bias=None):
     """3×3 convolution with padding 1: ``x`` (B, C, H, W) channels_last, ``taps`` (9, O, C), to (B, O, H, W).
 
     Args:
         added (Tensor | None): What is added to the result before it is rounded, channels_last, of the compute type. It
             may be overwritten.
+        bias (Tensor | None): (O, ), of the compute type, likewise.
     """
     batch, channels, height, width = x.shape
     out_channels, dtype = taps.shape[1], compute_dtype(x.dtype)
@@ -90,7 +91,7 @@ def convolve(x, taps, added=None, out_dtype=None):
     for chunk in tiles.chunks():
         tiles.transform('input_tiles', x, inputs, channels, chunk)
         torch.bmm(tiles.plane(inputs, chunk[1], channels), filters, out=tiles.plane(outputs, chunk[1], out_channels))
-        tiles.output(outputs, added, y, out_channels, chunk)
+        tiles.output(outputs, added, bias, y, out_channels, chunk)
     return y
 
 

@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 
 from inceptionnext_seg.engine import measuring
-from inceptionnext_seg.engine.accelerate_hook import AccelerateHook
+from inceptionnext_seg.engine.accelerate_hook import AccelerateHook, accelerate_as_configured
 from inceptionnext_seg.engine.measuring import measure_first_batch
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import read_file
@@ -201,3 +201,15 @@ json.dump(measured.exported(), open({str(tmp_path)!r} + '/' + os.environ['RANK']
     assert set(saved.values()) == {'torch'}
     metrics, = (tmp_path / 'run').glob('*/metrics.json')
     assert {choice['form'] for choice in json.loads(metrics.read_text())['operator_choices']} == {'torch'}
+
+
+@pytest.mark.parametrize('measure', [True, False])
+def test_a_model_without_a_runner_takes_the_forms_of_earlier_runs_unless_its_config_measures_nothing(
+        measuring_is_on, measure):
+    norm, x = nn.BatchNorm2d(3), torch.randn(2, 3, 8, 8)
+    with measured.measuring():
+        batch_norm_act(norm, None, x)
+    measured.TABLE.clear()          # what another process begins with
+    hook = dict(type='AccelerateHook', measure=measure)
+    accelerate_as_configured(nn.Conv2d(3, 3, 1), Config(dict(default_hooks=dict(accelerate=hook))))
+    assert measured.TABLE.is_empty != measure

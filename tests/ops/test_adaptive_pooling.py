@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from helpers import assert_close, draw
 
 from inceptionnext_seg.ops import adaptive_pooling as pooling
-from inceptionnext_seg.ops.adaptive_pooling import adaptive_avg_pools2d
+from inceptionnext_seg.ops import dispatch
+from inceptionnext_seg.ops.adaptive_pooling import FORMS, adaptive_avg_pools2d
 
 GRIDS = [1, 2, 3, 6]
 
@@ -37,6 +38,12 @@ def test_maps_and_gradients_are_those_of_torch(size, layout):
     assert_close(run(ours, x, order=2), run(stock, x, order=2), 1e-10)
     assert_close(run(ours, x, torch.float32), run(stock, x), 1e-5)
     assert_close(run(ours, x, torch.bfloat16), run(stock, x), 2e-2)
+
+
+def test_inference_on_a_cpu_is_left_to_torch_and_gradients_are_products():
+    x = draw(1, 3, 8, 8, dtype=torch.float32)
+    assert dispatch.choose('adaptive_avg_pools2d', FORMS, 'auto', x, [1, 2]) == 'torch'
+    assert dispatch.choose('adaptive_avg_pools2d', FORMS, 'auto', x.requires_grad_(), [1, 2]) == 'product'
 
 
 def test_no_operator_of_torch_is_asked_that_is_not_deterministic_on_cuda():

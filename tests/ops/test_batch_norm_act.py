@@ -7,7 +7,10 @@ import torch.nn as nn
 from helpers import assert_close, draw, relative_error
 
 from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import batch_norm_act as operator_file
+from inceptionnext_seg.ops import dispatch
 from inceptionnext_seg.ops.batch_norm_act import (
+    FORMS,
     batch_norm_act,
     batch_norm_act_backward_operator,
     batch_norm_act_operator,
@@ -21,6 +24,11 @@ if native.why_not('batch_norm'):
 SHAPES = [(2, 24, 9, 11), (1, 1, 3, 5), (3, 16, 8, 8), (1, 37, 1, 3), (4, 5, 1, 1), (2, 8, 31, 33)]
 LAYOUTS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+@pytest.fixture(autouse=True)
+def small_maps_too(monkeypatch):
+    monkeypatch.setattr(operator_file, 'LEAST_VALUES', 0)
 
 
 def inputs(shape, dtype=torch.float64, layout=torch.channels_last, seed=0):
@@ -152,6 +160,40 @@ def test_what_is_not_finite_makes_its_channel_nan_as_in_torch(value, place):
     assert expected[:, 5].isnan().all() and torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(ours.running_var.isnan(), theirs.running_var.isnan())
     assert torch.equal(ours.running_mean.isfinite(), theirs.running_mean.isfinite())
+
+
+# In inference
+
+
+@pytest.mark.logits_match
+@pytest.mark.parametrize('activation', [nn.ReLU(), nn.ReLU(inplace=True), None, nn.GELU()],
+                         ids=['relu', 'relu_inplace', 'none', 'gelu'])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_in_inference_a_map_is_read_once_and_the_output_is_that_of_torch(shape, activation):
+    norm = draw_norm(shape[1]).eval()
+    for dtype, tolerance in (*TOLERANCES.items(), (torch.bfloat16, 3e-3)):
+        x, _ = inputs(shape, dtype)
+        before = x.clone()
+        with torch.no_grad():
+            found = batch_norm_act(norm, activation, x, impl='native_inference')
+            expected = in_turn(copy.deepcopy(norm).double(), activation, x.double())
+        assert found.dtype == dtype and torch.equal(x, before)
+        assert_close([found], [expected], tolerance)
+
+
+def test_the_rule_of_thumb_knows_inference_gradients_and_small_maps(monkeypatch):
+    x, _ = inputs(SHAPES[0], torch.float32)
+
+    def chosen(norm):
+        return dispatch.choose('batch_norm_act', FORMS, 'auto', x, norm, nn.ReLU())
+
+    norm, plain = draw_norm(24), draw_norm(24).eval()
+    for least, in_training, in_inference in ((0, 'native', 'native_inference'), (10 ** 6, 'torch', 'torch')):
+        monkeypatch.setattr(operator_file, 'LEAST_VALUES', least)
+        monkeypatch.setattr(operator_file, 'LEAST_VALUES_IN_INFERENCE', least)
+        assert (chosen(norm), chosen(plain), chosen(plain.requires_grad_(False))) == (
+            in_training, 'torch', in_inference)
+        plain.requires_grad_(True)
 
 
 # Everything else is torch's own

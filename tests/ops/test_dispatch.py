@@ -96,14 +96,15 @@ CASES = dict(
     patch_conv2d=(patch_case, patch_conv.FORMS), pointwise=(pointwise_case, patch_conv.FORMS),
     upsampled_cross_entropy=(loss_case, upsampled_cross_entropy.LOSS_FORMS),
     upsampled_argmax=(argmax_case, upsampled_cross_entropy.ARGMAX_FORMS))
-FOR_BFLOAT16 = ('native_bf16', 'float_product')
+FOR_BFLOAT16, IN_INFERENCE = ('native_bf16', 'float_product'), ('onednn', 'native_inference')
 ON_CPU = [(name, form) for name, (_, forms) in CASES.items() for form in forms
-          if form not in ('torch', 'triton', *FOR_BFLOAT16)]
+          if form not in ('torch', 'triton', *FOR_BFLOAT16, *IN_INFERENCE)]
 
 
 @pytest.fixture(autouse=True)
 def small_maps_too(monkeypatch):
     monkeypatch.setattr(norm_mlp, 'LEAST_HIDDEN', 0)
+    monkeypatch.setattr(batch_norm_act, 'LEAST_VALUES', 0)
 
 
 def run(case, impl, dtype):
@@ -163,7 +164,7 @@ def test_on_this_machine_auto_takes_the_first_form(name, monkeypatch):
     if any(map(native.why_not, native.PROTOTYPES)):
         pytest.skip('no C++ compiler')
     case, forms = CASES[name]
-    first, chosen = next(form for form in forms if form not in FOR_BFLOAT16), []
+    first, chosen = next(form for form in forms if form not in (*FOR_BFLOAT16, *IN_INFERENCE)), []
     for form in forms:
         monkeypatch.setitem(forms, form, forms[form]._replace(
             run=lambda *args, form=form, run=forms[form].run: chosen.append(form) or run(*args)))

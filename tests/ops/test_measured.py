@@ -172,6 +172,31 @@ def test_a_second_process_measures_nothing(clock):
     assert '1×2×3×4' in str(inceptionnext_seg.choices())
 
 
+@pytest.mark.parametrize('enabled', ['1', '0'])
+def test_inference_takes_what_earlier_runs_measured_and_measures_nothing(clock, enabled, monkeypatch):
+    forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
+    with inceptionnext_seg.measuring():
+        chosen(forms, X)
+    measured.TABLE.clear()          # what another process begins with
+    measured.time_forms.reset_mock()
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_MEASURE', enabled)
+    inceptionnext_seg.create_backbone('inceptionnext_a')
+    assert chosen(forms, X) == ('torch' if enabled == '1' else 'native') and not measured.time_forms.called
+
+
+def test_the_backward_that_is_timed_begins_at_every_output():
+    reached = []
+
+    def two_maps(x):
+        maps = [x * 2, x * 3]
+        for i, y in enumerate(maps):
+            y.register_hook(lambda grad, i=i: reached.append(i))
+        return maps
+
+    stopwatch.prepared(Form(two_maps), (X.clone().requires_grad_(), ))()
+    assert sorted(reached) == [0, 1]
+
+
 def test_a_form_of_seconds_that_is_clearly_slower_runs_once(clock):
     calls = []
     slow = clock.takes(2.0)

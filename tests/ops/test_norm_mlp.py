@@ -8,7 +8,7 @@ from helpers import assert_close, draw, relative_error
 from torch.utils.flop_counter import FlopCounterMode
 
 from inceptionnext_seg.ops import _native as native
-from inceptionnext_seg.ops import dispatch, norm_mlp
+from inceptionnext_seg.ops import dispatch, norm_mlp, onednn
 
 if native.why_not('batch_norm', 'mlp'):
     pytest.skip(native.why_not('batch_norm', 'mlp'), allow_module_level=True)
@@ -298,3 +298,66 @@ def test_small_maps_and_those_in_bfloat16_where_the_cpu_multiplies_it_fast_are_l
     assert chosen(x, y, half.norm, half.act) == 'native' and chosen(x, y.bfloat16(), half.norm, half.act) == 'torch'
     monkeypatch.setattr(norm_mlp, 'LEAST_HIDDEN', BATCH * 63 * HIDDEN + 1)
     assert chosen(x, y, half.norm, half.act) == 'torch'
+
+
+# By oneDNN, in inference
+
+
+needs_onednn = pytest.mark.skipif(onednn.why_not_here(torch.float32) is not None, reason='no operators of oneDNN')
+
+
+@needs_onednn
+@pytest.mark.logits_match
+@pytest.mark.parametrize('gamma', [True, False], ids=['gamma', 'no_gamma'])
+@pytest.mark.parametrize('norm', ['eval', 'none'])
+@pytest.mark.parametrize('size', [SIZE, (3, 4)], ids=['layer_scale_in_the_weight', 'layer_scale_in_the_sum'])
+def test_in_inference_products_of_onednn_give_what_the_modules_give(size, norm, gamma):
+    half = Half(norm, gamma)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        x, y, _ = inputs(torch.float32, layout, size)
+        before = x.clone()
+        with torch.inference_mode():
+            found = norm_mlp.norm_mlp(x, y, half.norm, half.fc1, half.act, half.fc2, half.gamma, impl='onednn')
+            expected = copy.deepcopy(half).double()(x.double(), y.double())
+        assert found.is_contiguous(memory_format=torch.channels_last) and torch.equal(x, before)
+        assert_close([found], [expected], 1e-5)
+
+
+@pytest.mark.skipif(onednn.why_not_here(torch.bfloat16) is not None, reason='no operators of oneDNN')
+@pytest.mark.parametrize('x_dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('deployed', [False, True], ids=['autocast', 'bfloat16_weights'])
+def test_in_inference_bfloat16_products_of_onednn_round_and_promote_as_those_of_torch(x_dtype, deployed):
+    half, (x, y, _) = Half('none', gamma=not deployed), inputs(torch.float32)
+    x, y = x.to(x_dtype), y.bfloat16()
+    expected = copy.deepcopy(half).double()(x.double(), y.double())
+    half = half.bfloat16() if deployed else half
+    found = {}
+    with torch.inference_mode(), torch.autocast('cpu', torch.bfloat16, enabled=not deployed):
+        for impl in ('torch', 'onednn'):
+            found[impl] = norm_mlp.norm_mlp(
+                x, y, half.norm, half.fc1, half.act, half.fc2, half.gamma, impl=impl)
+    assert found['onednn'].dtype == found['torch'].dtype
+    error, stock = (relative_error(found[impl], expected) for impl in ('onednn', 'torch'))
+    assert error < max(1.5 * stock, 2 ** -8)
+
+
+@needs_onednn
+def test_by_the_rule_of_thumb_inference_is_onednns_and_training_is_not(monkeypatch):
+    half, (x, y, _) = Half('eval'), inputs(torch.float32)
+    assert chosen(x, y, half.norm, half.act) == 'native'
+    with torch.no_grad():
+        assert chosen(x, y, half.norm, half.act) == 'onednn'
+        assert chosen(x, y, nn.BatchNorm2d(CHANNELS), half.act) == 'native'
+        assert chosen(x.double(), y.double(), half.norm, half.act) != 'onednn'
+        monkeypatch.setattr(native, 'has_fast_bf16', lambda: False)
+        assert chosen(x, y.bfloat16(), half.norm, half.act) == 'native'
+
+
+def test_a_build_without_onednns_operators_or_with_others_runs_in_another_form(monkeypatch):
+    half, (x, y, _) = Half('eval'), inputs(torch.float32)
+    for other in (None, lambda x, weight, bias, gelu=False: torch.zeros(len(x), len(weight))):
+        monkeypatch.setattr(onednn, 'linear', other)
+        onednn.why_not_here.cache_clear()
+        with torch.no_grad():
+            assert onednn.why_not(torch.float32) and chosen(x, y, half.norm, half.act) == 'native'
+    onednn.why_not_here.cache_clear()

@@ -155,6 +155,15 @@ def test_a_1x1_convolution_of_a_map_in_nchw_stays_a_convolution():
     assert takes_product(both_layouts_at_once, nn.Conv2d(1, 4, 1))
 
 
+def test_without_gradients_patches_are_not_copied_for_a_product():
+    conv, x = inputs(2, (12, 8), torch.float32)
+    assert takes_product(x, conv)
+    with torch.no_grad():
+        assert not takes_product(x, conv)
+        conv, x = inputs(1, (5, 7), torch.float32)
+        assert takes_product(x, conv)
+
+
 def test_a_map_on_another_device_is_left_to_the_convolution():
     conv, x = inputs(2, (12, 8), torch.float32)
     assert not takes_product(x.to('meta'), conv.to('meta')) and patch_conv2d(x.to('meta'), conv).shape == (3, 10, 6, 4)

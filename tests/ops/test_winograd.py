@@ -89,6 +89,18 @@ def test_what_is_added_is_added_before_rounding(dtype):
     assert relative_error(y, expected) < {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 3e-3}[dtype]
 
 
+@pytest.mark.parametrize('added', [False, True], ids=['alone', 'beside_a_sum'])
+def test_a_bias_is_added_before_rounding(added):
+    shape = (2, 6, 18, 10, 9)
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-6), (torch.bfloat16, 3e-3)):
+        x, weight, grad = inputs(shape, dtype)
+        compute = compute_dtype(dtype)
+        bias, other = 100 * torch.arange(18, dtype=compute), last(inputs(shape, compute, seed=1)[2])
+        expected = reference(x, weight, grad)[0] + bias.double().view(-1, 1, 1) + (other.double() if added else 0)
+        y = winograd.convolve(x, to_taps(weight, compute), added=other if added else None, bias=bias)
+        assert y.dtype == dtype and relative_error(y, expected) < tolerance
+
+
 def test_an_output_of_another_type_is_not_rounded_on_the_way():
     x, weight, grad = inputs((1, 6, 18, 10, 9), torch.bfloat16)
     y = winograd.convolve(x, to_taps(weight, torch.float32), out_dtype=torch.float32)

@@ -146,9 +146,9 @@ template <class E> void input_gradient(const E* v, E* x, Tiles t, int threads) {
             }
 }
 
-// y = the tiles' outputs, plus what `added` (like y, of the compute type) holds, if given.
+// y = the tiles' outputs, plus what `added` (like y, of the compute type) holds and the channels' `bias`, if given.
 template <class T, class E = Compute<T>>
-void output_tiles(const E* m, const E* added, T* y, Tiles t, int threads) {
+void output_tiles(const E* m, const E* added, const E* bias, T* y, Tiles t, int threads) {
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
     for (int64_t row = 0; row < t.rows; ++row)
         for (int64_t column = 0; column < t.tiles_x; ++column) {
@@ -161,6 +161,8 @@ void output_tiles(const E* m, const E* added, T* y, Tiles t, int threads) {
                 for (int k = 0; k < 36; ++k) d[k] = load<V>(from + k * t.plane + c);
                 for (int j = 0; j < 6; ++j) output_1d<E>(d + j, 6, r + j, 6);
                 for (int i = 0; i < 4; ++i) output_1d<E>(r + 6 * i, 1, o + 4 * i, 1);
+                if (bias)
+                    for (int k = 0; k < 16; ++k) o[k] += load<V>(bias + c);
                 for (int i = 0; i < 4 && top + i < t.height; ++i)
                     for (int j = 0; j < 4 && left + j < t.width; ++j) {
                         const int64_t at = start + ((top + i) * t.width + left + j) * t.channels + c;
@@ -231,8 +233,9 @@ template <class E> void filter_gradient(const E* u, E* g, int64_t count, int thr
 #define TILES {height, width, channels, tiles_y, tiles_x, first, rows, plane}, int(threads)
 #define OF_ANY_TYPE(suffix, T)                                                                                         \
     extern "C" void input_tiles_##suffix(const T* from, Compute<T>* to, SIZES) { input_tiles<T>(from, to, TILES); }    \
-    extern "C" void output_tiles_##suffix(const Compute<T>* from, const Compute<T>* added, T* to, SIZES) {             \
-        output_tiles<T>(from, added, to, TILES);                                                                       \
+    extern "C" void output_tiles_##suffix(const Compute<T>* from, const Compute<T>* added, const Compute<T>* bias,     \
+                                          T* to, SIZES) {                                                              \
+        output_tiles<T>(from, added, bias, to, TILES);                                                                 \
     }                                                                                                                  \
     extern "C" void output_gradient_##suffix(const T* from, Compute<T>* to, SIZES) {                                   \
         output_gradient<T>(from, to, TILES);                                                                           \
