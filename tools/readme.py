@@ -13,7 +13,7 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory
+from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory, window_speed
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import estimate as gpu_estimate
@@ -49,6 +49,7 @@ EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 INFERENCE = RESULTS / 'xeon-amx-2cores/inference.json'
 WINDOW_MEMORY = RESULTS / 'xeon-amx-2cores/window_memory.json'
+WINDOW_SPEED = WINDOW_MEMORY.with_name('window_speed.json')
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
 
@@ -241,11 +242,17 @@ def memory_of_windows():
     return f'{window_memory.table(result)}\n\n{window_memory.words(result)}'
 
 
+def speed_of_windows():
+    if not WINDOW_SPEED.is_file():
+        return 'Not measured.'
+    result = json.loads(WINDOW_SPEED.read_text())
+    return f'{window_speed.table(result)}\n\n{window_speed.words(result)}'
+
+
 BLOCKS = dict(
-    window_memory=memory_of_windows, mini_run=mini_run, any_upernet=any_upernet, paper=paper, inference=inference,
-    inference_words=inference_words, inference_accuracy=inference_accuracy, replaced=replaced,
-    killed_runs=killed_runs, camvid_own=camvid_own,
-    camvid_own_words=camvid_own_words,
+    window_memory=memory_of_windows, window_speed=speed_of_windows, mini_run=mini_run, any_upernet=any_upernet,
+    paper=paper, inference=inference, inference_words=inference_words, inference_accuracy=inference_accuracy,
+    replaced=replaced, killed_runs=killed_runs, camvid_own=camvid_own, camvid_own_words=camvid_own_words,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
     speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
         goals=goals_table, mixers=mixers_table, limits=limits_table, processes=processes_text).items()})
@@ -255,7 +262,7 @@ BLOCKS |= dict(
     speed_threads=of_first_machine(threads_table, 'threads'),
     speed_compiled=of_first_machine(compiled_table, 'compile'), speed_choices=speed_choices)
 DOCUMENTS = {
-    'docs/inference.md': ('window_memory', ), 'docs/export.md': ('inference', 'inference_accuracy'),
+    'docs/inference.md': ('window_memory', 'window_speed'), 'docs/export.md': ('inference', 'inference_accuracy'),
     'docs/own_images.md': ('camvid_own', ),
     'docs/generalization.md': ('replaced', ),
     'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),

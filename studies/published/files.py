@@ -109,6 +109,7 @@ REPORTS = {
     'gpu_estimate.json': by('gpu.estimate'),
     'gpu_stream.json': by('gpu.stream'),
     '*/window_memory.json': by('window_memory'),
+    '*/window_speed.json': by('window_speed'),
     'reliability/kills.json': by('reliability.cases'),
     # Shown in docs/reliability.md alone; scores of trained models, in docs/model_zoo.md.
     **dict.fromkeys(('reliability/fuzz.json', 'reliability/sanitize.json', 'reliability/long_run.json',

@@ -87,11 +87,20 @@ def goals(result):
     return [(label, goal, result.speedup(*cell)) for label, goal, cell in rows]
 
 
+def verdict(goal, found):
+    """What a ratio says of a goal: by its median, and whether its interval says the same."""
+    if found is None:
+        return 'not measured'
+    said = 'reached' if found.value >= goal else 'missed'
+    if found.low is None:
+        return f'{said}, by one process'
+    return f'{said}, the interval covers the goal' if found.low < goal <= found.high else said
+
+
 def goals_table(result):
     rows = []
     for label, goal, found in goals(result):
-        verdict = 'not measured' if found is None else 'reached' if found.value >= goal else 'missed'
-        rows.append([label, f'{goal:.2f}', text(found), found.processes if found else NONE, verdict])
+        rows.append([label, f'{goal:.2f}', text(found), found.processes if found else NONE, verdict(goal, found)])
     return markdown_table(['', 'goal', 'measured (95 %)', 'processes', ''], rows)
 
 

@@ -5,6 +5,7 @@ from PIL import Image
 from studies.speed import report as reporting
 from studies.speed.cells import cells
 from studies.speed.report import write_report
+from studies.speed.statistics import Estimate
 from studies.speed.summary import Result
 
 FP32, BF16 = ('train fp32 2×512×512', 'train bf16 2×512×512')
@@ -80,3 +81,11 @@ def test_a_goal_is_of_cells_that_are_measured():
     empty = Result(content())
     assert all(found is None for _, _, found in reporting.goals(empty))
     assert {cell.suite for cell in cells()} == {'main', 'backbone', 'small', 'parts', 'growth', 'threads', 'compile'}
+
+
+@pytest.mark.parametrize('value, low, high, said', [
+    (4.0, 3.6, 4.2, 'reached'), (3.6, 3.4, 4.2, 'reached, the interval covers the goal'),
+    (3.4, 3.3, 3.5, 'missed, the interval covers the goal'), (3.0, 2.9, 3.4, 'missed'),
+    (3.0, None, None, 'missed, by one process')])
+def test_what_is_said_of_a_goal_says_whether_the_interval_bears_it_out(value, low, high, said):
+    assert reporting.verdict(3.5, Estimate(value, low, high, 1 if low is None else 5)) == said
