@@ -1,9 +1,9 @@
 # From scratch to a good model in the time there is.
 # - The length is that of `minutes`, training and validations together: TimeBudgetHook measures the first iterations and
 #   fits the schedule. max_iters and the ends below are what runs without it (minutes=None).
-# - AdamW 2e-3 for 8 images: from scratch, in few iterations, a high rate for long is what counts. No learning-rate decay
-#   over the stages, which protects weights that are good already. Linear warm-up, poly decay to 0 with power 0.4 for
-#   DeepLab's 0.9: half of the rate is left after four fifths of the run.
+# - AdamW 2e-3 for 8 images: from scratch, in few iterations, a high rate for long is what counts. No learning-rate
+#   decay over the stages, which protects weights that are good already. Linear warm-up, poly decay to 0 with power 0.4
+#   in place of DeepLab's 0.9: half of the rate is left after four fifths of the run.
 # - Averaged weights (mmengine's EMAHook) are validated and saved: noise of a high rate and a small batch averages out.
 #   Horizon 500 iterations, shorter at first (gamma); BatchNorm's statistics are averaged with them.
 # - Early stopping: ten validations, half of a run, without a gain of 0.1 points. The best checkpoint is kept.

@@ -18,8 +18,8 @@ DECIDED = {
     'ablations_mini.json': 'no protocol was written before; that LayerNorm stands out was seen in the data',
     'band_ratio_mini.json': 'no protocol was written before',
     'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
-    'camvid_own_25min.json': 'the schedule was chosen before, by three single runs of 1,187 iterations and their scores '
-                             'on the same validation images; seeds and length were fixed before these ran',
+    'camvid_own_25min.json': 'the schedule was chosen before, by three single runs of 1,187 iterations and their '
+                             'scores on the same validation images; seeds and length were fixed before these ran',
     'camvid_own*.json': 'nothing',
     'generalization_mini.json': 'no protocol was written before',
     'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '
