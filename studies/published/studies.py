@@ -75,7 +75,7 @@ STUDIES = {
     'own_images': Study("the recipe for one's own images on CamVid, and without each of its parts",
                         f'{MACHINE}/camvid_own.json',
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
-                        f'{QUIET}; {CAMVID}', '14 hours: an hour for each of 14 runs'),
+                        f'{QUIET}; {CAMVID}', '15 hours: an hour for each of 15 runs'),
     'own_images_25_minutes': Study(
         "the recipe for one's own images with three seeds and its schedule, 25 minutes on one core",
         f'{MACHINE}/camvid_own_25min.json',
