@@ -18,8 +18,8 @@ from ..provenance import synchronize
 from .run_state import random_state, set_random_state
 
 FORMAT = 1
-# A measurement of fewer iterations is none.
-MEASURED = 5
+# A measurement of fewer iterations is none, unless waiting for them would take more than this share of the time.
+MEASURED, WAITED = 5, 0.5
 # Batches that the first estimate of a validation is made from, and what the metric and the checkpoint add to it.
 VALIDATED, EVALUATION = 4, 0.2
 
@@ -35,13 +35,14 @@ def iterations_left(seconds, iteration, validation, interval):
 def first_plan(seconds, iteration, validation, done, most, share):
     """The length of a run and the interval of its validations, from ``seconds`` that are left.
 
-    As many validations, the one at the end included, as take ``share`` of the time, from 1 to ``most``.
+    As many validations, the one at the end included, as take ``share`` of the time, from 1 to ``most``. Where not one
+    more iteration fits, the run ends with those that are done.
 
     Returns:
         tuple[int, int]: ``max_iters``, with the iterations that are done, and ``val_interval``.
     """
     count = min(most, max(1, math.floor(share * seconds / validation)))
-    length = done + max(1, math.floor((seconds - count * validation) / iteration))
+    length = max(1, done + max(0, math.floor((seconds - count * validation) / iteration)))
     return length, math.ceil(length / count)
 
 
@@ -100,7 +101,8 @@ class TimeBudgetHook(Hook):
     Args:
         minutes (float | None): None leaves the run as the config has it.
         skip_iters (int), measure_iters (int): Iterations before the first measurement, and in it; five will do where
-            more than ``share`` of the time is gone.
+            more than ``share`` of the time is gone, and fewer where these would take more than half of it. Where the
+            time is over before, the run ends with the iteration, and is validated.
         validations (int): At most so many; fewer, at least one, where they would take more than ``share`` of the time.
         share (float): See above.
         interval (int), tolerance (float): See above.
@@ -133,6 +135,7 @@ class TimeBudgetHook(Hook):
         self.window = None           # time and iteration that the present measurement began at
         self.paused = 0.             # seconds of validations since then
         self.val_begun = None
+        self.latest = None           # when the last iteration ended, until the first plan
         self.runner = None
 
     # Time
@@ -173,6 +176,8 @@ class TimeBudgetHook(Hook):
             now = self.now()
             self.validation, self.val_begun = now - self.val_begun, None
             self.paused += self.validation
+            if self.latest is not None:
+                self.latest += self.validation
             if self.fitted:
                 self.refit(runner, runner.iter, now)
         if self.window is None:
@@ -182,25 +187,37 @@ class TimeBudgetHook(Hook):
             self.window, self.paused = (self.now(), runner.iter), 0.
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if self.budget is None or self.window is None or self.window[0] is None:
+        if self.budget is None or self.window is None:
             return
         done = runner.iter + 1
         if self.fitted is None:
-            if self.is_measured(runner, done):
-                self.fit(runner, done, self.now())
-        elif done - self.window[1] >= self.checked_every() and done < runner.max_iters:
+            # The length that the config has says nothing of how long this run takes.
+            iteration = self.measured(runner, done)
+            if iteration is not None:
+                self.fit(runner, done, iteration)
+            runner.message_hub.update_info('eta', max(0., self.budget - self.elapsed()))
+        elif self.window[0] is not None and done - self.window[1] >= self.checked_every() and done < runner.max_iters:
             self.refit(runner, done, self.now())
 
-    def is_measured(self, runner, done):
-        """Whether enough iterations were, or so few that they will have to do where they take long."""
-        measured = done - self.window[1]
-        if measured >= self.measure_iters or done >= runner.max_iters:
-            return True
-        if measured < MEASURED:
-            return False
-        decision = [self.elapsed() > self.share * self.budget]
+    def measured(self, runner, done):
+        """Seconds of an iteration, once enough of them were, or so few that they will have to do; before that None."""
+        now = self.now()
+        latest, self.latest = None if self.latest is None else now - self.latest, now
+        begun, first = self.window
+        count = 0 if begun is None else done - first
+        mean = (now - begun - self.paused) / count if count else latest
+        decision = [mean if self.is_measured(count, first + MEASURED - done, latest, self.elapsed(now))
+                    or done >= runner.max_iters else None]
+        if decision[0] is None and self.elapsed(now) >= self.budget:
+            decision[0] = self.elapsed(now) / done
         broadcast_object_list(decision)  # the processes have clocks of their own
         return decision[0]
+
+    def is_measured(self, count, missing, latest, elapsed):
+        """Whether ``count`` iterations are a measurement, where the last one took ``latest`` seconds."""
+        if count >= self.measure_iters or (count >= MEASURED and elapsed > self.share * self.budget):
+            return True
+        return latest is not None and missing > 0 and elapsed + missing * latest > WAITED * self.budget
 
     def before_val(self, runner):
         if self.budget is not None:
@@ -217,15 +234,14 @@ class TimeBudgetHook(Hook):
             return None
         return max((now - begun - self.paused) / (done - first), 1e-6)
 
-    def fit(self, runner, done, now):
+    def fit(self, runner, done, iteration):
         """The first plan, from the iterations that were measured and the first images of a validation."""
-        iteration = (now - self.window[0] - self.paused) / (done - self.window[1])
         iteration, validation = max(iteration, 1e-6), self.validation
         if validation is None:
             validation = max(self.measure_validation(runner), 1e-6)
         left = self.budget - self.elapsed(self.now())
         if self.validation == 0.:
-            plan = done + max(1, math.floor(left / iteration)), runner.train_loop.val_interval
+            plan = done + max(0, math.floor(left / iteration)), runner.train_loop.val_interval
         else:
             plan = first_plan(left, iteration, validation, done, self.validations, self.share)
         self.apply(runner, done, *plan, iteration, validation, 'fitted')
@@ -233,7 +249,8 @@ class TimeBudgetHook(Hook):
     def measure_validation(self, runner):
         """Seconds of a validation by its first images, the very first aside: it begins workers, and more.
 
-        Training goes on as if there had been none. Where there are no others, each takes as long as the first.
+        Training goes on as if there had been none. Where there are no others, each takes as long as the first; where
+        the time is over, the first is enough.
         """
         loader, model = runner.val_dataloader, runner.model
         state, training, times = random_state(), model.training, [self.now()]
@@ -242,6 +259,8 @@ class TimeBudgetHook(Hook):
             for batch in itertools.islice(loader, VALIDATED + 1):
                 model.val_step(batch)
                 times.append(self.now())
+                if self.elapsed(times[-1]) >= (self.budget or math.inf):
+                    break
         model.train(training)
         set_random_state(state)
         times = times[1:] if len(times) > 2 else times

@@ -28,7 +28,9 @@ def test_the_first_plan_spends_a_share_on_validations_and_the_rest_on_training()
     assert first_plan(3600, 0.5, 60, 25, 20, 0.05) == (6865, 2289)
     # One that takes more than its share is made once, at the end.
     assert first_plan(100, 1, 50, 0, 20, 0.05) == (50, 50)
-    assert first_plan(1, 10, 50, 7, 20, 0.05) == (8, 8)
+    # Where nothing fits any more, the run ends, validated.
+    assert first_plan(1, 10, 50, 7, 20, 0.05) == (7, 7)
+    assert first_plan(-9, 10, 50, 0, 20, 0.05) == (1, 1)
 
 
 def test_the_end_is_predicted_with_the_validations_that_are_left():
@@ -149,6 +151,35 @@ def test_slow_iterations_are_measured_no_longer_than_is_needed(tmp_path):
     runner.train()
     assert fitted == [6]  # five are measured, and with the validation at 4 more than a tenth of 240 s is gone
     assert clock.seconds == pytest.approx(240, abs=0.02 * 240 + 5)
+
+
+@pytest.mark.parametrize(('iteration', 'minutes', 'fitted', 'length'), [
+    (43., 1, 2, 2),     # over after the second iteration, and not after the tenth
+    (70., 1, 1, 1),
+    (8., 2, 2, 13)])    # eight more would take until the 80th second of 120: 104 s are left for eleven, and 3 s each
+def test_iterations_that_take_much_of_the_time_are_not_waited_for(tmp_path, iteration, minutes, fitted, length):
+    clock = Clock(iteration, 3.)
+    runner, passing, budget = run(tmp_path, clock, minutes=minutes, skip_iters=5, measure_iters=20)
+    first = []
+    budget.fit = lambda runner, done, seconds, fit=budget.fit: (first.append(done), fit(runner, done, seconds))
+    runner.train()
+    assert first == [fitted] and runner.iter == length == passing.validated[-1]
+    assert clock.seconds <= max(60 * minutes, fitted * iteration + 3)
+
+
+def test_until_a_run_is_fitted_its_log_counts_down_the_time_and_not_the_iterations_of_the_config(tmp_path):
+    clock, said = Clock(), []
+
+    class Reader(Hook):
+        priority = 'BELOW_NORMAL'    # LoggerHook's
+
+        def after_train_iter(self, runner, **settings):
+            said.append(runner.message_hub.get_info('eta'))
+
+    runner, _, budget = run(tmp_path, clock)
+    runner.register_hook(Reader())
+    runner.train()
+    assert budget.fitted[0] >= 6 and said[:6] == [119., 118., 117., 116., 113., 112.]  # validated
 
 
 def test_a_validation_is_measured_without_a_trace_in_training(tmp_path):

@@ -1,5 +1,6 @@
 """A config for a folder of one's own: what is set, and a training from photographs to a report."""
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -126,7 +127,7 @@ def test_photographs_become_a_trained_model_and_its_report_within_the_time(cows,
     last = report['validations'][-1]
     assert report['finished'] and report['classes'] == ['grass', 'cow'] and last['iteration'] == report['iteration']
     log = found.stdout + found.stderr
-    assert 'Time budget of 0.15 minutes' in log and 'fitted at iteration 6 to' in log
+    assert 'Time budget of 0.15 minutes' in log and re.search(r'fitted at iteration [2-6] to', log)
     assert report['seconds'] < 40  # 9, and what a machine with other work takes until it is fitted
     page = (tmp_path / 'run/report.html').read_text()
     assert 'cow' in page and page.count('data:image/jpeg;base64,') == 2
