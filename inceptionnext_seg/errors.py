@@ -15,6 +15,11 @@ class SettingError(UserError, ValueError):
     """A setting of a model has a value that it does not take: raised where the model is built."""
 
 
+def quantity(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 image``, ``2 images``: a number and its noun, for messages."""
+    return f'{count} {noun if count == 1 else plural or noun + "s"}'
+
+
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate a tool's ``main``: a :class:`UserError` becomes ``error: message`` on stderr and exit code 2.
 

@@ -22,7 +22,7 @@ from ..data.importing.surveying import look_alike
 from ..engine.inference import Segmentor, find_images, open_device
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
-from ..errors import UserError, exit_on_user_error
+from ..errors import UserError, exit_on_user_error, quantity
 from ..files import write_text
 from .predict import window_for
 
@@ -79,7 +79,7 @@ def main(argv=None):
         write_text(args.out, text.getvalue())
     except OSError as error:
         raise UserError(f'cannot write {args.out}: {error}. Next: give another --out.') from error
-    print(f'{len(rows)} images in {args.out}; to label next:')
+    print(f'{quantity(len(rows), "image")} in {args.out}; to label next:')
     for path, entropy, unsure, _ in rows[:SHOWN]:
         print(f'  {path}  entropy {100 * entropy:.1f} % of the most, {100 * unsure:.1f} % of the pixels unsure')
     for path, reason in failures.items():

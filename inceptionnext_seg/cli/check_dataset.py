@@ -7,11 +7,13 @@ folder --out gets check.html, one page with class frequencies, overlays and all 
 Exit code: 0 nothing is wrong, 1 something is, 2 nothing could be looked at.
 """
 import argparse
+import difflib
 import importlib
 from pathlib import Path
 
 from ..data.inspection import inspect, list_folder, summary, write_page
-from ..errors import UserError, exit_on_user_error
+from ..errors import UserError, exit_on_user_error, quantity
+from ..zoo import configs, find_config
 
 
 def parse_args(argv=None):
@@ -33,8 +35,16 @@ def parse_args(argv=None):
 def listing_of(args):
     if Path(args.source).is_dir():
         return list_folder(args.source), args.out or Path(args.source)
-    if '/' in args.source and not Path(args.source).exists() and not args.source.endswith('.py'):
-        raise UserError(f'{Path(args.source).absolute()} is not there. Expected: a folder of a data set, or a config.')
+    try:
+        find_config(args.source)
+    except UserError as error:
+        if Path(args.source).exists():
+            raise
+        near = difflib.get_close_matches(args.source, [*configs(), *map(str, Path(args.source).parent.glob('*/'))], 1)
+        raise UserError(
+            f'{Path(args.source).absolute()} is not there, and no config of the package has this name. Expected: '
+            f'a folder of a data set, or a config{f", such as {near[0]}" if near else ""}. Next: check the path; '
+            '`inceptionnext-seg list` lists the configs.') from error
     # Only a config needs mmseg, which takes seconds to import.
     launch = importlib.import_module('inceptionnext_seg.engine.launch')
     options = importlib.import_module('inceptionnext_seg.engine.options')
@@ -55,7 +65,7 @@ def main(argv=None):
     listing, out = listing_of(args)
     findings = inspect(listing)
     try:
-        written = write_page(listing, findings, out, f'{args.source}: {len(listing.items)} images')
+        written = write_page(listing, findings, out, f'{args.source}: {quantity(len(listing.items), "image")}')
     except OSError as error:
         raise UserError(f'cannot write to {out}: {error}. Next: give another --out.') from error
     print(summary(listing, findings))

@@ -20,6 +20,7 @@ from ..data.importing import FORMATS, Options, Unconfirmed, import_dataset
 from ..data.importing.palettes import read_classes
 from ..data.importing.pictures import SIXTEEN_BIT
 from ..data.importing.report import left_out_lines
+from ..data.importing.turned import EXIF
 from ..errors import UserError, exit_on_user_error
 from ..files import write_text
 
@@ -88,6 +89,8 @@ def parse_args(argv=None):
     files.add_argument('--masks', type=Path, metavar='FOLDER', help='folder of the masks alone, below SOURCE')
     files.add_argument('--sixteen-bit', default='refuse', choices=SIXTEEN_BIT, help='what images of 16 bits a channel '
                        'become (default: %(default)s)')
+    files.add_argument('--exif', default='auto', choices=EXIF, help='what masks and COCO shapes of photographs with an '
+                       'EXIF turn fit: what viewers show, or the pixels as stored (default: %(default)s, by sizes)')
     files.add_argument('--follow-links', action='store_true', help='read symbolic links that lead out of SOURCE')
     split = parser.add_argument_group('training and validation')
     split.add_argument(
@@ -124,6 +127,7 @@ def options_of(args) -> Options:
         args.seed,
         args.sixteen_bit,
         args.follow_links,
+        args.exif,
     )
 
 

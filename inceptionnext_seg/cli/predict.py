@@ -156,7 +156,7 @@ def main(argv=None):
     problem = [None]
     if get_rank() == 0:
         try:
-            files.record(settings_of(args, cfg), args.resume)
+            files.record(settings_of(args, cfg), args.resume, args.source)
         except UserError as error:
             problem = [error]
     problem = next((error for part in all_gather_object(problem) for error in part if error), None)

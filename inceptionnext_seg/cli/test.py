@@ -17,6 +17,7 @@ from ..engine.launch import (
     unwrap,
     without_training,
 )
+from ..engine.weights import require_local
 from ..errors import exit_on_user_error
 from ..models.checkpoint import load_model
 
@@ -39,6 +40,7 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.data_root)
     prepare(cfg, args)
+    require_local(args.checkpoint)
     without_training(cfg)
     check_folders(cfg, ('test_dataloader', ))
     if args.show_dir:

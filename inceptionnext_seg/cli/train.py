@@ -22,6 +22,7 @@ from ..engine.launch import (
 )
 from ..engine.own_data import PLACEHOLDER, needs_data, set_minutes, use_data
 from ..engine.values import add_backends, check_seed
+from ..engine.weights import require_local, require_weights
 from ..errors import UserError, exit_on_user_error
 
 
@@ -81,6 +82,8 @@ def main():
     if args.resume:
         resume_latest(cfg)
     announce_scratch(cfg, args.config)
+    require_weights(cfg.model)
+    require_local(cfg.get('load_from'))
     if args.data and not args.resume and not cfg.model.backbone.get('init_cfg'):
         print('No pretrained weights: where they can be had they matter more than any other setting. '
               'upernet_inceptionnext_a_pretrained_own has them.')

@@ -28,15 +28,13 @@ from tqdm import tqdm
 
 from ..data.fonts import legend_font
 from ..data.mini import CLASSES_USED
+from ..data.prediction_folder import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD
 from ..errors import UserError
 from ..models.checkpoint import load_model
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 
 IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-CLASS_NUMBERS, OVERLAYS = 'class_numbers', 'overlays'
-CONFIDENCE, ENTROPY, LABELME = 'confidence', 'entropy', 'labelme'
-RECORD = 'predict.json'
 
 
 class Labels(NamedTuple):

@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..data.checks import datasets_of
 from ..data.description import NAME, Description, read_description
-from ..errors import UserError
+from ..errors import UserError, quantity
 from .options import LOADERS
 
 # Below it a config has data of its own only when it was told which.
@@ -109,8 +109,9 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
     if 'total_batch_size' in cfg.train_cfg:
         cfg.train_cfg.total_batch_size = batch
     cfg.train_dataloader.batch_size = batch
+    validated = quantity(data.splits['validation']['images'], 'validation image')
     return [
-        f'{data.root}: {images} training and {data.splits["validation"]["images"]} validation images, median size '
+        f'{data.root}: {images} training and {validated}, median size '
         f'{"×".join(map(str, data.median_size))}{f", resized to {scale[0]}×{scale[1]}" if shrinks else ""}, classes '
         f'{", ".join(data.classes)}', f'{batch} crops of {crop}×{crop} an iteration; class weights '
         f'{weights or f"none: no class has less than {100 * RARE:g} % of the pixels"}']

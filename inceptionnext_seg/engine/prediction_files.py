@@ -13,15 +13,26 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.exporting import coco_categories, coco_of, labelme_of
+from ..data.prediction_folder import (
+    ARRAYS,
+    CLASS_NUMBERS,
+    CLASSES_FILE,
+    COCO,
+    COCO_FILE,
+    CONFIDENCE,
+    ENTROPY,
+    LABELME,
+    OVERLAYS,
+    RECORD,
+)
 from ..errors import UserError
 from ..files import read_json, read_object, replacing, write_json
 from ..ops.measured import measuring
-from .inference import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD, Labels, draw_overlay, save_png
+from .inference import Labels, draw_overlay, save_png
 
 # From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
 MEASURED_FROM = 16
 FORMATS = ('png', 'npz', 'coco', 'labelme')
-ARRAYS, COCO = 'arrays', 'coco'
 
 
 class Predicted(NamedTuple):
@@ -129,8 +140,8 @@ class PredictionFiles:
                 '--out, or free space.'
             ) from error
 
-    def record(self, settings: dict[str, Any], resume: bool) -> None:
-        """Write what the predictions are made with, or compare it with what is there.
+    def record(self, settings: dict[str, Any], resume: bool, source: str | Path | None = None) -> None:
+        """Write what the predictions are made with, or compare it with what is there; and where the images are.
 
         Raises:
             UserError: The folder has predictions of other settings, and would be resumed.
@@ -147,8 +158,8 @@ class PredictionFiles:
                     f'{str(before.get(other[0]))[:200]!r}, now {str(settings[other[0]])[:200]!r}. Next: give '
                     'another --out, or leave out --resume.'
                 )
-        write_json(path, settings)
-        write_json(self.out / 'classes.json', self.labels.as_json())
+        write_json(path, settings if source is None else dict(settings, source=str(Path(source).absolute())))
+        write_json(self.out / CLASSES_FILE, self.labels.as_json())
 
     def finish(self, images: dict[Path, Path]) -> None:
         """Put the COCO files of all images into one, ``coco.json``: its ids are counted through."""
@@ -164,7 +175,7 @@ class PredictionFiles:
             whole['images'].append(dict(found['images'][0], id=number))
             for annotation in found['annotations']:
                 whole['annotations'].append(dict(annotation, id=len(whole['annotations']) + 1, image_id=number))
-        write_json(self.out / 'coco.json', whole)
+        write_json(self.out / COCO_FILE, whole)
 
 
 def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path], files: PredictionFiles,

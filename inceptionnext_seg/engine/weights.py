@@ -10,7 +10,7 @@ What they return lies on the CPU whatever ``map_location`` says: all callers cop
 from mmengine.runner import checkpoint as mm
 
 from ..errors import UserError
-from ..models.checkpoint import read_checkpoint
+from ..models.checkpoint import WAYS_ON, read_checkpoint, require_file
 
 
 def load_from_local(filename, map_location=None):
@@ -70,6 +70,31 @@ SCHEMES = {
     '': load_from_local, 'timm://': load_from_http, 'http://': load_from_http, 'https://': load_from_http,
     'torchvision://': load_from_torchvision, 'modelzoo://': load_from_torchvision,
     'open-mmlab://': load_from_openmmlab, 'openmmlab://': load_from_openmmlab, 'mmcls://': load_from_mmcls}
+
+
+def require_weights(settings):
+    """Look for the files of pretrained weights that a model's config names, before it is built; nothing is downloaded.
+
+    Raises:
+        UserError: One is not there.
+    """
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            require_weights(part)
+    elif isinstance(settings, dict):
+        source = settings.get('checkpoint')
+        if settings.get('type') == 'Pretrained' and isinstance(source, str):
+            require_local(source, WAYS_ON)
+        require_weights(list(settings.values()))
+
+
+def require_local(source, ways=''):
+    """Raises UserError where a source of weights is a path, and no file is there; ``ways`` goes on from there."""
+    if source and '://' not in str(source):
+        try:
+            require_file(source)
+        except UserError as error:
+            raise UserError(f'{error} {ways}'.rstrip()) from None
 
 
 def register():

@@ -66,10 +66,20 @@ def read_file(path):
     return checkpoint
 
 
-def read_object(path):
+def require_file(path):
+    """The path of a checkpoint that is there.
+
+    Raises:
+        UserError: It is not.
+    """
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f'checkpoint not found: {path.absolute()}. Give the path of a .pth or .safetensors file.')
+    return path
+
+
+def read_object(path):
+    path = require_file(path)
     try:
         return read_untrusted(path)
     except UnpicklingError as error:

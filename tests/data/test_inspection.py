@@ -106,7 +106,7 @@ def test_what_a_person_should_know_is_a_warning(folder):
     found = findings_of(folder)
     assert found.errors == []
     text = '\n'.join(found.warnings)
-    for words in ('1 images with CMYK', r'1 masks have no pixel of a class, such as .*t 2\.png',
+    for words in ('1 image with CMYK', r'1 mask has no pixel of a class, such as .*t 2\.png',
                   r'1 of 2 validation images look almost like .*near\.png and .*t [03]\.'):
         assert re.search(words, text), text
 
@@ -151,6 +151,15 @@ def test_the_sheet_tells_letters_with_accents_apart(folder):
         sheets.append(np.asarray(contact_sheet(listing, inspect(listing, progress=False)))[-30:])
     assert sheets[0].shape != sheets[1].shape or (sheets[0] != sheets[1]).any()
     assert sheets[1].shape != sheets[2].shape or (sheets[1] != sheets[2]).any()
+
+
+@pytest.mark.parametrize(('source', 'near'), [
+    ('nothere', ''), ('some/where', ''), ('upernet_inceptionnext_a_camvd', 'such as upernet_inceptionnext_a_camvid')])
+def test_a_source_that_is_not_there_may_have_been_a_folder_or_a_config(capsys, source, near):
+    with pytest.raises(SystemExit):
+        tool.main([source])
+    error = capsys.readouterr().err
+    assert source in error and 'a folder of a data set, or a config' in error and near in error
 
 
 def test_a_config_that_takes_its_classes_from_the_data_asks_for_the_folder(capsys):

@@ -99,6 +99,18 @@ def test_a_folder_that_cannot_be_trained_on_is_refused_with_the_way_on(tmp_path,
         assert message in capsys.readouterr().err
 
 
+def test_weights_that_are_not_there_are_missed_before_the_config_is_printed(tmp_path, monkeypatch, capsys):
+    weights, given = tmp_path / 'nowhere.pth', ['--work-dir', str(tmp_path), '--cfg-options']
+    pretrained = f"model.backbone.init_cfg={{'type': 'Pretrained', 'checkpoint': '{weights}'}}"
+    for option, way in ((pretrained, 'init_cfg=None'), (f'load_from={weights}', '')):
+        monkeypatch.setattr(sys, 'argv', [
+            'train.py', str(CONFIG), '--data', str(describe(tmp_path / 'data')), *given, option])
+        with pytest.raises(SystemExit):
+            train.main()
+        said = capsys.readouterr()
+        assert f'checkpoint not found: {weights}' in said.err and way in said.err and len(said.out + said.err) < 2000
+
+
 @pytest.fixture
 def cows(tmp_path):
     """Eight photographs of a meadow, imported: a brown disc on green."""

@@ -19,6 +19,7 @@ from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.exporting import labelme_of, regions
 from inceptionnext_seg.data.importing import Options, import_dataset
 from inceptionnext_seg.engine.inference import Segmentor
+from inceptionnext_seg.errors import UserError
 
 CAMVID = Path(__file__).parents[2] / 'configs/upernet_inceptionnext_a_camvid.py'
 OUT = ('--device', 'cpu', '--out')
@@ -96,6 +97,26 @@ def test_a_prediction_comes_back_through_the_importer_as_it_was(every, photos, t
     for name in ('a b', 'deep/c'):
         found = class_numbers(next((tmp_path / 'out/annotations').rglob(f'{name[-1:] if "/" in name else name}.png')))
         np.testing.assert_array_equal(order[found], class_numbers(every / f'class_numbers/{name}.png'))
+
+
+def test_of_a_folder_of_predictions_the_labels_are_imported_and_neither_overlays_nor_maps(every, photos, tmp_path):
+    report = import_dataset(every, tmp_path / 'out', Options(val=0.5), progress=False)
+    assert report.description.unlabelled == 0 and report.left_out == [] and 'labelme is read' in report.text()
+    assert sum(split['images'] for split in report.description.splits.values()) == 2
+    # Without Labelme's copies there are no images: what to copy, and to where.
+    shutil.copytree(every, tmp_path / 'every', ignore=shutil.ignore_patterns('labelme'))
+    for folder, way in ((every / 'coco', every / 'labelme'), (every / 'overlays', every / 'labelme'),
+                        (tmp_path / 'every', '--format labelme'), (tmp_path / 'every/confidence', '--format labelme')):
+        with pytest.raises(UserError, match=rf'{folder} was written by .*coco\.json into {photos}') as error:
+            import_dataset(folder, tmp_path / 'out2', Options(), progress=False)
+        assert str(way) in str(error.value)
+    # Beside photographs they are none of them.
+    shutil.copytree(photos, tmp_path / 'photos')
+    shutil.copy(every / 'coco.json', tmp_path / 'photos')
+    shutil.copytree(every, tmp_path / 'photos/predicted')
+    report = import_dataset(tmp_path / 'photos', tmp_path / 'out3', Options(val=0.5), progress=False)
+    assert report.description.unlabelled == 0 and sum(report.sizes.values()) == 2
+    assert 'into predicted is not imported' in report.text()
 
 
 def test_outlines_drawn_from_the_largest_on_are_the_map_and_small_ones_can_be_left_out():

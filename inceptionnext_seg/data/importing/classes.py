@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, quantity
 from .options import BACKGROUND, BACKGROUND_NAMES, IGNORE, IGNORE_NAMES, Options
 from .palettes import MOST_CLASSES, Entry, distinct_colors, palette_text, unpacked
 from .samples import Classes, Survey
@@ -188,7 +188,7 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
             return build([Meaning(code, name, unpacked(code)) for code, name in sorted(names.items())], options)
         what = (f'the masks have {len(survey.pixels)} colours: they were smoothed, or stored with loss as a JPEG. The '
                 f'{len(colors)} around which they are, at most {SMOOTHED} away,' if many else
-                f'the masks have {len(colors)} colours; these')
+                f'the masks have {quantity(len(colors), "colour")}; these')
         raise Unconfirmed(what, palette_text(colors, survey.images, survey.labelled, names, total),
                           SMOOTHED if many else 0)
     meanings = [Meaning(red << 16 | green << 8 | blue, name, (red, green, blue))

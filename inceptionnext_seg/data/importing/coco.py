@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from ...errors import UserError
-from ..exif import FIRST_SWAPPED, UPRIGHT
+from ...errors import UserError, quantity
+from ..exif import upright
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes, from_mask
 from .labelme import read_json_file
@@ -16,6 +16,7 @@ from .options import Options
 from .samples import Sample, Source
 from .shapes import coco_rle_mask, is_outside, polygon_mask
 from .tree import LeftOut, Tree
+from .turned import Turned
 
 LARGEST_JSON = 512 * 2**20
 
@@ -42,7 +43,8 @@ def read_coco(tree: Tree, options: Options) -> Source:
     Raises:
         UserError: A file that holds them is cut short or no COCO file; the images of several contradict each other.
     """
-    names, samples, left_out, notes, unused = Names(), {}, [], [], {}
+    names, samples, left_out, notes, unused, sizes = Names(), {}, [], [], {}, []
+    turned = Turned(options.exif, lambda: sizes)
     for file in tree.with_suffix('.json'):
         try:
             content = read_json_file(tree.path(file), LARGEST_JSON)
@@ -66,19 +68,20 @@ def read_coco(tree: Tree, options: Options) -> Source:
                 found[number].append(annotation)
             else:
                 stray += 1
-        notes += [f'{stray} annotations of {file} are of no image in it'] * bool(stray)
+        notes += [f'{quantity(stray, "annotation")} of {file} without an image in it'] * bool(stray)
         for number, image in images.items():
-            add(tree, file, image, found[number], categories, names, options, samples, left_out)
+            add(tree, file, image, found[number], categories, names, options, samples, left_out, turned, sizes)
     unused = {name: file for name, file in unused.items() if name not in names.order}     # of all files together
     if unused:
         shown = f'{", ".join([*unused][:10])}{" …" if len(unused) > 10 else ""}'
-        notes.append(f'{len(unused)} categories, of {", ".join(sorted(set(unused.values()))[:3])}, have no annotation '
-                     f'and are no classes: {shown}. --classes names those that are meant to be')
+        files = ', '.join(sorted(set(unused.values()))[:3])
+        notes.append(f'{quantity(len(unused), "category is no class", "categories are no classes")}, without an '
+                     f'annotation in {files}: {shown}. --classes names those that are meant to be')
     for image in tree.pictures():
         if image not in samples and not any(entry.path == image for entry in left_out):
             samples[image] = Sample(tree.path(image), image, None, None)
     return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
-                  partial(classes_of_names, options=options, names=names.order, colors={}))
+                  partial(classes_of_names, options=options, names=names.order, colors={}), turned.advice)
 
 
 def categories_of(content, names, unused, file):
@@ -89,7 +92,7 @@ def categories_of(content, names, unused, file):
     return {number: names.index(name) for number, name in sorted(categories.items()) if number in used}
 
 
-def add(tree, file, image, annotations, categories, names, options, samples, left_out):
+def add(tree, file, image, annotations, categories, names, options, samples, left_out, turned, sizes):
     """Look up one image of a COCO file, and put it where it belongs."""
     name = image.get('file_name')
     try:
@@ -115,18 +118,21 @@ def add(tree, file, image, annotations, categories, names, options, samples, lef
         return
     announced = image.get('width'), image.get('height')
     announced = announced if all(type(side) is int for side in announced) else None
-    read = partial(draw_upright, shapes, announced, options) if shapes or options.empty == 'background' else None
+    if announced:
+        sizes.append((tree.path(relative), announced))
+    read = partial(draw_upright, shapes, relative, announced, turned, options) if (
+        shapes or options.empty == 'background') else None
     samples[relative] = Sample(tree.path(relative), relative, read, file)
 
 
-def draw_upright(shapes, announced, options, facts):
+def draw_upright(shapes, relative, announced, turned, options, facts):
     """COCO does not say whether its pixels are those stored or those that viewers show."""
-    if UPRIGHT < facts.turn < FIRST_SWAPPED or (facts.turn >= FIRST_SWAPPED and facts.size[0] == facts.size[1]):
-        raise ValueError(
-            f'has EXIF orientation {facts.turn}, and nothing says whether its shapes were drawn before or '
-            'after that turn. Next: store it turned if they fit what a viewer shows (mogrify -auto-orient), '
-            'or remove the tag (exiftool -Orientation=)'
-        )
+    try:
+        stored = turned.is_stored(relative, facts, announced or facts.size)
+    except ValueError as error:
+        raise ValueError(f'has shapes that {error}') from error
+    if stored:
+        return upright(draw_shapes(shapes, facts._replace(size=facts.stored_size), announced, options), facts.turn)
     return draw_shapes(shapes, facts, announced, options)
 
 

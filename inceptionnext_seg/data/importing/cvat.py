@@ -10,7 +10,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, quantity
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes, from_mask
 from .options import Options
@@ -103,7 +103,7 @@ def read_cvat(tree: Tree, options: Options) -> Source:
         except (ValueError, OSError) as error:
             raise UserError(f'{tree.path(file)} {error}. Nothing was imported.') from error
         colors |= reader.colors
-        notes += [f'{count} shapes of the kind {kind!r} in {file} have no area and are not drawn'
+        notes += [f'{quantity(count, "shape")} of the kind {kind!r} in {file}, without an area: not drawn'
                   for kind, count in reader.skipped.items()]
         for attributes, shapes in reader.images:
             try:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, quantity
 from ..description import Description
 from .classes import Unconfirmed, alike
 from .formats import FORMATS, format_of
 from .options import IGNORE, Options
+from .predictions import leave_predictions_out
 from .report import Report, class_notes
 from .splits import TEST, TRAINING, UNLABELLED, VALIDATION, split
 from .surveying import Found, copies, look_alike, look_at_all, survey_of
@@ -42,9 +43,11 @@ def import_dataset(
     if out.absolute().is_relative_to(tree.root):
         raise UserError(f'--out {out} is in the source {tree.root}, where the next import would read it. Next: give a '
                         'folder beside it.')
+    notes = leave_predictions_out(tree, options)
     name = format_of(tree, options)
     read = FORMATS[name].read(tree, options)
-    left_out, notes = tree.left_out + read.left_out, list(read.notes)
+    left_out = tree.left_out + read.left_out
+    notes += read.notes
     samples, found = [], []
     for sample, result in zip(read.samples, look_at_all(read.samples, options, progress), strict=True):
         if isinstance(result, Found):
@@ -52,10 +55,13 @@ def import_dataset(
             found.append(result)
         else:
             left_out.append(LeftOut(sample.relative, result))
+    advice = read.advice()
+    notes += advice
     if not any(entry.counts is not None for entry in found):
         reasons = ''.join(f'\n  {entry.path} {entry.reason}' for entry in left_out[:10])
+        ways = ' '.join(advice) or f'Next: another --format ({", ".join(FORMATS)}), or correct the files.'
         raise UserError(f'no labelled image of {tree.root} can be used, read as {FORMATS[name].what}.{reasons}\n'
-                        f'Expected: at least two. Next: another --format ({", ".join(FORMATS)}), or correct the files.')
+                        f'Expected: at least two. {ways}')
     try:
         classes = read.classes(survey_of(found))
     except Unconfirmed as error:
@@ -68,8 +74,8 @@ def import_dataset(
         samples[i].relative for i, entry in enumerate(found) if entry.counts is not None and not counts[i, :-1].any()
     ]
     if empty:
-        notes.append(f'{len(empty)} images have labels without one pixel that counts, such as {empty[0]}: taken as '
-                     'unlabelled')
+        notes.append(f'{quantity(len(empty), "image has", "images have")} labels without one pixel that counts, such '
+                     f'as {empty[0]}: taken as unlabelled')
     if not labelled:
         raise UserError(f'no image of {tree.root} has a pixel of a class. Next: look at the masks, and at --rename and '
                         '--reduce-zero-label.')
@@ -124,7 +130,7 @@ def notes_of(samples, found, splits, facts, description, options):
                 '16 bits a channel': f'made 8 bits ({options.sixteen_bit})', 'a palette': 'converted to RGB'}
     for remark, count in remarks.items():
         what = changed[remark] or 'stored turned upright'
-        lines.append(f'{count} images with {remark}: {what}')
+        lines.append(f'{quantity(count, "image")} with {remark}: {what}')
     if description.img_suffix == '.jpg' and any(not fact.is_plain for fact in facts):
         lines.append('those are stored as JPEG again, at quality 95; all others are copied byte for byte')
     lines += class_notes(description) + alike(description.classes)

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ...errors import quantity
 from ...files import parse_json
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes
@@ -65,9 +66,10 @@ def read_labelme(tree: Tree, options: Options) -> Source:
                 left_out.append(LeftOut(image, 'has a Labelme file that is left out'))
             else:
                 samples[image] = Sample(tree.path(image), image, None, None)
-    notes = [f'{sum(sample.read is not None for sample in samples.values())} Labelme files']
-    notes += [f'{embedded} images were inside their Labelme files'] * bool(embedded)
-    notes += [f'{other} other JSON files were not looked at'] * bool(other)
+    notes = [quantity(sum(sample.read is not None for sample in samples.values()), 'Labelme file')]
+    inside = quantity(embedded, 'image was inside its Labelme file', 'images were inside their Labelme files')
+    notes += [inside] * bool(embedded)
+    notes += [f'{quantity(other, "other JSON file was", "other JSON files were")} not looked at'] * bool(other)
     return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
                   lambda survey: by_name(classes_of_names(survey, options, names.order, {}), options))
 

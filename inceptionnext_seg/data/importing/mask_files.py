@@ -1,11 +1,12 @@
 """Masks in picture files: class indices, of one channel or a palette, and colours."""
+import contextlib
 import difflib
 from functools import partial
 
 import numpy as np
 
-from ...errors import UserError
-from ..exif import FIRST_SWAPPED, UNKNOWN, UPRIGHT, orientation, upright, upright_size
+from ...errors import UserError, quantity
+from ..exif import UPRIGHT, orientation, upright, upright_size
 from .classes import classes_of_colors, classes_of_values
 from .options import Options
 from .pairing import Pairs, pair
@@ -13,6 +14,7 @@ from .palettes import packed, read_palette
 from .pictures import opened
 from .samples import Sample, Source
 from .tree import LeftOut, Tree
+from .turned import Turned
 
 # Masks that are looked at to tell colours from indices.
 LOOKED_AT = 8
@@ -61,17 +63,27 @@ def read_color_masks(tree: Tree, options: Options) -> Source:
 
 def source_of(tree, options, read, classes):
     pairs = pairs_of(tree, options)
+    turned = Turned(options.exif, partial(sizes_of, tree, pairs))
     samples = [
-        Sample(tree.path(image), image, mask and partial(upright_labels, tree.path(image), tree.path(mask), read), mask)
+        Sample(tree.path(image), image, mask and partial(upright_labels, image, tree.path(mask), turned, read), mask)
         for image, mask in pairs.masks.items()
     ]
     unpaired = [LeftOut(mask, 'is a mask without an image') for mask in pairs.unpaired]
     masks = sum(sample.read is not None for sample in samples)
     notes = [f'{pairs.rule}: {masks} of {len(samples)} images have one']
     if pairs.others:
-        notes.append(f'{len(pairs.others)} pictures are taken for other masks of the images, and not imported, such as '
-                     f'{pairs.others[0]}. If they are images: --mask-suffix with the end of the masks alone')
-    return Source(samples, unpaired, notes, classes)
+        notes.append(f'{quantity(len(pairs.others), "picture")} taken for other masks of the images, and not imported, '
+                     f'such as {pairs.others[0]}. If they are images: --mask-suffix with the end of the masks alone')
+    return Source(samples, unpaired, notes, classes, turned.advice)
+
+
+def sizes_of(tree, pairs):
+    """Image files, and the sizes of their masks that have no EXIF turn themselves."""
+    for image, mask in pairs.masks.items():
+        if mask:
+            with contextlib.suppress(ValueError), opened(tree.path(mask)) as file:
+                if orientation(file) == UPRIGHT:
+                    yield tree.path(image), file.size
 
 
 def looks_coloured(tree: Tree, options: Options) -> bool:
@@ -91,7 +103,7 @@ def channels_differ(pixels):
     return bool((pixels[..., :1] != pixels[..., 1:]).any())
 
 
-def upright_labels(image, mask, read, facts):
+def upright_labels(relative, mask, turned, read, facts):
     """The labels in a mask file, as viewers show its image.
 
     Raises:
@@ -100,12 +112,11 @@ def upright_labels(image, mask, read, facts):
     try:
         with opened(mask) as file:
             size, turn = upright_size(file), orientation(file)
-            if size != facts.size:
+            possible = (facts.size, facts.stored_size) if turn == UPRIGHT else (facts.size, )
+            if size not in possible:
                 raise ValueError(f'is {size[0]}×{size[1]} pixels, its image {facts.size[0]}×{facts.size[1]}')
-            square = size[0] == size[1]
-            if facts.turn != UPRIGHT and turn == UPRIGHT and (facts.turn < FIRST_SWAPPED or square):
-                raise ValueError(UNKNOWN.format(image=image, turn=facts.turn))
-            return upright(read(file), turn)
+            stored = turn == UPRIGHT and turned.is_stored(relative, facts, size)
+            return upright(read(file), facts.turn if stored else turn)
     except ValueError as error:
         raise ValueError(f'has the mask {mask.name}, which {error}') from error
 

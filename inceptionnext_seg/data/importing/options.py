@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from .pictures import SIXTEEN_BIT
+from .turned import EXIF
 
 IGNORE = 255
 IGNORE_NAMES = ('ignore', '__ignore__', '_ignore_', 'void', 'unlabelled', 'unlabeled')
@@ -32,6 +33,8 @@ class Options:
         group (str | None): 'folder', or a regular expression: images whose paths agree in it stay on one side.
         seed (int): Of the split.
         sixteen_bit (str): See :func:`.pictures.rgb_of`.
+        exif (str): What the masks and COCO shapes of images with an EXIF turn fit: 'upright' (what viewers show),
+            'stored' (the pixels in the file), or 'auto', as the sizes of those turned by 90 degrees tell.
         follow_links (bool): Symbolic links out of the source.
     """
     format: str = 'auto'
@@ -53,11 +56,12 @@ class Options:
     seed: int = 0
     sixteen_bit: str = 'refuse'
     follow_links: bool = False
+    exif: str = 'auto'
 
     def __post_init__(self):
         for name, value, known in (('empty', self.empty, ('unlabelled', 'background')),
                                    ('overlap', self.overlap, ('last', 'small')),
-                                   ('sixteen_bit', self.sixteen_bit, SIXTEEN_BIT)):
+                                   ('sixteen_bit', self.sixteen_bit, SIXTEEN_BIT), ('exif', self.exif, EXIF)):
             if value not in known:
                 raise UserError(f'{name} is {value!r}; expected: {" or ".join(map(repr, known))}')
         if self.val is not None and not 0 < self.val < 1:

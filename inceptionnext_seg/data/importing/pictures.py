@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from ..decoding import LEAST_SIDE
-from ..exif import UPRIGHT, orientation, upright, upright_size
+from ..exif import FIRST_SWAPPED, UPRIGHT, orientation, upright, upright_size
 
 # By content: Pillow starts programs for some others, as Ghostscript for EPS. A JPEG of several pictures opens as 'MPO'.
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
@@ -41,6 +41,11 @@ class Facts(NamedTuple):
     def is_plain(self) -> bool:
         """Whether its file can be used as it is."""
         return self.turn == UPRIGHT and not self.deep and self.mode in ('RGB', 'L')
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height of the pixels in the file."""
+        return self.size[::-1] if self.turn >= FIRST_SWAPPED else self.size
 
     def remarks(self):
         """What about it becomes something else in training, in words."""

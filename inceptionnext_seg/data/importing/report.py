@@ -2,6 +2,7 @@
 from collections import Counter
 from typing import NamedTuple
 
+from ...errors import quantity
 from ..description import Description
 from .splits import TRAINING, VALIDATION
 from .tree import LeftOut
@@ -11,7 +12,7 @@ SHOWN = 20
 
 def left_out_lines(left_out: list[LeftOut]) -> list[str]:
     """The first files that were left out, and why."""
-    lines = [f'left out: {len(left_out)} {"file" if len(left_out) == 1 else "files"}'] if left_out else []
+    lines = [f'left out: {quantity(len(left_out), "file")}'] if left_out else []
     lines += [f'  {entry.path} {entry.reason}' for entry in left_out[:SHOWN]]
     return lines + ([f'  and {len(left_out) - SHOWN} more'] if len(left_out) > SHOWN else [])
 
@@ -38,9 +39,9 @@ class Report(NamedTuple):
         """The whole report, with the first files that were left out."""
         about = self.description
         lines = [f'{about.root}: {self.format}']
-        lines += [f'  {name}: {split["images"]} images' for name, split in about.splits.items()]
+        lines += [f'  {name}: {quantity(split["images"], "image")}' for name, split in about.splits.items()]
         if about.unlabelled:
-            lines.append(f'  unlabelled: {about.unlabelled} images without labels, for predictions alone')
+            lines.append(f'  unlabelled: {quantity(about.unlabelled, "image")} without labels, for predictions alone')
         lines.append(f'  split {self.split}')
         shown = [f'{width}×{height} ({count})' for (width, height), count in self.sizes.most_common(5)]
         lines.append(
@@ -80,11 +81,11 @@ def class_notes(description: Description) -> list[str]:
     """Lines about classes that one side does not have, or neither."""
     seen = {split: description.splits[split]['pixels'] for split in (TRAINING, VALIDATION)}
     kinds = {'no pixel anywhere': (False, False), 'no pixel in training, and cannot be learned': (False, True),
-             'no pixel in validation: nothing will be known about them': (True, False)}
+             'no pixel in validation, and will not be evaluated': (True, False)}
     lines = []
     for what, found in kinds.items():
         names = [repr(name) for i, name in enumerate(description.classes)
                  if (seen[TRAINING][i] > 0, seen[VALIDATION][i] > 0) == found]
         if names:
-            lines.append(f'{len(names)} class{"es have" if len(names) > 1 else " has"} {what}: {", ".join(names)}')
+            lines.append(f'{quantity(len(names), "class has", "classes have")} {what}: {", ".join(names)}')
     return lines

@@ -56,8 +56,10 @@ class Source(NamedTuple):
         left_out (list[LeftOut]): Files that are not among them, and why.
         notes (list[str]): What was found out about the source, for the report.
         classes (Callable[[Survey], Classes]): What the integers mean; raises UserError where that cannot be told.
+        advice (Callable[[], list[str]]): What was found out while the labels were read, for the report.
     """
     samples: list[Sample]
     left_out: list[LeftOut]
     notes: list[str]
     classes: Callable[[Survey], Classes]
+    advice: Callable[[], list[str]] = list

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, quantity
 from .options import Options
 from .palettes import read_text
 from .tree import Tree
@@ -117,7 +117,7 @@ def draw(names, counts, options):
     members = list(groups.values())
     if len(members) < 2:
         raise UserError(
-            f'{len(names)} labelled images in {len(members)} group{"s" * (len(members) != 1)} cannot be split into '
+            f'{quantity(len(names), "labelled image")} in {quantity(len(members), "group")} cannot be split into '
             'training and validation. Expected: at least two. Next: label more images'
             f'{", or another --group" if options.group else ""}.')
     share = options.val or SHARE

@@ -6,6 +6,7 @@ A name in an annotation file is looked up among the files that were found by wal
 import os
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -78,6 +79,12 @@ class Tree:
 
     def leave_out(self, path, reason):
         self.left_out.append(LeftOut(Path(path).relative_to(self.root).as_posix(), reason))
+
+    def drop(self, chosen: Callable[[str], bool]) -> None:
+        """Take files out."""
+        self.files = [file for file in self.files if not chosen(file)]
+        self.by_name = {name: kept for name, files in self.by_name.items()
+                        if (kept := [file for file in files if not chosen(file)])}
 
     def pictures(self) -> list[str]:
         """The files that are pictures by their names."""

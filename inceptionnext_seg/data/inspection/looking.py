@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ...errors import quantity
 from ..decoding import check_sample
 from ..exif import orientation, upright
 from ..importing.pictures import facts_of, fingerprint, rgb_of
@@ -92,11 +93,12 @@ def inspect(listing: Listing, progress: bool = True) -> Findings:
         if look.counts is not None:
             counts.setdefault(item.split, []).append(look.counts)
     counts = {split: np.array(rows) for split, rows in counts.items()}
-    warnings = [f'{count} images with {remark}' for remark, count in Counter(
+    warnings = [f'{quantity(count, "image")} with {remark}' for remark, count in Counter(
         remark for _, look in good for remark in look.remarks).items()]
     blank = [item for item, look in good if look.counts is not None and not look.counts[first_and_last(listing)].any()]
     if blank:
-        warnings.append(f'{len(blank)} masks have no pixel of a class, such as {blank[0].mask}')
+        warnings.append(f'{quantity(len(blank), "mask has", "masks have")} no pixel of a class, such as '
+                        f'{blank[0].mask}')
     errors += classes_missing(listing, counts, 'training')
     warnings += classes_missing(listing, counts, 'validation')
     apart, beside = shared_images(good)
@@ -118,7 +120,7 @@ def classes_missing(listing, counts, split):
         return []
     pixels = counts[split].sum(0)
     names = [name for i, name in enumerate(listing.classes, listing.first) if not pixels[i]]
-    return [f'{len(names)} classes have no pixel in {split}: {", ".join(names[:SHOWN])}'
+    return [f'{quantity(len(names), "class has", "classes have")} no pixel in {split}: {", ".join(names[:SHOWN])}'
             f'{" …" if len(names) > SHOWN else ""}'] if names else []
 
 
@@ -159,8 +161,8 @@ def summary(listing: Listing, findings: Findings) -> str:
     lines += [f'warning: {line}' for line in findings.warnings]
     lines += [f'error: {line}' for line in findings.errors[:4 * SHOWN]]
     if len(findings.errors) > 4 * SHOWN:
-        lines.append(f'and {len(findings.errors) - 4 * SHOWN} more errors, all of them in the page')
-    lines.append(f'{len(findings.errors)} errors, {len(findings.warnings)} warnings')
+        lines.append(f'and {quantity(len(findings.errors) - 4 * SHOWN, "more error")}; all of them in the page')
+    lines.append(f'{quantity(len(findings.errors), "error")}, {quantity(len(findings.warnings), "warning")}')
     return '\n'.join(lines)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
-from two_images import HEIGHT, NAMES, WIDTH, convert, picture, save_masks, truth
+from two_images import HEIGHT, NAMES, WIDTH, convert, masks_of, picture, save_coco, save_masks, truth
 
 from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.importing import Options, import_dataset
@@ -52,9 +52,55 @@ def test_photographs_stay_the_bytes_that_they_are_and_a_turned_one_is_stored_upr
     assert next((tmp_path / 'out').rglob('IMG_0.jpg')).read_bytes() == (source / 'IMG_0.JPG').read_bytes()
     with Image.open(next((tmp_path / 'out').rglob('IMG_3.jpg'))) as found:
         assert found.size == (WIDTH, HEIGHT) and not found.getexif()
-    assert 'EXIF orientation 6: stored turned upright' in report.text()
-    assert [entry.path for entry in report.left_out] == ['IMG_2.JPG']    # after a half turn nobody knows
-    assert 'cannot be known' in report.left_out[0].reason
+    assert '1 image with EXIF orientation 6: stored turned upright' in report.text()
+    # After a half turn sizes do not tell, but those of the other do.
+    assert report.left_out == [] and '--exif stored' in report.text()
+    np.testing.assert_array_equal(masks_of(source)['IMG_2'], truth())
+
+
+def turned_photographs(source, turns, stored):
+    """Photographs with EXIF orientations (1, 3, 6), and masks drawn on what is shown or on stored pixels."""
+    exif, pixels_of = Image.Exif(), {1: lambda x: x, 3: lambda x: x[::-1, ::-1], 6: np.rot90}
+    for i, turn in enumerate(turns):
+        exif[0x0112] = turn
+        picture(source / f'IMG_{i}.JPG', i, (HEIGHT, WIDTH) if turn == 6 else (WIDTH, HEIGHT), exif=exif)
+        mask = pixels_of[turn](truth(i)) if stored else truth(i)
+        Image.fromarray(mask.copy()).save(source / f'IMG_{i}_mask.png')
+
+
+@pytest.mark.parametrize(('turns', 'stored', 'option'), [
+    ((1, 3, 6), True, 'auto'), ((1, 3, 6), False, 'auto'), ((1, 3, 3), True, 'stored'), ((1, 3, 3), False, 'upright')])
+def test_masks_of_turned_photographs_fit_what_those_turned_by_90_degrees_or_the_user_say(
+        tmp_path, turns, stored, option):
+    source = tmp_path / 'source'
+    turned_photographs(source, turns, stored)
+    report = convert(source, classes=NAMES, exif=option)
+    assert report.left_out == []
+    for i in range(3):
+        np.testing.assert_array_equal(masks_of(source)[f'IMG_{i}'], truth(i))
+
+
+def test_half_turned_photographs_that_nothing_tells_about_are_left_out_with_one_advice(tmp_path):
+    source = tmp_path / 'source'
+    turned_photographs(source, (1, 1, 3, 3, 3), stored=False)
+    report = convert(source, classes=NAMES)
+    assert [entry.path for entry in report.left_out] == ['IMG_2.JPG', 'IMG_3.JPG', 'IMG_4.JPG']
+    assert all(len(entry.reason) < 120 and 'EXIF orientation 3' in entry.reason for entry in report.left_out)
+    assert report.text().count('--exif upright or --exif stored') == 1
+    for i in range(2):
+        (source / f'IMG_{i}.JPG').unlink()
+    with pytest.raises(UserError, match='--exif upright or --exif stored'):
+        import_dataset(source, tmp_path / 'out2', Options(classes=NAMES), progress=False)
+
+
+def test_cocos_shapes_on_stored_pixels_are_turned_with_the_image(source):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    picture(source / 'a.png', exif=exif)
+    save_coco(source)
+    report = convert(source, exif='stored')
+    order = np.array([report.description.classes.index(name) for name in NAMES])
+    np.testing.assert_array_equal(masks_of(source)['a'], order[truth()[::-1, ::-1]])
 
 
 # Splits
