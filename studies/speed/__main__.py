@@ -23,7 +23,7 @@ def parse_args():
                         help='of %(choices)s (default: all)')
     parser.add_argument('--cell', nargs='+', metavar='TEXT', help='of these, cells whose name has one of the texts')
     parser.add_argument('--processes', type=int, default=5, help='at most so many of each cell (default: %(default)s)')
-    parser.add_argument('--minutes', type=float, help='stop after so many, between two candidates')
+    parser.add_argument('--minutes', type=float, help='stop after so many, between two comparisons')
     parser.add_argument('--replace', action='store_true', help='start anew where the file was measured in another way')
     parser.add_argument('--memory', action='store_true', help='peak memory of the main cells, instead of times')
     parser.add_argument('--report', action='store_true', help='measure nothing: write report and pictures anew')

@@ -4,7 +4,8 @@ A process measures all cells of a stage that have its number of threads. The res
 
 - ``environment``: machine, versions, threads; ``features``: matrix units of the processor for bfloat16.
 - ``harness``: :data:`HARNESS`, the way of measuring.
-- ``runs``: ``commit`` and ``command`` of each run that added to it.
+- ``runs``: ``commit`` and ``command`` of each run that added to it, and ``order``: 'rounds in turn'; without, one
+  candidate was measured after the other.
 - ``records``: one for each candidate in each layout and process, a dict of ``cell``, ``candidate`` and ``layout``
   (names of :mod:`.cells`), ``process`` (from 0), ``seconds`` of each round that counts, ``waited``, seconds that
   threads waited for a core in it, ``first``, seconds of the first step, ``others``, cores that other programs had
@@ -150,7 +151,7 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
 
     Args:
         processes (int): At most, of each candidate.
-        minutes (float | None): After them it stops, between two candidates.
+        minutes (float | None): After them it stops, between two cells.
 
     Returns:
         dict: The result file's content. What failed is in it, and was said, and the rest is measured.
@@ -159,7 +160,7 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
         UserError: The file is of another machine, other programs run, or stock cannot be imported.
     """
     result, begin = open_result(path, machine_and_versions(), replace), time.monotonic()
-    made_by = dict(commit=commit(), command=environment('cpu')['command'])
+    made_by = dict(commit=commit(), command=environment('cpu')['command'], order='rounds in turn')
     if made_by not in result.setdefault('runs', []):
         result['runs'].append(made_by)
     run = result['runs'].index(made_by)
@@ -170,33 +171,69 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
         with ProcessPoolExecutor(1, get_context('spawn')) as pool:
             # No initializer of the pool: from there its message would not reach the user.
             pool.submit(steps.prepare, threads, forms_file(path)).result()
-            for cell, (name, layout) in ((c, pair) for c in chosen
-                                         for pair in left_to_do(result['records'], c, process)):
+            for cell in chosen:
                 if minutes is not None and time.monotonic() - begin > 60 * minutes:
                     return result
-                key = dict(cell=cell.name, process=process, candidate=name, layout=layout)
-                failed = [f for f in result.get('failed', ()) if not key.items() <= f.items()]
-                try:
-                    found = pool.submit(steps.measure, name, cell.setting_of(name), layout,
-                                        process == 0 and name == REPEATED).result()
-                except Exception as error:  # of one candidate: the others are measured all the same
-                    said = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
-                    result['failed'] = [*failed, dict(key, error=said)]
-                    if result['records']:   # without any there is no report, and --replace has not replaced yet
-                        write_json(path, result)
-                    progress(f'{cell.name}, process {process + 1}: {name} {layout} failed: {said}')
-                    if isinstance(error, BrokenProcessPool):
-                        break
-                    continue
-                if 'failed' in result:
+                pairs = left_to_do(result['records'], cell, process)
+                found, errors = in_turn(pool.submit, cell, pairs, process)
+                failed = [f for f in result.get('failed', ()) if (f['cell'], f['process']) != (cell.name, process)]
+                for name, layout in pairs:
+                    key = dict(cell=cell.name, process=process, candidate=name, layout=layout)
+                    if (error := errors.get((name, layout))) is not None:
+                        said = f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+                        failed.append(dict(key, error=said))
+                        progress(f'{cell.name}, process {process + 1}: {name} {layout} failed: {said}')
+                        continue
+                    record = found[name, layout]
+                    result['records'].append(dict(
+                        key, **record, run=run, busy_before=round(busy, 3), load_average=round(load, 2),
+                        date=environment('cpu')['date']))
+                    progress(f'{(time.monotonic() - begin) / 60:4.1f} min  {cell.name}, process {process + 1}: {name} '
+                             f'{layout} {statistics.median(record["seconds"]):.3f} s')
+                if failed or 'failed' in result:
                     result['failed'] = failed
-                result['records'].append(dict(
-                    key, **found, run=run, busy_before=round(busy, 3), load_average=round(load, 2),
-                    date=environment('cpu')['date']))
-                write_json(path, result)    # what is measured stays, whatever comes next
-                progress(f'{(time.monotonic() - begin) / 60:4.1f} min  {cell.name}, process {process + 1}: {name} '
-                         f'{layout} {statistics.median(found["seconds"]):.3f} s')
+                if pairs and result['records']:     # without any there is no report, and --replace has not replaced yet
+                    write_json(path, result)        # what is measured stays, whatever comes next
+                if any(isinstance(error, BrokenProcessPool) for error in errors.values()):
+                    break
     return result
+
+
+def in_turn(submit, cell, pairs, process):
+    """Time the candidates of a cell in a process, in turn in every round, in an order of its own.
+
+    A machine that becomes slower or faster on the way does so for all of them.
+
+    Args:
+        submit (Callable): Of the process's pool.
+        pairs (list[tuple[str, str]]): Candidate and layout.
+
+    Returns:
+        tuple[dict, dict]: By pair the record, and the error of those that failed; the rest is measured all the same.
+    """
+    trials, errors = {}, {}
+
+    def attempt(pair, function, *args):
+        try:
+            return submit(function, pair, *args).result()
+        except Exception as error:
+            errors[pair] = error
+            return None
+
+    for name, layout in pairs:
+        trials[name, layout] = attempt((name, layout), steps.begin, name, cell.setting_of(name), layout,
+                                       process == 0 and name == REPEATED)
+    short = {pair: seconds for pair, seconds in trials.items() if pair not in errors and seconds < steps.LONG}
+    order = random.Random(f'{cell.name} {process} rounds')
+    for _ in range(steps.rounds_of(list(short.values()))):
+        for pair in order.sample(list(short), len(short)):
+            if pair not in errors:
+                attempt(pair, steps.take)
+    try:
+        found = submit(steps.finish).result()
+    except BrokenProcessPool as error:      # it took the others with it
+        return {}, dict.fromkeys(pairs, error) | errors
+    return found, errors
 
 
 def turns(cells, stages, processes):

@@ -8,7 +8,7 @@ from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
 from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
 from .statistics import RESAMPLES, median_of_medians
-from .steps import LONG, MOST_ROUNDS, ROUND_SECONDS
+from .steps import LEAST_ROUNDS, LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
 
 NONE = '–'
@@ -243,6 +243,15 @@ def failures(content):
     return [f'- Failed, and not measured: {"; ".join(failed)}.'] if failed else []
 
 
+def one_after_the_other(result):
+    """A point that names the comparisons of earlier runs, in which candidates did not take turns."""
+    runs = result.content['runs']
+    cells = dict.fromkeys(r['cell'] for r in result.content['records'] if 'order' not in runs[r['run']])
+    return [f'- Measured before candidates took turns, each with its rounds after the one before, at least one and '
+            f'{ROUND_SECONDS:.0f} seconds of them, so that a machine which became slower on the way did so for a few: '
+            f'{"; ".join(what(result.cells[cell]) for cell in cells)}.'] if cells else []
+
+
 def conditions(result):
     content = result.content
     records, e = content['records'], content['environment']
@@ -253,10 +262,11 @@ def conditions(result):
         f'{machine_line(content, THREADS)}; {e["cpu_cores"]} cores; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
-        '- A process measures one comparison after the other, the candidates of each in random order: a step that does '
-        f'not count, then as many as fit in {ROUND_SECONDS:.0f} seconds, at least one and at most {MOST_ROUNDS}. A '
-        f'first step of more than {LONG:.0f} seconds counts, and is the only one, but never that in which forms of '
-        f'operators are measured. {repeated(records)}',
+        '- A process measures one comparison after the other. Each candidate takes a step that does not count; then all '
+        f'take turns, in a random order, for as many rounds as take {ROUND_SECONDS:.0f} seconds a candidate, at least '
+        f'{LEAST_ROUNDS} and at most {MOST_ROUNDS}. A first step of more than {LONG:.0f} seconds counts, and is the '
+        f'only one, but never that in which forms of operators are measured. {repeated(records)}',
+        *one_after_the_other(result),
         '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
         'the median over processes is shown; ratios between dtypes are of medians. Brackets are 95 % intervals of a '
         f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '

@@ -19,8 +19,8 @@ from ..throughput.step import Step, candidate_step
 from ..timing import MEMORY_FORMATS
 from .cells import CANDIDATES, LIBRARIES
 
-# Rounds that fill this many seconds after one that does not count; at least one and at most this many.
-ROUND_SECONDS, MOST_ROUNDS = 2.0, 8
+# Rounds that fill so many seconds a candidate, after a step that does not count; at least and at most so many.
+ROUND_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 2.0, 2, 8
 # A first step of this many seconds counts: what it plans is less than what such steps differ by.
 LONG = 5.0
 
@@ -79,40 +79,79 @@ def prepare(threads, forms=None, keeps_memory=True):
         measured.cache_file = lambda: forms
 
 
-def measure(name, setting, layout, repeat=False):
-    """Time the steps of one candidate in this process.
+class Timed:
+    """A candidate that is timed in this process, round by round.
+
+    Attributes:
+        seconds (list[float]): Of each round; ``waited`` has the seconds in it that threads of this process were ready
+            and did not run, ``others`` the cores that other programs, and the hypervisor, had meanwhile.
+        first (float): Seconds of the first step, which allocates and plans.
+    """
+
+    def __init__(self, name, setting, layout, repeat=False):
+        self.step = build_step(name, setting, layout)
+        self.seconds, self.waited, self.others = [], [], []
+        measured.read_cache()
+        known = len(measured.TABLE.measured)
+        self.take()     # allocates and plans; ours measures forms where no process did before
+        self.first = self.seconds[0]
+        plans = len(measured.TABLE.measured) > known or CANDIDATES[name].compile
+        if plans or (repeat and self.first > LONG):
+            self.forget()
+            self.take()
+        self.trial = self.seconds[0]
+        if self.trial < LONG:
+            self.forget()
+
+    def take(self):
+        usage, before, begin = Usage(), seconds_waited(), time.perf_counter()
+        self.step()
+        self.seconds.append(time.perf_counter() - begin)
+        self.waited.append(round(seconds_waited() - before, 4))
+        self.others.append(usage.others())
+
+    def forget(self):
+        del self.seconds[:], self.waited[:], self.others[:]
+
+    def record(self):
+        """What the result file has of it."""
+        others = sum(o * s for o, s in zip(self.others, self.seconds, strict=True)) / sum(self.seconds)
+        return dict(seconds=self.seconds, waited=self.waited, first=round(self.first, 3), others=round(others, 3))
+
+
+# The candidates of the cell that this process measures, by key.
+READY = {}
+
+
+def begin(key, name, setting, layout, repeat=False):
+    """Build a candidate and take its first step.
 
     Args:
         repeat (bool): Whether a long first step is followed by another, which counts in its place.
 
     Returns:
-        dict: ``seconds`` of each round and ``waited``, the seconds that threads of this process were ready and did not
-        run in it; ``first``, seconds of the first step; ``others``, cores that other programs, and the hypervisor, had
-        meanwhile.
+        float: Seconds of a step; where they are at least :data:`LONG`, it was the only one.
     """
-    gc.collect()        # the candidate before this one
-    step, usage = build_step(name, setting, layout), Usage()
-    seconds, waited = [], []
+    READY[key] = Timed(name, setting, layout, repeat)
+    return READY[key].trial
 
-    def take():
-        before, begin = seconds_waited(), time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - begin)
-        waited.append(round(seconds_waited() - before, 4))
 
-    measured.read_cache()
-    known = len(measured.TABLE.measured)
-    take()      # allocates and plans; ours measures forms where no process did before
-    first = seconds[0]
-    plans = len(measured.TABLE.measured) > known or CANDIDATES[name].compile
-    if plans or (repeat and first > LONG):
-        del seconds[:], waited[:]
-        take()
-    if (trial := seconds[0]) < LONG:
-        del seconds[:], waited[:]
-        for _ in range(int(min(max(ROUND_SECONDS // trial, 1), MOST_ROUNDS))):
-            take()
-    return dict(seconds=seconds, waited=waited, first=round(first, 3), others=round(usage.others(), 3))
+def take(key):
+    """One more step of a candidate, which counts."""
+    READY[key].take()
+
+
+def finish():
+    """Records by key; the candidates are let go."""
+    found = {key: timed.record() for key, timed in READY.items() if timed.seconds}
+    READY.clear()
+    gc.collect()
+    return found
+
+
+def rounds_of(trials):
+    """How many rounds candidates take in turn that need so many seconds for a step each."""
+    return int(min(max(ROUND_SECONDS * len(trials) // sum(trials), LEAST_ROUNDS), MOST_ROUNDS)) if trials else 0
 
 
 def peak_memory(name, setting, layout, threads, forms):

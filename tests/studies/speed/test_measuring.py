@@ -12,6 +12,7 @@ from studies.speed import measuring, steps
 from studies.speed.cells import CANDIDATES, LATER, LAYOUTS, STAGES, Cell, Stage, cells
 from studies.speed.measuring import (
     HARNESS,
+    in_turn,
     layouts_left,
     left_to_do,
     measure_all,
@@ -142,24 +143,39 @@ def test_a_run_that_was_stopped_goes_on_and_has_seconds_of_every_candidate(tmp_p
     assert json.loads(path.read_text()) == json.loads(json.dumps(result))
     assert {(r['candidate'], r['process']) for r in result['records']} == {
         ('small', 0), ('small', 1), ('small-plain', 0)}
-    assert all(len(r['seconds']) == len(r['waited']) == 1 and r['seconds'][0] > 0 for r in result['records'])
+    assert all(len(r['seconds']) == len(r['waited']) == 2 and r['seconds'][0] > 0 for r in result['records'])
+
+
+def fake_steps(monkeypatch, seconds=lambda name, layout: 1.0, fails=(), taken=None):
+    """Candidates of so many seconds, of which some cannot be built; ``taken`` gets the names in the order of rounds."""
+    trials = {}
+
+    def begin(key, name, setting, layout, repeat):
+        if name in fails:
+            raise RuntimeError('no room')
+        trials[key] = seconds(name, layout)
+        return trials[key]
+
+    def finish():
+        found = {key: dict(seconds=[value], waited=[0.0], first=1.0, others=0.0) for key, value in trials.items()}
+        trials.clear()
+        return found
+
+    monkeypatch.setattr(steps, 'begin', begin)
+    monkeypatch.setattr(steps, 'take', (lambda key: None) if taken is None else taken.append)
+    monkeypatch.setattr(steps, 'finish', finish)
 
 
 def test_a_candidate_that_fails_is_said_and_tried_again_and_the_others_are_measured(tmp_path, monkeypatch):
     cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 1, 'small-plain': 1}, layouts=('nhwc', ))
     in_this_process(monkeypatch, tmp_path)
     fails = ['small']
-
-    def measure(name, *args):
-        if name in fails:
-            raise RuntimeError('no room')
-        return dict(seconds=[1.0], waited=[0.0], first=1.0, others=0.0)
-
-    monkeypatch.setattr(steps, 'measure', measure)
+    fake_steps(monkeypatch, fails=fails)
     path, said = tmp_path / 'speed.json', []
     result = measure_all([cell], path, 1, progress=said.append, **QUIET)
     assert [f['error'] for f in result['failed']] == ['RuntimeError: no room']
     assert [r['candidate'] for r in result['records']] == ['small-plain']
+    assert [f['candidate'] for f in json.loads(path.read_text())['failed']] == ['small']
     assert any('no room' in line for line in said)
     fails.clear()
     result = measure_all([cell], path, 1, progress=said.append, **QUIET)
@@ -167,19 +183,26 @@ def test_a_candidate_that_fails_is_said_and_tried_again_and_the_others_are_measu
     assert not json.loads(path.read_text())['failed']
 
 
-def test_a_failure_after_all_that_succeeds_is_in_the_file(tmp_path, monkeypatch):
-    cell = Cell('main', 'train', 'fp32', 2, 32, {'small': 1, 'small-plain': 1}, layouts=('nhwc', ))
-    last = left_to_do([], cell, 0)[-1][0]
+def test_candidates_take_turns_in_every_round_and_a_long_step_is_the_only_one(monkeypatch):
+    taken = []
+    fake_steps(monkeypatch, lambda name, layout: dict(stock=9.0, convnext=1.0).get(name, 0.25), taken=taken)
+    pairs = [('stock', 'nchw'), ('convnext', 'nhwc'), ('inceptionnext', 'nhwc')]
+    found, errors = in_turn(Here().submit, CELL, pairs, 0)
+    assert set(found) == set(pairs) and not errors
+    rounds = [set(taken[i:i + 2]) for i in range(0, len(taken), 2)]
+    assert len(rounds) == 3 and all(each == set(pairs[1:]) for each in rounds)     # 2 · 2 s / 1.25 s
+    assert steps.rounds_of([4.0, 3.0]) == 2 and steps.rounds_of([0.01]) == 8 and steps.rounds_of([]) == 0
 
-    def measure(name, *args):
-        if name == last:
-            raise RuntimeError('no room')
-        return dict(seconds=[1.0], waited=[0.0], first=1.0, others=0.0)
 
-    in_this_process(monkeypatch, tmp_path)
-    monkeypatch.setattr(steps, 'measure', measure)
-    measure_all([cell], tmp_path / 'speed.json', 1, progress=lambda text: None, **QUIET)
-    assert [f['candidate'] for f in json.loads((tmp_path / 'speed.json').read_text())['failed']] == [last]
+def test_a_process_that_is_killed_took_all_candidates_of_the_comparison_with_it():
+    class Killed(Here):
+        def submit(self, function, *args):
+            future = Future()
+            future.set_exception(BrokenProcessPool('killed'))
+            return future
+
+    found, errors = in_turn(Killed().submit, CELL, [('stock', 'nchw'), ('small', 'nhwc')], 0)
+    assert not found and set(errors) == {('stock', 'nchw'), ('small', 'nhwc')}
 
 
 def test_what_is_missing_in_every_process_is_said_once_and_nothing_is_measured(tmp_path, monkeypatch):
@@ -203,8 +226,7 @@ def in_this_process(monkeypatch, tmp_path, prepare=lambda threads, forms: None):
 def test_peaks_are_of_the_faster_layout_and_leave_the_times_as_they_are(tmp_path, monkeypatch):
     cell = next(cell for cell in cells() if cell.suite == 'main')
     in_this_process(monkeypatch, tmp_path)
-    monkeypatch.setattr(steps, 'measure', lambda name, setting, layout, repeat: dict(
-        seconds=[1.0 if layout == 'nhwc' else 2.0], waited=[0.0], first=1.0, others=0.0))
+    fake_steps(monkeypatch, lambda name, layout: 1.0 if layout == 'nhwc' else 2.0)
     path, said = tmp_path / 'speed.json', []
     small = dataclasses.replace(cell, candidates={'stock': 1, 'convnext': 1, 'smp-convnext': 1}, layouts=LAYOUTS)
     timed = measure_all([small], path, 1, progress=said.append, **QUIET)
