@@ -262,7 +262,7 @@ def conditions(result):
         f'{machine_line(content, THREADS)}; {e["cpu_cores"]} cores; ' + ', '.join(
             f'{name} {version}' for name, version in e['versions'].items() if name != 'torch') + '. '
         f'{dates[0][:16]} to {dates[-1][:16]} UTC, in pieces.',
-        '- A process measures one comparison after the other. Each candidate takes a step that does not count, then all '
+        '- A process measures one comparison after the other. Each candidate takes a step, uncounted; then all '
         f'take turns, in a random order, for as many rounds as take {ROUND_SECONDS:.0f} seconds a candidate, at least '
         f'{LEAST_ROUNDS} and at most {MOST_ROUNDS}. A first step of more than {LONG:.0f} seconds counts, and is the '
         f'only one, but never that in which forms of operators are measured. {repeated(records)}',
