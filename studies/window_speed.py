@@ -25,6 +25,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, write_json, write_text
 
 from .speed.measuring import machine_and_versions, wait_for_quiet
+from .speed.report import verdict
 from .speed.statistics import speed, speedup
 from .window_memory import CANDIDATES as SEGMENTORS
 from .window_memory import CONFIG, THREADS, build
@@ -114,12 +115,6 @@ def better_stock(result, size):
         map(statistics.median, seconds_of(result, size, name).values())))
 
 
-def gains(result):
-    """(size, candidate, times as fast as stock in its faster layout) of ours."""
-    return [(size, name, speedup(seconds_of(result, size, better_stock(result, size)), seconds_of(result, size, name)))
-            for size in sizes(result) for name in CANDIDATES if name not in LAYOUTS]
-
-
 def table(result):
     """A row a candidate and image: seconds, and times as fast as stock in its faster layout."""
     rows = []
@@ -127,19 +122,18 @@ def table(result):
         stock = better_stock(result, size)
         for name, title in CANDIDATES.items():
             found = seconds_of(result, size, name)
+            gain = speedup(seconds_of(result, size, stock), found)
             layout = f' ({"NHWC" if "NHWC" in name else "NCHW"})' if name in LAYOUTS else ''
             rows.append([f'{size[0]}×{size[1]}', title + layout, f'{1 / speed(list(found.values()), 1).value:.2f}',
-                         '–' if name == stock else str(speedup(seconds_of(result, size, stock), found))])
-    return markdown_table(['image', 'segmentor', 'seconds', '× stock in its faster layout (95 %)'], rows)
+                         '–' if name == stock else gain, '' if name in LAYOUTS else verdict(GOAL, gain)])
+    return markdown_table(['image', 'segmentor', 'seconds', '× stock in its faster layout (95 %)', f'goal {GOAL}'], rows)
 
 
 def words(result):
-    """Whether the goal is reached, in a sentence."""
-    missed = [f'{CANDIDATES[name]} at {size[0]}×{size[1]}' for size, name, gain in gains(result) if gain.value < GOAL]
-    return f'Goal: {GOAL} times as fast as stock. ' + (
-        f'Missed by {", ".join(missed)}.' if missed else 'Reached by all.') + (
-        f' {len(result["processes"])} processes; brackets are 95 % intervals over them, of few little more than the '
-        'range.' if len(result['processes']) > 1 else ' One process.')
+    """Of how many processes the figures are."""
+    count = len(result['processes'])
+    return 'One process.' if count == 1 else (
+        f'{count} processes; brackets are 95 % intervals over them, of few little more than the range.')
 
 
 def report(result):

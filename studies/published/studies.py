@@ -77,7 +77,7 @@ STUDIES = {
                         (f'-m studies.own_recipe data/camvid --out docs/results/{MACHINE}/camvid_own.json', ),
                         f'{QUIET}; {CAMVID}', '15 hours: an hour for each of 15 runs'),
     'own_images_25_minutes': Study(
-        "the recipe for one's own images with three seeds and its schedule, 25 minutes on one core",
+        "the recipe for one's own images with three seeds, 25 minutes on one core, and with an earlier decay",
         f'{MACHINE}/camvid_own_25min.json',
         ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 '
          f'--out docs/results/{MACHINE}/camvid_own_25min.json --only recipe early_decay', ), CAMVID,
