@@ -126,7 +126,8 @@ def table(result):
             layout = f' ({"NHWC" if "NHWC" in name else "NCHW"})' if name in LAYOUTS else ''
             rows.append([f'{size[0]}×{size[1]}', title + layout, f'{1 / speed(list(found.values()), 1).value:.2f}',
                          '–' if name == stock else gain, '' if name in LAYOUTS else verdict(GOAL, gain)])
-    return markdown_table(['image', 'segmentor', 'seconds', '× stock in its faster layout (95 %)', f'goal {GOAL}'], rows)
+    return markdown_table(
+        ['image', 'segmentor', 'seconds', '× stock in its faster layout (95 %)', f'goal {GOAL}'], rows)
 
 
 def words(result):
