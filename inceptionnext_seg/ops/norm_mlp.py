@@ -79,15 +79,15 @@ def norm_mlp_onednn(x, y, norm, fc1, activation, fc2, gamma, factors):
     y = y if norm is None else run_plain(norm, y)
     dtype = autocast_dtype(y)
     x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y.to(dtype)))
-    hidden = onednn.linear(rows(y), rows_of_filters(fc1.weight).to(dtype), fc1.bias.to(dtype), gelu=True)
+    first = rows(y), rows_of_filters(fc1.weight).to(dtype), fc1.bias.to(dtype)
     weight, bias = rows_of_filters(fc2.weight).to(dtype), fc2.bias.to(dtype)
     # Layer scale goes into the weight where that is smaller than the map, and loses no digits that the sum would have.
-    scaled = gamma is not None and gamma.dtype == dtype == torch.float32 and weight.shape[1] <= len(hidden)
+    scaled = gamma is not None and gamma.dtype == dtype == torch.float32 and weight.shape[1] <= len(first[0])
     if x.dtype == dtype and (gamma is None or scaled):
         if scaled:
             weight, bias = weight * gamma[:, None], bias * gamma
-        return as_map(onednn.linear_and_add(hidden, weight, bias, rows(x)), x)
-    return added(x, as_map(onednn.linear(hidden, weight, bias), x), gamma, None)
+        return as_map(onednn.mlp(*first, weight, bias, rows(x)), x)
+    return added(x, as_map(onednn.mlp(*first, weight, bias), x), gamma, None)
 
 
 # In C++

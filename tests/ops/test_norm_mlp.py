@@ -353,6 +353,37 @@ def test_by_the_rule_of_thumb_inference_is_onednns_and_training_is_not(monkeypat
         assert chosen(x, y.bfloat16(), half.norm, half.act) == 'native'
 
 
+@needs_onednn
+@pytest.mark.parametrize('x_dtype', [torch.float32, torch.float64], ids=['residual_in_the_product', 'residual_apart'])
+def test_the_hidden_map_of_a_very_large_image_is_never_whole(monkeypatch, x_dtype):
+    half, (x, y, _) = Half('eval'), inputs(torch.float32)
+    multiply, counts = onednn.linear, []
+
+    def counted(rows, *args, **settings):
+        counts.append(len(rows))
+        return multiply(rows, *args, **settings)
+    monkeypatch.setattr(onednn, 'linear', counted)
+    parts = half.norm, half.fc1, half.act, half.fc2, half.gamma
+    with torch.no_grad():
+        whole = norm_mlp.norm_mlp(x.to(x_dtype), y, *parts, impl='onednn')
+        monkeypatch.setattr(onednn, 'MOST_HIDDEN', 7 * HIDDEN)
+        counts.clear()
+        in_blocks = norm_mlp.norm_mlp(x.to(x_dtype), y, *parts, impl='onednn')
+    assert max(counts) == 7 and whole.dtype == in_blocks.dtype == x_dtype
+    torch.testing.assert_close(in_blocks, whole)
+    assert in_blocks.stride() == whole.stride()
+
+
+@needs_onednn
+@pytest.mark.filterwarnings('ignore:TF32 acceleration')
+def test_where_onednn_is_turned_off_it_is_not_taken_and_the_default_device_is_no_matter():
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert 'turned off' in onednn.why_not(torch.float32)
+    onednn.why_not_here.cache_clear()
+    with torch.device('meta'):
+        assert onednn.why_not(torch.float32) is None
+
+
 def test_a_build_without_onednns_operators_or_with_others_runs_in_another_form(monkeypatch):
     half, (x, y, _) = Half('eval'), inputs(torch.float32)
     for other in (None, lambda x, weight, bias, gelu=False: torch.zeros(len(x), len(weight))):
