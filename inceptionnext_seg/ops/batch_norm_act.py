@@ -195,6 +195,8 @@ def why_not_native_inference(x, norm, activation):
         return 'there is no batch normalization'
     if norm.training or not norm.affine or norm.running_mean is None:
         return 'the norm is in training or has no scale, shift and running statistics'
+    if x.dim() != 4 or x.shape[1] != norm.num_features:
+        return f'the map is {tuple(x.shape)}, and the norm is for (B, {norm.num_features}, H, W)'
     if dispatch.needs_gradient(x, norm):
         return 'there are no gradients through running statistics'
     if not x.numel():

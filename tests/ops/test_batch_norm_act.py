@@ -181,6 +181,13 @@ def test_in_inference_a_map_is_read_once_and_the_output_is_that_of_torch(shape, 
         assert_close([found], [expected], tolerance)
 
 
+@pytest.mark.parametrize('norm, shape', [(nn.BatchNorm2d(24), (2, 48, 5, 7)), (nn.BatchNorm1d(24), (2, 24, 35))],
+                         ids=['more_channels_than_the_norm', 'another_rank'])
+def test_in_inference_a_map_that_does_not_fit_the_norm_is_not_read_beyond_its_scale(norm, shape):
+    with torch.no_grad(), pytest.raises(dispatch.FormError, match='24'):
+        batch_norm_act(norm.eval(), nn.ReLU(), torch.zeros(shape), impl='native_inference')
+
+
 def test_the_rule_of_thumb_knows_inference_gradients_and_small_maps(monkeypatch):
     x, _ = inputs(SHAPES[0], torch.float32)
 
