@@ -73,7 +73,7 @@ def resize_concat_conv2d_cpu(features: TENSORS, weight: torch.Tensor, bias: torc
     low, direct = levels(features, size, align_corners, dtype)
     out = None
     # Added as the last map that is not resized is: a pass over the output for the bias alone takes as long as a norm's.
-    bias = None if bias is None else bias.to(dtype)
+    bias = None if bias is None else bias.to(dtype).contiguous()
     first = bias is not None and (not direct or bf16)
     if low or first:
         out = channels_last_empty((batch, out_channels, *size), dtype)

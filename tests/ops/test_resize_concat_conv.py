@@ -154,6 +154,13 @@ def test_maps_that_are_parts_of_others_are_read_where_they_are(impl):
                  run(stock, *tensors), 1e-10)
 
 
+def test_a_bias_that_is_part_of_another_tensor_is_read_where_it_is(impl):
+    features, weight, bias, _ = inputs(*CASES['upernet'], dtype=torch.float32)
+    strided = torch.stack([bias, torch.full_like(bias, 9)], 1)[:, 0]
+    found, expected = (form(impl)(features, weight, offset) for offset in (strided, bias))
+    assert not strided.is_contiguous() and torch.equal(found, expected)
+
+
 def test_an_interpolation_worked_by_hand(impl):
     """One pixel above another, 1 and 3, upsampled to four rows of 1, 1.5, 2.5, 3; then the sum of three neighbours."""
     column = torch.tensor([1., 3.]).view(1, 1, 2, 1)
