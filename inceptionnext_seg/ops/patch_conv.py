@@ -120,8 +120,9 @@ def why_not_float_product(x, conv, channel_factors=None):
     return why_not_product(x, conv, channel_factors)
 
 
-def float_product_is_worth(*args):
-    return not native.has_fast_bf16() and product_is_worth(*args)
+def float_product_is_worth(x, conv, channel_factors=None):
+    """Patches without a backward, too: a convolution of them in bfloat16 is what such a CPU has no instructions for."""
+    return not native.has_fast_bf16() and (conv.kernel_size != (1, 1) or is_channels_last(x))
 
 
 def product_is_worth(x, conv, channel_factors=None):

@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from helpers import assert_close, draw
 
+from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import dispatch
 from inceptionnext_seg.ops.patch_conv import FORMS, patch_conv2d, why_not_product
 
@@ -162,6 +163,14 @@ def test_without_gradients_patches_are_not_copied_for_a_product():
         assert not takes_product(x, conv)
         conv, x = inputs(1, (5, 7), torch.float32)
         assert takes_product(x, conv)
+
+
+def test_in_bfloat16_patches_are_products_in_float_where_the_processor_has_no_better(monkeypatch):
+    conv, x = inputs(2, (12, 8), torch.float32)
+    for fast, form in ((False, 'float_product'), (True, 'torch')):
+        monkeypatch.setattr(native, 'has_fast_bf16', lambda fast=fast: fast)
+        with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+            assert dispatch.choose('patch_conv2d', FORMS, 'auto', x, conv, None) == form
 
 
 def test_a_map_on_another_device_is_left_to_the_convolution():
