@@ -108,16 +108,17 @@ class Table:
 
     def lookup(self, operator, forms, arguments):
         """The form for a tuple of :func:`describe`, or None."""
-        key = operator, arguments
-        if key not in self.found:
+        # The dictionary at hand: forget() of another thread, which loads a model, takes it away from this one.
+        key, found = (operator, arguments), self.found
+        if key not in found:
             text = as_text(operator, arguments)
             form = self.pinned.get(text)
             if form is None and text in self.measured:
                 form = self.measured[text].form
-            self.found[key] = form if form in forms else None
-            if self.found[key] is not None:
+            found[key] = form if form in forms else None
+            if found[key] is not None:
                 self.used[text] = form
-        return self.found[key]
+        return found[key]
 
     def add(self, choice):
         self.measured[as_text(choice.operator, choice.arguments)] = choice
@@ -335,7 +336,7 @@ def load_state(state):
             TABLE.measured.setdefault(
                 as_text(operator, arguments), Choice(operator, arguments, form, rule, dict(seconds)))
         TABLE.passes.update(text for text in state['passes'] if isinstance(text, str))
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'no table of choices: {error!r}') from error
     finally:
         TABLE.forget()

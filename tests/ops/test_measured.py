@@ -208,6 +208,7 @@ def test_a_form_of_seconds_that_is_clearly_slower_runs_once(clock):
 
 @pytest.mark.parametrize('content', [
     b'\xff\xfe', b'[' * 200_000, b'{}', b'{"choices": [["double", "x", "native"]], "passes": []}',
+    b'{"choices": [["double", "x", "native", "native", ["native"]]], "passes": []}',
     b'{"choices": [["double", "x", "native", "native", {"native": "1", "torch": 2}]], "passes": []}'])
 def test_a_file_that_is_no_table_is_no_table(clock, content):
     path = measured.cache_file()
@@ -216,6 +217,18 @@ def test_a_file_that_is_no_table_is_no_table(clock, content):
     with inceptionnext_seg.measuring():
         assert chosen(dict(native=clock.takes(0.03), torch=clock.takes(0.02)), X) == 'torch'
     assert json.loads(path.read_text())['choices'][0][2] == 'torch'
+
+
+def test_a_look_up_outlives_what_another_thread_adds_meanwhile():
+    table = measured.Table()
+
+    class Interrupted(dict):
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            table.forget()
+    table.measured['double x'] = measured.Choice('double', 'x', 'native', 'torch', dict(native=1.))
+    table.found = Interrupted()
+    assert table.lookup('double', dict(native=None), 'x') == 'native'
 
 
 def test_a_table_with_a_form_that_does_not_exist_or_cannot_run_leaves_the_rule(clock):
