@@ -128,7 +128,7 @@ def add(tree, file, image, annotations, categories, names, options, samples, lef
 def draw_upright(shapes, relative, announced, turned, options, facts):
     """COCO does not say whether its pixels are those stored or those that viewers show."""
     try:
-        stored = turned.is_stored(relative, facts, announced or facts.size)
+        stored = turned.is_stored(relative, facts, announced)
     except ValueError as error:
         raise ValueError(f'has shapes that {error}') from error
     if stored:

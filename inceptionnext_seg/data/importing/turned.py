@@ -32,8 +32,8 @@ class Turned:
         self.followed: set[str] = set()
         self.doubtful: set[str] = set()
 
-    def is_stored(self, relative: str, facts: Facts, size: tuple[int, int]) -> bool:
-        """Whether labels of ``size`` were drawn on the pixels of an image as they are stored.
+    def is_stored(self, relative: str, facts: Facts, size: tuple[int, int] | None) -> bool:
+        """Whether labels of ``size``, where that is known, were drawn on the pixels of an image as they are stored.
 
         Raises:
             ValueError: Nothing tells; says so as the end of a sentence.
@@ -80,8 +80,8 @@ class Turned:
         return lines
 
 
-def side_of(facts: Facts, size: tuple[int, int]) -> str | None:
-    """What labels of a size were drawn on; None where both are of that size."""
-    if facts.turn < FIRST_SWAPPED or facts.size == facts.stored_size:
+def side_of(facts: Facts, size: tuple[int, int] | None) -> str | None:
+    """What labels of a size were drawn on; None where both are of that size, or it is not known."""
+    if size is None or facts.turn < FIRST_SWAPPED or facts.size == facts.stored_size:
         return None
     return STORED if size == facts.stored_size else SHOWN

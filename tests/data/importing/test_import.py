@@ -103,6 +103,19 @@ def test_cocos_shapes_on_stored_pixels_are_turned_with_the_image(source):
     np.testing.assert_array_equal(masks_of(source)['a'], order[truth()[::-1, ::-1]])
 
 
+def test_cocos_shapes_without_a_size_fit_what_the_option_says(source):
+    def without_sizes(content):
+        for image in content['images']:
+            del image['width'], image['height']
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(source / 'a.png', exif=exif)
+    save_coco(source, without_sizes)
+    report = convert(source, exif='stored')
+    order = np.array([report.description.classes.index(name) for name in NAMES])
+    np.testing.assert_array_equal(masks_of(source)['a'], order[np.rot90(truth(), -1)])
+
+
 # Splits
 
 
