@@ -237,7 +237,9 @@ def test_missing_data_is_one_message_with_the_folder_and_three_ways_on(call_tool
 
 
 def test_missing_data_of_a_test_is_one_message(call_tool, tmp_path):
-    result = call_tool('test', 'configs/upernet_inceptionnext_t_ade20k.py', 'none.pth', '--work-dir', tmp_path,
+    checkpoint = tmp_path / 'any.pth'      # looked for, and read after the data
+    checkpoint.touch()
+    result = call_tool('test', 'configs/upernet_inceptionnext_t_ade20k.py', checkpoint, '--work-dir', tmp_path,
                        '--cfg-options', f'test_dataloader.dataset.data_root={tmp_path}/ade')
     assert_one_message(result, rf'test_dataloader looked for the folder {tmp_path}/ade/images/validation')
 
