@@ -246,10 +246,11 @@ def failures(content):
 def one_after_the_other(result):
     """A point that names the comparisons of earlier runs, in which candidates did not take turns."""
     runs = result.content['runs']
-    cells = dict.fromkeys(r['cell'] for r in result.content['records'] if 'order' not in runs[r['run']])
+    cells = dict.fromkeys(what(result.cells[r['cell']]) for r in result.content['records']
+                          if 'order' not in runs[r['run']])
     return [f'- Measured before candidates took turns, each with its rounds after the one before, at least one and '
             f'{ROUND_SECONDS:.0f} seconds of them, so that a machine which became slower on the way did so for a few: '
-            f'{"; ".join(what(result.cells[cell]) for cell in cells)}.'] if cells else []
+            f'{"; ".join(cells)}.'] if cells else []
 
 
 def conditions(result):
