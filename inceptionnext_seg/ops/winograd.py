@@ -77,7 +77,7 @@ def convolve(x, taps, added=None, out_dtype=None, bias=None):
     Args:
         added (Tensor | None): What is added to the result before it is rounded, channels_last, of the compute type. It
             may be overwritten.
-        bias (Tensor | None): (O, ), of the compute type, likewise.
+        bias (Tensor | None): (O, ), of the compute type and contiguous; added before rounding, too.
     """
     batch, channels, height, width = x.shape
     out_channels, dtype = taps.shape[1], compute_dtype(x.dtype)
