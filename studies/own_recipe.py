@@ -200,8 +200,7 @@ def words(content):
         return 'the recipe itself was not run.'
     scores = [run['mIoU'] for run in runs]
     reached = [next((entry['minutes'] for entry in run['validations'] if entry['mIoU'] >= GOAL), None) for run in runs]
-    goal = '' if None in reached else (f'; {GOAL} or more first after {max(reached):.0f} minutes'
-                                       + (' or before' if len(runs) > 1 else ''))
+    goal = '' if None in reached else f'; {"each " * (len(runs) > 1)}{GOAL} or more after {max(reached):.0f} minutes'
     loads = [load for run in runs if (load := (run['environment'] or {}).get('load_average')) is not None]
     load = '' if not loads else (f'; load average at {"their" if len(runs) > 1 else "its"} end '
                                  f'{"up to " * (len(runs) > 1)}{max(loads):.1f}')

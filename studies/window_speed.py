@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from mmseg.structures import SegDataSample
 from tqdm import tqdm
@@ -88,7 +89,7 @@ def measure(out, processes):
                             f'{described[key]!r}. Next: another --out, or delete the file.')
     for _ in tqdm(range(len(result['processes']), processes), unit='process'):
         busy = wait_for_quiet()
-        load = machine_and_versions()['load_average']
+        load = round(psutil.getloadavg()[0], 2)
         run = subprocess.run([sys.executable, '-m', 'studies.window_speed', '--child'], capture_output=True, text=True,
                              cwd=Path(__file__).parents[1])
         if run.returncode:

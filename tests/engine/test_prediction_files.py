@@ -103,6 +103,8 @@ def test_of_a_folder_of_predictions_the_labels_are_imported_and_neither_overlays
     report = import_dataset(every, tmp_path / 'out', Options(val=0.5), progress=False)
     assert report.description.unlabelled == 0 and report.left_out == [] and 'labelme is read' in report.text()
     assert sum(split['images'] for split in report.description.splits.values()) == 2
+    report = import_dataset(every, tmp_path / 'numbers', Options(val=0.5, masks=Path('class_numbers')), progress=False)
+    assert report.description.unlabelled == 0 and 'class_numbers is read' in report.text()
     # Without Labelme's copies there are no images: what to copy, and to where.
     shutil.copytree(every, tmp_path / 'every', ignore=shutil.ignore_patterns('labelme'))
     for folder, way in ((every / 'coco', every / 'labelme'), (every / 'overlays', every / 'labelme'),

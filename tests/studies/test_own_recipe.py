@@ -60,7 +60,7 @@ def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, 
     for run, load in zip(content['runs'], (2.84, 1.), strict=False):
         run['environment'] = dict(load_average=load)
     assert words(content).endswith(
-        '; 55 or more first after 21 minutes or before; load average at their end up to 2.8.')
+        '; each 55 or more after 21 minutes; load average at their end up to 2.8.')
     content['runs'] = [content['runs'][0], content['runs'][2]]
     assert words(content).endswith('; load average at its end 2.8.')
     assert 'was not run' in words(dict(content, runs=content['runs'][1:]))

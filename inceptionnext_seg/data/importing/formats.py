@@ -8,6 +8,7 @@ from .mask_files import looks_coloured, read_color_masks, read_index_masks
 from .options import Options
 from .samples import Source
 from .tree import Tree
+from .turned import AUTO
 
 
 class Format(NamedTuple):
@@ -18,18 +19,21 @@ class Format(NamedTuple):
         recognizes (Callable[[Tree, Options], bool]): Whether a source is of this format; asked in the order of
             ``FORMATS``.
         read (Callable[[Tree, Options], Source]): The images and labels.
+        may_be_turned (bool): Whether labels may fit the pixels as stored, where viewers turn an image (``exif``).
     """
     what: str
     recognizes: Callable[[Tree, Options], bool]
     read: Callable[[Tree, Options], Source]
+    may_be_turned: bool = False
 
 
 FORMATS = {
-    'coco': Format('COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco),
+    'coco': Format(
+        'COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco, True),
     'labelme': Format('Labelme JSON', lambda tree, _: labelme.recognizes(tree), labelme.read_labelme),
     'cvat': Format('CVAT for images 1.1', lambda tree, _: cvat.recognizes(tree), cvat.read_cvat),
-    'color': Format('masks of colours', looks_coloured, read_color_masks),
-    'index': Format('masks of class indices', lambda tree, options: True, read_index_masks),
+    'color': Format('masks of colours', looks_coloured, read_color_masks, True),
+    'index': Format('masks of class indices', lambda tree, options: True, read_index_masks, True),
 }
 
 
@@ -37,10 +41,13 @@ def format_of(tree: Tree, options: Options) -> str:
     """The name of a source's format: the one that is asked for, or the first that recognizes it.
 
     Raises:
-        UserError: There is no such format.
+        UserError: There is no such format, or ``exif`` says something of one whose labels are always upright.
     """
-    if options.format == 'auto':
-        return next(name for name, known in FORMATS.items() if known.recognizes(tree, options))
-    if options.format not in FORMATS:
+    if options.format != 'auto' and options.format not in FORMATS:
         raise UserError(f'the format is {options.format!r}; expected: auto, {", ".join(FORMATS)}')
-    return options.format
+    name = options.format if options.format != 'auto' else next(
+        name for name, known in FORMATS.items() if known.recognizes(tree, options))
+    if options.exif != AUTO and not FORMATS[name].may_be_turned:
+        raise UserError(f'--exif is {options.exif}, and the source is read as {FORMATS[name].what}, whose shapes are '
+                        f'drawn on what viewers show. Expected: {AUTO}. Next: leave --exif out.')
+    return name

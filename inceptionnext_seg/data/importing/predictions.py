@@ -39,7 +39,8 @@ def leave_predictions_out(tree: Tree, options: Options) -> list[str]:
     if not is_prediction_folder(top):
         return notes
     kinds = {part for file in tree.files if (part := parts_below(file, '.')[0]) in LABELS.values()}
-    wanted = LABELS.get(options.format) or next((kind for kind in LABELS.values() if kind in kinds), None)
+    wanted = CLASS_NUMBERS if options.masks == Path(CLASS_NUMBERS) else (
+        LABELS.get(options.format) or next((kind for kind in LABELS.values() if kind in kinds), None))
     # Labelme's folder has copies of the images, which other labels are of, too.
     tree.drop(lambda file: is_of_predict(file, '.') and parts_below(file, '.')[0] != wanted and not (
         file.startswith(f'{LABELME}/') and not file.lower().endswith('.json')))

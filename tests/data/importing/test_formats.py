@@ -233,6 +233,8 @@ def test_labelme_polygons_are_the_class_map_that_they_were_made_of(source):
         save_labelme(source, seed, name)
     assert convert(source).left_out == []
     assert_is_truth(source)
+    with pytest.raises(UserError, match=r'--exif is stored, and the source is read as Labelme JSON.*leave --exif out'):
+        import_dataset(source, source.parent / 'again', Options(exif='stored'), progress=False)
 
 
 def test_labelmes_masks_and_embedded_images_are_read_and_its_ignore_label_does_not_count(source):
