@@ -1,10 +1,11 @@
-"""The wheel, built from a copy of the checkout, and used where the checkout is not."""
+"""The wheel, built from the source distribution of the checkout, and used where the checkout is not."""
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from inceptionnext_seg import __version__
 
-SOURCES = ('pyproject.toml', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies', 'tests',
+SOURCES = ('pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies', 'tests',
            'tools', 'configs')
 COMPILERS = (os.environ.get('CXX', 'g++'), 'g++', 'c++', 'clang++')
 
@@ -60,7 +61,8 @@ def run(*command, **settings):
 
 @pytest.fixture(scope='module')
 def built(root, tmp_path_factory):
-    """The wheel and what building it printed. Of a copy, so that the checkout gets no build/ of it."""
+    """The wheel, what building it printed, and the source distribution that it was built from, as a release is. Of a
+    copy, so that the checkout gets no build/ of it."""
     source = tmp_path_factory.mktemp('source')
     for name in SOURCES:
         if (root / name).is_dir():
@@ -68,9 +70,11 @@ def built(root, tmp_path_factory):
         else:
             shutil.copy(root / name, source)
     out = tmp_path_factory.mktemp('wheel')
-    result = run(sys.executable, '-m', 'pip', 'wheel', source, '--no-deps', '--no-build-isolation', '--no-index',
+    run(sys.executable, '-c', f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})', cwd=source)
+    archive, = out.glob('*.tar.gz')
+    result = run(sys.executable, '-m', 'pip', 'wheel', archive, '--no-deps', '--no-build-isolation', '--no-index',
                  '--verbose', '--wheel-dir', out, cwd=out)
-    return next(out.glob('*.whl')), result.stdout + result.stderr
+    return next(out.glob('*.whl')), result.stdout + result.stderr, archive
 
 
 def test_the_wheel_holds_the_package_with_its_cpp_sources_and_configs_and_nothing_else(root, built):
@@ -83,6 +87,14 @@ def test_the_wheel_holds_the_package_with_its_cpp_sources_and_configs_and_nothin
     found = {name for name in zipfile.ZipFile(built[0]).namelist() if '.dist-info/' not in name}
     assert found == expected
     assert {'inceptionnext_seg/py.typed', 'inceptionnext_seg/ops/csrc/inception_dwconv.cpp'} <= found
+
+
+def test_the_source_distribution_holds_what_the_wheel_is_built_from_and_no_link(built):
+    with tarfile.open(built[2]) as archive:
+        members = [member for member in archive.getmembers() if not member.isdir()]
+    folders = {member.name.split('/')[1] for member in members if member.name.count('/') > 1}
+    assert folders == {'inceptionnext_seg', 'inceptionnext_seg.egg-info'}
+    assert all(member.isreg() for member in members)
 
 
 def test_scipy_and_matplotlib_are_of_an_extra(built):
