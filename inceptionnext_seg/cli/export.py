@@ -28,6 +28,7 @@ from ..engine.launch import load_config
 from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph, proof
+from ..export.fastest import write_fastest
 from ..export.files import DTYPES, FORMATS, Runtime, replacing, require_packages, write
 
 
@@ -45,9 +46,10 @@ def parse_args():
                         help='for int8: images like those it will see, of which 32 show the ranges of activations')
     parser.add_argument('--preprocess', action='store_true', help='8-bit images in')
     parser.add_argument('--postprocess', action='store_true', help='class indices and confidences out')
-    parser.add_argument('--form', choices=['auto', *FORMS], default='auto',
+    parser.add_argument('--form', choices=['auto', 'fastest', *FORMS], default='auto',
                         help='plain: as it was trained; factorized: without concatenating resized maps; winograd: and '
-                             'half the multiplications at stride 4; auto: what is fastest in the format and dtype')
+                             'half the multiplications at stride 4; auto (default): what was fastest in the format and '
+                             'dtype where it was measured; fastest: each is written and timed here, in turns')
     parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
     parser.add_argument('--images', metavar='DIR', help='what the file is proved on (default: drawn scenes)')
     parser.add_argument('--labels', metavar='DIR',
@@ -65,6 +67,11 @@ def size_of(text):
         raise UserError(f'--size is {text!r}; expected: HEIGHTxWIDTH of at least 32 pixels each, such as 512x512, or '
                         'dynamic.')
     return tuple(map(int, match.groups()))
+
+
+def forms_of(dtype):
+    """What a graph can be in a dtype, the simplest first."""
+    return [form for form in FORMS if not (form == 'winograd' and dtype == 'int8')]
 
 
 NEXT = dict(
@@ -109,15 +116,31 @@ def main():
     require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)
     model = create_model(cfg, checkpoint=args.checkpoint, accelerate=False).eval()
-    graph = Graph(model, form, args.preprocess, args.postprocess)
-    if graph.note:
-        print(f'Written as it was trained: {graph.note}.')
+    graphs = {name: Graph(model, name, args.preprocess, args.postprocess)
+              for name in (forms_of(args.dtype) if form == 'fastest' else (form, ))}
+    note = next((graph.note for graph in graphs.values() if graph.note), None)
+    if note:
+        print(f'Written as it was trained: {note}.')
+        if form == 'fastest':
+            graphs = {'plain': graphs['plain']}
     batches = proof.samples(args.images or args.calibration, size, args.batch_size)
     calibration = proof.calibration_images(args.calibration, size, args.batch_size) if args.calibration else []
     calibration = [images if args.preprocess else normalized(model, images) for images in calibration]
     start = time.perf_counter()
     with replacing(out) as temporary:
-        write(graph, temporary, args.format, args.batch_size, size, args.dtype, calibration)
+        def save(name, path):
+            write(graphs[name], path, args.format, args.batch_size, size, args.dtype, calibration)
+
+        if len(graphs) == 1:
+            form, = graphs
+            save(form, temporary)
+        else:
+            images = max(batches, key=lambda batch: batch.size)
+            form, seconds = write_fastest(
+                graphs, save, lambda path: Runtime(path, args.format, dtype=args.dtype), temporary,
+                images if args.preprocess else normalized(model, images))
+            print(f'Seconds a call of {" × ".join(map(str, images.shape[:3]))} pixels, {torch.get_num_threads()} '
+                  f'threads: {", ".join(f"{name} {value:.3g}" for name, value in seconds.items())}; {form} is kept.')
         written = time.perf_counter()
         print(f'Exported in {written - start:.0f} s; running it on images of '
               f'{len({batch.shape[1:3] for batch in batches})} sizes.')

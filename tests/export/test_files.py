@@ -10,7 +10,8 @@ from inceptionnext_seg import create_model
 from inceptionnext_seg.cli import export as tool
 from inceptionnext_seg.data.mini.scenes import draw_scene
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.export import files, proof
+from inceptionnext_seg.export import fastest, files, proof
+from inceptionnext_seg.export.fastest import choose, seconds_a_call
 from inceptionnext_seg.export.files import Runtime
 from inceptionnext_seg.export.proof import labelled_images, miou
 
@@ -100,6 +101,39 @@ def test_a_file_that_computes_something_else_is_an_error_and_replaces_nothing(ex
     assert code == 2
     assert 'does not compute what the model does' in err
     assert [file.name for file in tmp_path.iterdir()] == ['out.pt2'] and path.read_text() == 'before'
+
+
+def test_the_fastest_form_is_found_in_turns_and_kept(export, tmp_path, monkeypatch):
+    order = []
+
+    def time_each(runs, inputs):
+        assert inputs.shape == (1, 3, 75, 98) and list(runs) == ['plain', 'factorized', 'winograd']
+        outputs = [run(inputs)[0] for run in runs.values()]
+        assert all(np.abs(output - outputs[0]).max() < 1e-4 * np.abs(outputs[0]).max() for output in outputs)
+        return dict(plain=2., factorized=1., winograd=0.97)
+
+    monkeypatch.setattr(fastest, 'seconds_a_call', time_each)
+    path = tmp_path / 'out.pt2'
+    code, out, err = export('--format', 'torch-export', '--size', '75x98', '--form', 'fastest', '--out', path)
+    assert code == 0, err
+    assert 'plain 2, factorized 1, winograd 0.97; factorized is kept.' in out and 'torch-export, factorized' in out
+    assert [file.name for file in tmp_path.iterdir()] == ['out.pt2']
+    monkeypatch.undo()
+    ticks = iter([0, 3, 3, 4, 4, 7, 7, 12, 12, 13, 13, 14])
+    runs = dict(slow=lambda inputs: order.append('slow'), fast=lambda inputs: order.append('fast'))
+    assert seconds_a_call(runs, None, 3, lambda: next(ticks)) == dict(slow=3, fast=1)
+    assert order == ['slow', 'fast'] * 4
+    assert choose(dict(plain=1.0, factorized=0.96)) == 'plain' and choose(dict(plain=1.0, factorized=0.9)) != 'plain'
+
+
+def test_a_head_without_a_rewritten_graph_has_no_form_to_choose(tmp_path, monkeypatch, capsys):
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=create_model('fpn_inceptionnext_a_mini', accelerate=False).state_dict()), weights)
+    monkeypatch.setattr('sys.argv', ['export', 'fpn_inceptionnext_a_mini', str(weights), '--format', 'torch-export',
+                                     '--size', '64x64', '--form', 'fastest', '--out', str(tmp_path / 'out.pt2')])
+    tool.main()
+    out = capsys.readouterr().out
+    assert 'Written as it was trained' in out and 'torch-export, plain' in out
 
 
 @pytest.fixture(scope='module')
