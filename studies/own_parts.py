@@ -5,7 +5,8 @@ A variant is the recipe without a part. Of the difference of two means, over m a
     d ± t s √(1/m + 1/n),
 
 with the standard deviation s of one run pooled over every variant of several seeds, and t of its degrees of freedom.
-Where all have the same seeds, these are blocks (see blocked.py). Every interval is of 95 % by itself: none is corrected
+Where all have the same seeds, these are blocks (see blocked.py). A variant that is the recipe's own runs, measured
+another way, is compared run by run: d ± t s / √n of the n differences alone. Every interval is of 95 % by itself: none is corrected
 for the number of variants.
 """
 import math
@@ -59,6 +60,21 @@ def by_variant(runs):
     return found
 
 
+def same_runs(runs):
+    """Names of the variants that are runs of the recipe, measured another way."""
+    return {run['variant'] for run in runs if run.get('of_run')}
+
+
+def of_differences(scores, base):
+    """The :class:`Effect` of runs that were measured twice, seed by seed."""
+    values = [score - base[seed] for seed, score in scores.items()]
+    difference = statistics.fmean(values)
+    if len(values) < 2:
+        return Effect(difference)
+    reach = Spread(statistics.stdev(values), len(values) - 1, True).reach(len(values), math.inf)
+    return Effect(difference, difference - reach, difference + reach)
+
+
 def spread_of(groups):
     """The :class:`Spread` of :func:`by_variant`'s groups; None where the recipe has less than two seeds."""
     seeds = sorted(groups.get(RECIPE, ()))
@@ -75,12 +91,15 @@ def spread_of(groups):
 
 def effects(runs):
     """{variant: :class:`Effect`} of every variant but the recipe; empty where the recipe was not run."""
-    groups = by_variant(runs)
+    groups, paired = by_variant(runs), same_runs(runs)
     if RECIPE not in groups:
         return {}
-    spread, base, found = spread_of(groups), groups[RECIPE].values(), {}
+    spread = spread_of({name: scores for name, scores in groups.items() if name not in paired})
+    base, found = groups[RECIPE].values(), {}
     for name, scores in groups.items():
-        if name != RECIPE:
+        if name in paired:
+            found[name] = of_differences(scores, groups[RECIPE])
+        elif name != RECIPE:
             difference = statistics.fmean(scores.values()) - statistics.fmean(base)
             reach = spread and spread.reach(len(scores), len(base))
             found[name] = Effect(difference) if reach is None else Effect(
@@ -92,14 +111,18 @@ def method(runs):
     """How the intervals were made, in a sentence or two; '' where there is nothing to compare."""
     if not effects(runs):
         return ''
-    groups = by_variant(runs)
+    paired = same_runs(runs)
+    groups = {name: scores for name, scores in by_variant(runs).items() if name not in paired}
     spread, seeds = spread_of(groups), ', '.join(map(str, sorted(groups[RECIPE])))
     if spread is None:
         return f'One seed of the recipe ({seeds}): no spread, and no interval.'
+    if len(groups) == 1:
+        return 'Intervals are of 95 %, of the differences run by run.'
     how = (f'with the seeds {seeds} of every variant as blocks' if spread.blocks else
            'unpaired, pooled over the variants of several seeds')
     return (f'Intervals are of 95 %, each by itself: t with {spread.df} degrees of freedom and the standard deviation '
-            f'of a run, {spread.deviation:.2f} points, {how}. A variant of one seed is taken to spread like these.')
+            f'of a run, {spread.deviation:.2f} points, {how}. A variant of one seed is taken to spread like these.'
+            f'{" Averaged weights are compared run by run." if paired else ""}')
 
 
 def counts(values):

@@ -2,8 +2,8 @@
 
     python -m studies.own_recipe data/camvid --out docs/results/MACHINE/camvid_own.json --background
 
-Trains configs/upernet_inceptionnext_a_own.py with --minutes 60 and three seeds, then each variant with the first of
-them, one run after another, each a process of its own. What was interrupted goes on from its last checkpoint: the same
+Trains configs/upernet_inceptionnext_a_own.py with --minutes 60 and three seeds, measures these runs without averaged
+weights, and trains each variant with the first seed, one run after another, each a process of its own. What was interrupted goes on from its last checkpoint: the same
 command, given again, finishes it. JSON and report are written anew after each run; --report writes them and trains
 nothing. The machine must have no other work: what a run reaches depends on its images/s.
 """
@@ -25,7 +25,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
 from inceptionnext_seg.zoo import config_folder
 
-from . import own_parts
+from . import own_last_weights, own_parts
 from .comparison.pictures import minutes_picture
 from .sweep import execute, locked, tail_of
 from .trainings import start_in_background
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/upernet_inceptionnext_a_own.py'
 # mIoU that published networks reach on CamVid from scratch, about: ENet 51.3, SegNet 55.6.
 GOAL = 55
-PIPELINE, EMA = 'train_dataloader.dataset.dataset.pipeline', 'custom_hooks.3'
+PIPELINE = 'train_dataloader.dataset.dataset.pipeline'
 RARE_CROPS, RARE_IMAGES = f'{PIPELINE}.3.prob=0.0', 'train_dataloader.dataset.oversample_thr=1e-9'
 WEIGHTS = ('model.decode_head.loss_decode.class_weight=None', 'model.auxiliary_head.loss_decode.class_weight=None')
 SCALES = f'{PIPELINE}.2.ratio_range=(1.0,1.0)'
@@ -52,7 +52,8 @@ def crop(side, batch):
 # By name: what is done without, and the options of the command line.
 VARIANTS = {
     'recipe': ('as it is', ()),
-    'no_ema': ('averaged weights (those of the last iteration are validated)', (f'{EMA}.momentum=0.999', )),
+    # The recipe's own runs, measured once more: see own_last_weights.py.
+    own_last_weights.VARIANT: ('averaged weights: the same runs with those of the last iteration', ()),
     'no_balance': ('rare-class crops, repeated images and class weights', (RARE_CROPS, RARE_IMAGES, *WEIGHTS)),
     'no_rare_crops': ('rare-class crops and repeated images', (RARE_CROPS, RARE_IMAGES)),
     'no_weights': ('class weights', WEIGHTS),
@@ -111,10 +112,13 @@ def data_of(args):
 
 def runs_of(args):
     """Those of the recipe first."""
-    plan = [(variant, seed) for variant in args.only
-            for seed in (args.seeds if variant == 'recipe' else args.ablation_seeds)]
-    return [Run(variant, seed, args.work_dir / f'{args.minutes:g}min' / variant / f'seed_{seed}')
-            for variant, seed in plan]
+    of_recipe = ('recipe', own_last_weights.VARIANT)
+    return [run_of(args, variant, seed) for variant in args.only
+            for seed in (args.seeds if variant in of_recipe else args.ablation_seeds)]
+
+
+def run_of(args, variant, seed):
+    return Run(variant, seed, args.work_dir / f'{args.minutes:g}min' / variant / f'seed_{seed}')
 
 
 def command_of(run, data, minutes):
@@ -134,6 +138,8 @@ def train(run, data, args):
         if run.result():
             print(f'{run.title}: done before', flush=True)
             return True
+        if run.variant == own_last_weights.VARIANT:
+            return own_last_weights.measure(run_of(args, 'recipe', run.seed), run.work_dir, lock)
         log = run.work_dir / 'train.log'
         print(f'{run.title}: training, output in {log}', flush=True)
         code = execute(command_of(run, data, args.minutes), log, lock)
@@ -159,12 +165,13 @@ def collect(runs, args):
             continue
         metrics = [read_object(path, 'metrics', f'delete {run.work_dir}')
                    for path in sorted(run.work_dir.glob('*/metrics.json'))]
-        ious = iou_of(np.array(result['confusion'])).tolist()
+        ious = result.get('IoU') or dict(zip(
+            result['classes'], iou_of(np.array(result['confusion'])).tolist(), strict=True))
         found.append(dict(
             variant=run.variant, without=VARIANTS[run.variant][0], options=list(VARIANTS[run.variant][1]),
-            seed=run.seed, minutes=result['seconds'] / 60, iterations=result['iteration'],
+            of_run=result.get('of_run'), seed=run.seed, minutes=result['seconds'] / 60, iterations=result['iteration'],
             mIoU=result['validations'][-1]['mIoU'], best_mIoU=max(each['mIoU'] for each in result['validations']),
-            IoU={name: None if np.isnan(iou) else iou for name, iou in zip(result['classes'], ious, strict=True)},
+            IoU={name: None if iou is None or np.isnan(iou) else iou for name, iou in ious.items()},
             validations=result['validations'], processes_of_the_run=len(metrics),
             images_per_s=(metrics[-1].get('train_throughput') or {}).get('images_per_s') if metrics else None,
             environment=metrics[-1]['environment'] if metrics else None))
@@ -223,6 +230,8 @@ def report(content, picture):
             spread([run['best_mIoU'] for run in runs]), own_parts.counts(run['iterations'] for run in runs),
             f'{statistics.fmean(run["minutes"] for run in runs):.1f}'])
         values = [[at_minute(run['validations'], minute) for run in runs] for minute in minutes]
+        if name in own_parts.same_runs(runs):
+            continue
         curve.append([name, *(f'{statistics.fmean(value):.1f}' if None not in value else '–' for value in values),
                       f'{statistics.fmean(last):.1f}'])
     shown = groups.get('recipe') or content['runs']
@@ -244,7 +253,8 @@ def report(content, picture):
 
 def draw(content, path):
     with replacing(path) as temporary:
-        Path(temporary).write_bytes(minutes_picture(content['runs']))
+        Path(temporary).write_bytes(minutes_picture([
+            run for run in content['runs'] if not run.get('of_run')]))
 
 
 def write(runs, args):

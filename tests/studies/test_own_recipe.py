@@ -1,11 +1,16 @@
 """The study of the recipe: variants change what they say, and its report is made of what runs wrote."""
 import json
+from pathlib import Path
 
 import pytest
+import torch
 from own_folder import describe
 
 from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.engine.own_data import use_data
+from inceptionnext_seg.engine.resuming import find_latest
+from inceptionnext_seg.errors import UserError
+from studies.own_last_weights import last_weights
 from studies.own_parts import effects, method, table
 from studies.own_recipe import CONFIG, ROOT, VARIANTS, Run, at_minute, command_of, main, parse_args, runs_of, words
 from studies.sweep import parse_options, settings_of
@@ -16,7 +21,7 @@ def folder(tmp_path_factory):
     return describe(tmp_path_factory.mktemp('data') / 'camvid', pixels=(9900, 50), size=(480, 360), images=367)
 
 
-@pytest.mark.parametrize('name', [name for name in VARIANTS if name != 'recipe'])
+@pytest.mark.parametrize('name', [name for name in VARIANTS if VARIANTS[name][1]])
 def test_a_variant_changes_the_settings_that_it_is_named_for(name, folder):
     def load(options):
         cfg = load_config(ROOT / CONFIG, parse_options(options) if options else None, None,
@@ -26,7 +31,7 @@ def test_a_variant_changes_the_settings_that_it_is_named_for(name, folder):
     before, after = load(()), load(VARIANTS[name][1])
     changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
     expected = dict(
-        no_ema={'momentum'}, no_balance={'prob', 'oversample_thr', 'class_weight'}, no_rare_crops={
+        no_balance={'prob', 'oversample_thr', 'class_weight'}, no_rare_crops={
             'prob', 'oversample_thr'}, no_weights={'class_weight'}, no_scales={'ratio_range'},
         narrow_scales={'ratio_range'}, no_augmentation={
             'ratio_range', 'prob', 'brightness_delta', 'contrast_range', 'saturation_range', 'hue_delta'},
@@ -39,10 +44,10 @@ def test_a_variant_changes_the_settings_that_it_is_named_for(name, folder):
 
 def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, folder, monkeypatch):
     out = tmp_path / 'result.json'
-    given = ['camvid', '--out', str(out), '--work-dir', str(tmp_path), '--only', 'recipe', 'no_ema', '--seeds', '0',
-             '1']
+    given = ['camvid', '--out', str(out), '--work-dir', str(tmp_path), '--only', 'recipe', 'no_weights', '--seeds',
+             '0', '1']
     runs = runs_of(parse_args(given))
-    assert [run.title for run in runs] == ['recipe, seed 0', 'recipe, seed 1', 'no_ema, seed 0']
+    assert [run.title for run in runs] == ['recipe, seed 0', 'recipe, seed 1', 'no_weights, seed 0']
     for i, run in enumerate(runs):
         run.work_dir.mkdir(parents=True)
         (run.work_dir / 'report.json').write_text(json.dumps(dict(
@@ -65,7 +70,7 @@ def test_runs_that_are_done_are_not_trained_again_and_make_the_report(tmp_path, 
     assert words(content).endswith('; load average at its end 2.8.')
     assert 'was not run' in words(dict(content, runs=content['runs'][1:]))
     again = parse_args(content['command'].split()[3:])
-    assert (again.only, again.seeds, again.minutes) == (['recipe', 'no_ema'], [0, 1], 60)
+    assert (again.only, again.seeds, again.minutes) == (['recipe', 'no_weights'], [0, 1], 60)
     assert '51.00 ± 1.41' in text and '+3.00 (-19.01 to +25.01) | cannot be told from the spread' in text
     assert out.with_name('result_curves.png').stat().st_size > 1000
 
@@ -79,6 +84,47 @@ def test_a_run_goes_on_where_it_has_a_checkpoint(tmp_path):
     assert run.result() is None
     curve = [dict(minutes=1., mIoU=3.), dict(minutes=2., mIoU=5.)]
     assert [at_minute(curve, minute) for minute in (0.5, 1, 9)] == [None, 3, 5]
+
+
+def test_averaged_weights_are_left_out_of_the_runs_that_were_trained_with_them(tmp_path, folder, monkeypatch, capsys):
+    out = tmp_path / 'result.json'
+    given = ['camvid', '--out', str(out), '--work-dir', str(tmp_path), '--only', 'recipe', 'no_ema', '--seeds', '0',
+             '1']
+    recipe = runs_of(parse_args(given))[:2]
+    for seed, run in enumerate(recipe):
+        run.work_dir.mkdir(parents=True)
+        (run.work_dir / 'report.json').write_text(json.dumps(dict(
+            finished=True, iteration=10, seconds=3600, classes=['a', 'b'], confusion=[[3, 1], [0, 1]], validations=[
+                dict(iteration=10, minutes=60., mIoU=50. + 2 * seed)])))
+        (run.work_dir / 'config.py').write_text('')
+        state = dict(steps=torch.tensor(3)) | {'module.weight': torch.full((2, ), 7. + seed)}
+        torch.save(dict(state_dict=dict(weight=torch.zeros(2)), ema_state_dict=state, optimizer={}, meta={}),
+                   run.work_dir / 'iter_10.pth')
+        (run.work_dir / 'last_checkpoint').write_text('iter_10.pth')
+    tested = []
+
+    def execute(command, log, lock):
+        tested.append(torch.load(command[4])['state_dict']['weight'].tolist())
+        (where := Path(command[-1]) / 'now').mkdir()
+        (where / 'metrics.json').write_text(json.dumps(dict(
+            mIoU=46. + 3 * len(tested), environment={}, per_class=dict(a=dict(IoU=40.), b=dict(IoU=None)))))
+        return 0
+
+    monkeypatch.setattr('studies.own_last_weights.execute', execute)
+    monkeypatch.setattr('studies.own_recipe.data_of', lambda args: folder)
+    main(given)
+    assert tested == [[7, 7], [8, 8]]
+    content = json.loads(out.read_text())
+    assert [(run['variant'], run['seed'], run['mIoU'], run['of_run']) for run in content['runs'][2:]] == [
+        ('no_ema', 0, 49, 'recipe'), ('no_ema', 1, 52, 'recipe')]
+    # Differences -1 and 0: deviation 0.7071, t of one degree 12.7062, 12.7062 · 0.7071 / √2 = 6.3531.
+    assert effects(content['runs'])['no_ema'] == pytest.approx((-0.5, -6.8531, 5.8531), abs=1e-4)
+    assert method(content['runs']) == 'Intervals are of 95 %, of the differences run by run.'
+    assert '| no_ema | averaged weights' in out.with_suffix('.md').read_text()
+    assert not list(tmp_path.rglob('last_weights.pth'))
+    torch.save(dict(state_dict={}, optimizer={}, meta={}), recipe[0].work_dir / 'iter_10.pth')
+    with pytest.raises(UserError, match='has no averaged weights'):
+        last_weights(*find_latest(recipe[0].work_dir))
 
 
 # What the runs can tell, worked by hand
