@@ -29,7 +29,8 @@ def last_weights(path, checkpoint):
         raise UserError(f'{path} has no averaged weights beside others (ema_state_dict). Expected: a checkpoint of a '
                         'run with EMAHook. Next: delete the run and train it again.')
     # EMAHook saves the averaged weights as state_dict, and has these in their place.
-    return {name.removeprefix(OF_THE_MODEL): value for name, value in checkpoint['ema_state_dict'].items() if name != 'steps'}
+    return {name.removeprefix(OF_THE_MODEL): value for name, value in checkpoint['ema_state_dict'].items()
+            if name != 'steps'}
 
 
 def measure(trained, work_dir, lock):

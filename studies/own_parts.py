@@ -6,8 +6,8 @@ A variant is the recipe without a part. Of the difference of two means, over m a
 
 with the standard deviation s of one run pooled over every variant of several seeds, and t of its degrees of freedom.
 Where all have the same seeds, these are blocks (see blocked.py). A variant that is the recipe's own runs, measured
-another way, is compared run by run: d ± t s / √n of the n differences alone. Every interval is of 95 % by itself: none is corrected
-for the number of variants.
+another way, is compared run by run: d ± t s / √n of the n differences alone. Every interval is of 95 % by itself: none
+is corrected for the number of variants.
 """
 import math
 import statistics

@@ -13,8 +13,8 @@ import pytest
 
 from inceptionnext_seg import __version__
 
-SOURCES = ('pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies', 'tests',
-           'tools', 'configs')
+SOURCES = ('pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies',
+           'tests', 'tools', 'configs')
 COMPILERS = (os.environ.get('CXX', 'g++'), 'g++', 'c++', 'clang++')
 
 USE = """

@@ -6,7 +6,7 @@ import time
 
 import torch
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list
+from mmengine.dist import all_gather_object, broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim.scheduler import LinearParamScheduler, PolyParamScheduler
@@ -250,16 +250,19 @@ class TimeBudgetHook(Hook):
         """Seconds of a validation by its first images, the very first aside: it begins workers, and more.
 
         Training goes on as if there had been none. Where there are no others, each takes as long as the first; where
-        the time is over, the first is enough.
+        the time is over, the first is enough. Every process runs as many, for a sharded model answers to all at once.
         """
         loader, model = runner.val_dataloader, runner.model
+        count = min(all_gather_object(min(VALIDATED + 1, len(loader))))
         state, training, times = random_state(), model.training, [self.now()]
         model.eval()
         with torch.no_grad():
-            for batch in itertools.islice(loader, VALIDATED + 1):
+            for batch in itertools.islice(loader, count):
                 model.val_step(batch)
                 times.append(self.now())
-                if self.elapsed(times[-1]) >= (self.budget or math.inf):
+                over = [self.elapsed(times[-1]) >= (self.budget or math.inf)]
+                broadcast_object_list(over)  # the processes have clocks of their own
+                if over[0]:
                     break
         model.train(training)
         set_random_state(state)

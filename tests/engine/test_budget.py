@@ -6,6 +6,7 @@ import torch
 from engine.small_run import build
 from mmengine.hooks import Hook
 
+from inceptionnext_seg.engine import budget as budget_module
 from inceptionnext_seg.engine.budget import (
     TimeBudgetHook,
     first_plan,
@@ -196,6 +197,20 @@ def test_a_validation_is_measured_without_a_trace_in_training(tmp_path):
     # Four batches: 2 s each but for the first, and a fifth for metric and checkpoint.
     assert TimeBudgetHook(clock=clock).measure_validation(runner) == pytest.approx(1.2 * 4 * 2)
     assert torch.equal(torch.get_rng_state(), before) and runner.model.training
+
+
+def test_every_process_measures_a_validation_by_as_many_images(tmp_path, monkeypatch):
+    # A sharded model answers when all processes ask; their clocks differ, and the last one may have fewer images.
+    runner = build(tmp_path)
+    runner.train()
+    batches, step, first_says = [], runner.model.val_step, [False, True]
+    runner.model.val_step = lambda batch: (batches.append(batch), step(batch))
+    monkeypatch.setattr(budget_module, 'all_gather_object', lambda count: [count, 3])
+    TimeBudgetHook(clock=Clock()).measure_validation(runner)
+    assert len(batches) == 3
+    monkeypatch.setattr(budget_module, 'broadcast_object_list', lambda over: over.__setitem__(0, first_says.pop(0)))
+    TimeBudgetHook(clock=Clock()).measure_validation(runner)
+    assert len(batches) == 3 + 2 and not first_says
 
 
 def test_no_minutes_leave_a_run_as_it_is(tmp_path):
