@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 from ..engine.inference import IMAGE_SUFFIXES, Labels, Segmentor, draw_overlay, open_device, save_png, shares
 from ..errors import SettingError, UserError
 from ..ops.bilinear import AxisMap, resize
+from ..segmentation.large import CROP_SIZE, LARGE_IMAGE, STRIDE
 from ..segmentation.segmentor import postprocessing
 from .create import find_model
 from .video import VIDEO_SUFFIXES, frames
@@ -90,7 +91,9 @@ class Predictor:
             logits (bool): Keep the logits, 4 bytes a class and pixel.
             window (int | None): Segment windows of this many pixels, which overlap by a third, and average their
                 logits, as MMSegmentation's mode 'slide': the memory that an image takes then grows with its width, and
-                not with its area. None does as the config says.
+                not with its area. None does as the config says; where it has no windows, an image of more than
+                2048×2048 pixels after its pipeline takes those of :data:`~..segmentation.large.CROP_SIZE`, as in
+                ``tools/predict.py``.
             batch_size (int): Images of one size, or windows of an image, that go through the network at a time.
             on_error (str): Of several images, 'raise' ends at the first that cannot be segmented, 'warn' leaves it out
                 with a warning.
@@ -151,7 +154,7 @@ class Predictor:
             data = self.model.data_preprocessor(dict(
                 inputs=[item['inputs'] for _, _, item in batch],
                 data_samples=[item['data_samples'] for _, _, item in batch]), False)
-            crop, stride = self.windows(window)
+            crop, stride = self.windows(window, tuple(batch[0][2]['inputs'].shape[1:]))
             low = None if crop else self.logits(data['inputs'], data['data_samples'])
             for i, (path, image, _) in enumerate(batch):
                 sample = data['data_samples'][i]
@@ -165,14 +168,18 @@ class Predictor:
         except SettingError as error:
             raise UserError(f'{batch[0][0] or "the image"} cannot be segmented: {error}') from error
 
-    def windows(self, window):
-        """Height and width of a window, and of the steps between windows; None twice where there are none."""
+    def windows(self, window, size):
+        """Height and width of a window, and of the steps between windows; None twice where there are none.
+
+        Args:
+            size (tuple[int, int]): Of the image after its pipeline.
+        """
         if window is not None:
             return (window, window), (max(window * 2 // 3, 1), ) * 2
         test_cfg = self.model.test_cfg
         if test_cfg.get('mode', 'whole') == 'slide':
             return tuple(test_cfg['crop_size']), tuple(test_cfg['stride'])
-        return None, None
+        return (CROP_SIZE, STRIDE) if size[0] * size[1] > LARGE_IMAGE else (None, None)
 
     def logits(self, inputs, samples):
         """(B, C, h, w), at the resolution that the head gives them."""

@@ -24,7 +24,6 @@ from ..engine.launch import load_config
 from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error, quantity
 from ..files import write_text
-from .predict import window_for
 
 SHOWN = 10
 
@@ -48,7 +47,7 @@ def rank(predictor, images, progress=True):
     most, known, failures = math.log(max(2, len(predictor.labels.classes))), [], {}
     for path in tqdm(images, desc='ranking', unit='image', disable=not progress):
         try:
-            found = predictor.predict(path, window=window_for(predictor, predictor.segmentor.load(path)))
+            found = predictor.predict(path)
         except (UserError, OSError, ValueError) as error:
             failures[path] = str(error)
             continue

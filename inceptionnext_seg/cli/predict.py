@@ -34,9 +34,6 @@ from ..engine.launch import check_launcher, leave_process_group, load_config
 from ..engine.options import OptionsAction
 from ..engine.prediction_files import FORMATS, Predicted, PredictionFiles, predict_files
 from ..errors import UserError, exit_on_user_error
-from ..segmentation.large import LARGE_IMAGE
-
-WINDOW = 512
 
 
 def opacity(text):
@@ -94,18 +91,12 @@ def predictions(segmentor, device, with_confidence):
 
     def predict_certainty(path):
         try:
-            found = predictor.predict(path, window=window_for(predictor, segmentor.load(path)))
+            found = predictor.predict(path)
         except UserError as error:
             raise ValueError(str(error)) from error
         return Predicted(found.image[..., ::-1], found.classes, found.confidence, found.entropy)
 
     return predict_certainty
-
-
-def window_for(predictor, image):
-    """Of an image that would not fit into memory whole; None where the config says how, or it fits."""
-    large = image.shape[0] * image.shape[1] > LARGE_IMAGE
-    return WINDOW if large and predictor.windows(None)[0] is None else None
 
 
 def join_processes(launcher, device):

@@ -16,11 +16,6 @@ from ..api import Prediction, Predictor
 from ..data.mini import draw_scene
 from ..engine.inference import IMAGE_SUFFIXES, save_png
 from ..errors import UserError
-from ..segmentation.large import LARGE_IMAGE
-
-# An image that is larger, and that nothing makes smaller before the network, is segmented by windows of this many
-# pixels, so that memory does not grow with it.
-WINDOW = 512
 
 
 class Model(NamedTuple):
@@ -61,15 +56,6 @@ def check_upload(path: Path, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def window_of(predictor: Predictor, width: int, height: int) -> int | None:
-    """The window that a large image needs; None where the config resizes it or has windows of its own."""
-    config = predictor.model.cfg.test_pipeline
-    if (width * height <= LARGE_IMAGE or any('Resize' in step['type'] for step in config)
-            or predictor.model.test_cfg.get('mode', 'whole') == 'slide'):
-        return None
-    return WINDOW
-
-
 def segment(models: Sequence[Model], path: Path, max_pixels: int,
             progress: Callable[[str], object] = lambda name: None) -> list[Result]:
     """One result a model, one after the other, so that neither slows the other.
@@ -83,13 +69,13 @@ def segment(models: Sequence[Model], path: Path, max_pixels: int,
     Raises:
         UserError: The image cannot be segmented; the message names the file as the user knows it.
     """
-    width, height = check_upload(path, max_pixels)
+    check_upload(path, max_pixels)
     results = []
     for model in models:
         progress(model.name)
         start = time.perf_counter()
         try:
-            prediction = model.predictor.predict(path, window=window_of(model.predictor, width, height))
+            prediction = model.predictor.predict(path)
         except UserError as error:
             raise UserError(str(error).replace(str(path), path.name)) from error
         except Exception as error:      # a page that is open to any file ends for none; the terminal has the rest

@@ -87,6 +87,18 @@ def test_windows_are_those_of_mmsegmentations_slide(stock, predictor, monkeypatc
         assert_predicts(predictor.predict(image, logits=True, window=33, batch_size=batch_size), stock[0], image)
 
 
+def test_an_image_that_is_large_after_its_pipeline_takes_windows_too(predictor, monkeypatch):
+    image = scene(70, 90)       # which the pipeline makes 64×82
+    expected, whole = predictor.predict(image, window=33), predictor.predict(image)
+    monkeypatch.setattr('inceptionnext_seg.api.predictor.CROP_SIZE', (33, 33))
+    monkeypatch.setattr('inceptionnext_seg.api.predictor.STRIDE', (22, 22))
+    inputs = predictor.prepare(image)[2]['inputs']
+    for large, prediction in ((inputs[0].numel(), whole), (inputs[0].numel() - 1, expected)):
+        monkeypatch.setattr('inceptionnext_seg.api.predictor.LARGE_IMAGE', large)
+        assert np.array_equal(predictor.predict(image).entropy, prediction.entropy)
+    assert inputs.shape[1:] != image.shape[:2] and not np.array_equal(whole.entropy, expected.entropy)
+
+
 def test_an_array_a_picture_and_a_file_are_one_image(predictor, tmp_path):
     image = scene()
     Image.fromarray(image).save(tmp_path / 'image.png')

@@ -1,11 +1,10 @@
 """What happens to an upload, without the page."""
 import numpy as np
 import pytest
-from mmengine.config import Config
 from PIL import Image
 
 from inceptionnext_seg.demo import segmenting
-from inceptionnext_seg.demo.segmenting import check_upload, example_images, segment, window_of, write_files
+from inceptionnext_seg.demo.segmenting import check_upload, example_images, segment, write_files
 from inceptionnext_seg.errors import UserError
 
 
@@ -58,14 +57,6 @@ def test_whatever_a_model_raises_is_one_message(model, tmp_path, monkeypatch, ca
     with pytest.raises(UserError, match=r"image\.png could not be segmented by tiny, .*can't allocate memory"):
         segment([model], picture(tmp_path / 'image.png'), 10**6)
     assert 'Traceback' in capsys.readouterr().err
-
-
-def test_a_large_image_that_nothing_makes_smaller_is_segmented_by_windows(model, monkeypatch):
-    assert window_of(model.predictor, 2048, 2048) is None
-    assert window_of(model.predictor, 2048, 2049) == 512
-    monkeypatch.setattr(model.predictor.model, 'cfg', Config(dict(test_pipeline=[
-        dict(type='LoadImageFromFile'), dict(type='Resize', scale=(2048, 512), keep_ratio=True)])))
-    assert window_of(model.predictor, 4000, 3000) is None
 
 
 def test_the_size_is_known_before_a_pixel_is_decoded(tmp_path):
