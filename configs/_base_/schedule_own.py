@@ -6,7 +6,8 @@
 #   in place of DeepLab's 0.9: half of the rate is left after four fifths of the run.
 # - Averaged weights (mmengine's EMAHook) are validated and saved: noise of a high rate and a small batch averages out.
 #   Horizon 500 iterations, shorter at first (gamma); BatchNorm's statistics are averaged with them.
-# - Early stopping: ten validations, half of a run, without a gain of 0.1 points. The best checkpoint is kept.
+# - Early stopping: ten validations without a gain of 0.1 points, half of a run that has time for twenty. The best
+#   checkpoint is kept.
 _base_ = ['runtime.py']
 
 optim_wrapper = dict(

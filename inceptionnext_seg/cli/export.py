@@ -1,8 +1,9 @@
 """Write a trained segmentor for another runtime, and prove the file: inceptionnext-seg export CONFIG CHECKPOINT
 
 The network goes out in deploy form, BatchNorms folded, and UperNet's head in fewer multiplications, in plain operators;
-see docs/export.md. After writing, the file is run in its runtime (ONNX Runtime, OpenVINO, torch) on images of
-three sizes and compared with the model in torch; where they differ, the exit code is 2 and no file is left.
+see docs/export.md. After writing, the file is run in its runtime (ONNX Runtime, OpenVINO, torch) on three
+images, of a dynamic one in three sizes, and compared with the model in torch; where they differ, the exit code is 2 and
+no file is left.
 
   images  normalized RGB floats (B, 3, H, W); with --preprocess 8-bit RGB as decoded, (B, H, W, 3)
   logits  floats (B, classes, H, W); with --postprocess instead of them
@@ -48,10 +49,11 @@ def parse_args():
     parser.add_argument('--postprocess', action='store_true', help='class indices and confidences out')
     parser.add_argument('--form', choices=['auto', 'fastest', *FORMS], default='auto',
                         help='plain: as it was trained; factorized: without concatenating resized maps; winograd: and '
-                             'half the multiplications at stride 4; auto (default): what was fastest in the format and '
+                             'half the multiplications at stride 4; auto: what was fastest in the format and '
                              'dtype where it was measured; fastest: each is written and timed here, in turns')
     parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
-    parser.add_argument('--images', metavar='DIR', help='what the file is proved on (default: drawn scenes)')
+    parser.add_argument('--images', metavar='DIR',
+                        help='what the file is proved on (default: --calibration, or drawn scenes)')
     parser.add_argument('--labels', metavar='DIR',
                         help='class indices of the images in --images, PNG files of the same names: mIoU is proved too')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
@@ -142,8 +144,9 @@ def main():
             print(f'Seconds a call of {" × ".join(map(str, images.shape[:3]))} pixels, {torch.get_num_threads()} '
                   f'threads: {", ".join(f"{name} {value:.3g}" for name, value in seconds.items())}; {form} is kept.')
         written = time.perf_counter()
+        sizes = {batch.shape[1:3] for batch in batches}
         print(f'Exported in {written - start:.0f} s; running it on images of '
-              f'{len({batch.shape[1:3] for batch in batches})} sizes.')
+              f'{len(sizes)} size{"s" if len(sizes) > 1 else ""}.')
         runtime = Runtime(temporary, args.format, dtype=args.dtype)
         found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
         print('\n'.join(map(str, found)))

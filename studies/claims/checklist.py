@@ -106,6 +106,11 @@ def details(content):
         runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
         return dict(repeats='processes, a run each', runs=len(runs), excluded='none',
                     load=[run.get('load') for run in runs] or load, threads=[e.get('threads')], commits=commits)
+    if isinstance(content.get('processes'), list):  # studies.window_speed
+        processes = content['processes']
+        return dict(repeats=f'{len(processes)} processes', runs=len(processes), excluded='none',
+                    load=[process.get('load_average') for process in processes] or load,
+                    threads=[content.get('threads') or e.get('threads')], commits=commits)
     if 'pieces' in content:
         pieces = content['pieces']
         return dict(repeats=f'seeds {", ".join(sorted({str(piece["seed"]) for piece in pieces}))}',

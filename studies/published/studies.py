@@ -72,10 +72,10 @@ STUDIES = {
     'window_speed': Study('time of sliding windows, of stock and of ours', f'{MACHINE}/window_speed.json',
                           (f'-m studies.window_speed --out docs/results/{MACHINE}/window_speed.json', ), QUIET,
                           'three minutes a process; goes on where it was stopped'),
-    'own_images': Study("the recipe for one's own images on CamVid, an hour of one core", f'{MACHINE}/camvid_own.json',
+    'own_recipe': Study("the recipe for one's own images on CamVid, an hour of one core", f'{MACHINE}/camvid_own.json',
                         ('-m studies.own_recipe data/camvid --threads 1 --seeds 0 --only recipe '
                          f'--out docs/results/{MACHINE}/camvid_own.json', ), CAMVID, 'an hour'),
-    'own_images_25_minutes': Study(
+    'own_recipe_25_minutes': Study(
         "the recipe for one's own images, 25 minutes on one core, and without each of its parts",
         f'{MACHINE}/camvid_own_25min.json',
         ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 '

@@ -13,7 +13,7 @@ from studies.inference import process
 from studies.inference.accuracy import interval
 from studies.inference.cells import PLAN, Cell, cells, schedule
 from studies.inference.measuring import check_files, refuse_to_mix
-from studies.inference.report import accuracy_section, fastest, report, summary
+from studies.inference.report import accuracy_section, fastest, report, summary, words
 
 MIB = 2**20
 
@@ -55,6 +55,10 @@ def test_the_report_has_a_table_for_each_model_and_number_of_threads_that_was_me
     assert '1 thread' not in text
     assert accuracy_section(RESULT['accuracy']) in text
     assert '| ONNX Runtime | winograd | fp32 | 2.00 | 2.00 | 1 |' in fastest(RESULT)
+    # What the README names has as many processes as anything: not the single one of winograd.
+    assert words(RESULT) == '- ONNX Runtime: plain fp32 4.00 (3.00–6.00) s'
+    twice = dict(RESULT, runs=RESULT['runs'] + [run('onnx', 'winograd', 'fp32', [2.], 100)] * 2)
+    assert words(twice).endswith('× (winograd)')
     of_its_own = accuracy_section(dict(RESULT['accuracy'], commit='def567'))
     assert 'trained by hand, commit def567: mIoU' in of_its_own
 
