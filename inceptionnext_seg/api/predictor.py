@@ -19,7 +19,8 @@ from mmengine.registry import DefaultScope
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from PIL import Image, ImageOps
 
-from ..engine.inference import IMAGE_SUFFIXES, Labels, Segmentor, draw_overlay, open_device, save_png, shares
+from ..engine.image_files import images_below
+from ..engine.inference import Labels, Segmentor, draw_overlay, open_device, prepared, save_png, shares
 from ..errors import SettingError, UserError
 from ..ops.bilinear import AxisMap, resize
 from ..segmentation.large import CROP_SIZE, LARGE_IMAGE, STRIDE
@@ -123,7 +124,7 @@ class Predictor:
 
     def stream(self, sources: Iterable, logits: bool, window: int | None, batch_size: int,
                on_error: str) -> Iterator[Prediction]:
-        def prepared():
+        def all_prepared():
             for source in sources:
                 try:
                     yield self.prepare(source)
@@ -132,9 +133,16 @@ class Predictor:
                         raise
                     warnings.warn(str(error), stacklevel=3)
 
-        for _, group in groupby(prepared(), key=lambda item: item[2]['inputs'].shape):
+        for _, group in groupby(all_prepared(), key=lambda item: item[2]['inputs'].shape):
             while batch := list(islice(group, batch_size)):
-                yield from self.segment(batch, logits, window, batch_size)
+                try:
+                    yield from self.segment(batch, logits, window, batch_size)
+                except SettingError as error:   # of the size, which the images of a batch share
+                    for path, *_ in batch:
+                        problem = f'{path or "the image"} cannot be segmented: {error}'
+                        if on_error == 'raise':
+                            raise UserError(problem) from error
+                        warnings.warn(problem, stacklevel=2)
 
     def prepare(self, source):
         """(path, BGR image, what the pipeline makes of it)."""
@@ -143,30 +151,28 @@ class Predictor:
             image = to_bgr(source) if path is None else self.segmentor.load(path)
         except OSError as error:
             raise UserError(f'{path} cannot be read as an image: {error}') from error
-        data = self.pipeline(dict(img=image, img_path=path and str(path), img_shape=image.shape[:2],
-                                  ori_shape=image.shape[:2]))
-        return path, image, data
+        item = dict(img=image, img_path=path and str(path), img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        try:
+            return path, image, prepared(self.pipeline, item)
+        except SettingError as error:
+            raise UserError(f'{path or "the image"} cannot be segmented: {error}') from error
 
     @torch.inference_mode()
     def segment(self, batch, keep_logits, window, batch_size):
-        """Predictions of images that have one size after the pipeline."""
-        try:
-            data = self.model.data_preprocessor(dict(
-                inputs=[item['inputs'] for _, _, item in batch],
-                data_samples=[item['data_samples'] for _, _, item in batch]), False)
-            crop, stride = self.windows(window, tuple(batch[0][2]['inputs'].shape[1:]))
-            low = None if crop else self.logits(data['inputs'], data['data_samples'])
-            for i, (path, image, _) in enumerate(batch):
-                sample = data['data_samples'][i]
-                out = Output(image.shape[:2], self.model, keep_logits)
-                if crop:
-                    self.slide(data['inputs'][i:i + 1], sample, crop, stride, batch_size, out)
-                else:
-                    self.whole(low[i], data['inputs'].shape[2:], sample, out)
-                yield Prediction(out.classes, out.confidence, out.entropy, out.logits, self.labels, image[..., ::-1],
-                                 path)
-        except SettingError as error:
-            raise UserError(f'{batch[0][0] or "the image"} cannot be segmented: {error}') from error
+        """Predictions of images that have one size after the pipeline. Raises SettingError where that is too small."""
+        data = self.model.data_preprocessor(dict(
+            inputs=[item['inputs'] for _, _, item in batch],
+            data_samples=[item['data_samples'] for _, _, item in batch]), False)
+        crop, stride = self.windows(window, tuple(batch[0][2]['inputs'].shape[1:]))
+        low = None if crop else self.logits(data['inputs'], data['data_samples'])
+        for i, (path, image, _) in enumerate(batch):
+            sample = data['data_samples'][i]
+            out = Output(image.shape[:2], self.model, keep_logits)
+            if crop:
+                self.slide(data['inputs'][i:i + 1], sample, crop, stride, batch_size, out)
+            else:
+                self.whole(low[i], data['inputs'].shape[2:], sample, out)
+            yield Prediction(out.classes, out.confidence, out.entropy, out.logits, self.labels, image[..., ::-1], path)
 
     def windows(self, window, size):
         """Height and width of a window, and of the steps between windows; None twice where there are none.
@@ -288,11 +294,9 @@ def is_image(source: Any) -> bool:
 
 
 def images_of(folder: str | Path) -> list[Path]:
-    found = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f'no image in the folder {Path(folder).absolute()} and its subfolders. Expected: files that '
-                        f'end in {", ".join(IMAGE_SUFFIXES)}.')
-    return found
+    """The images of a folder in order, with those that :meth:`Segmentor.load` refuses for their names or kind."""
+    images = images_below(folder)
+    return sorted((*images.outputs, *images.left_out))
 
 
 def to_bgr(image: Any) -> np.ndarray:
@@ -302,6 +306,9 @@ def to_bgr(image: Any) -> np.ndarray:
         SettingError: It is something else.
     """
     if isinstance(image, Image.Image):
+        if image.mode == 'F' or image.mode.startswith('I'):     # Pillow would cut off what is above 255
+            raise SettingError(f'the image is of mode {image.mode}, which has more than 8 bits a channel; expected: 8. '
+                               'Next: scale it to 0–255')
         image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
     if not isinstance(image, np.ndarray):
         raise SettingError(f'the image is a {type(image).__name__}; expected: a NumPy array, a PIL image or a path')

@@ -4,7 +4,8 @@ Ranks images by what the model does not know: the mean entropy of its softmax ov
 can be, the highest first. An image that looks almost like one ranked above it, the next frame of a sequence, goes to
 the end: labelling both teaches little more than one. RANKING.csv has image, entropy, the share of pixels with a
 confidence below one half, and the image that it looks like.
-Exit code: 0 every image was ranked, 1 some could not be read (they are listed), 2 nothing could be done.
+Exit code: 0 every image was ranked, 1 some could not be read (they are listed, with
+links to folders, which are not followed), 2 nothing could be done.
 """
 import argparse
 import csv
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from ..api.predictor import Predictor
 from ..data.importing.pictures import fingerprint
 from ..data.importing.surveying import look_alike
-from ..engine.inference import Segmentor, find_images, open_device
+from ..engine.image_files import find_images
+from ..engine.inference import Segmentor, open_device
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
 from ..errors import UserError, exit_on_user_error, quantity
@@ -49,7 +51,7 @@ def rank(predictor, images, progress=True):
         try:
             found = predictor.predict(path)
         except (UserError, OSError, ValueError) as error:
-            failures[path] = str(error)
+            failures[path] = str(error).removeprefix(f'{path} ')
             continue
         known.append((path, float(found.entropy.mean()) / most, float((found.confidence < 0.5).mean()),
                       fingerprint(Image.fromarray(found.image))))
@@ -67,9 +69,10 @@ def rank(predictor, images, progress=True):
 def main(argv=None):
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
-    images = list(find_images(args.source, Path(args.out).parent / '.none'))
+    images = find_images(args.source, Path(args.out).parent / '.none')
     device = open_device(args.device)
-    rows, failures = rank(Predictor(Segmentor(cfg, args.checkpoint, device), device), images)
+    rows, failures = rank(Predictor(Segmentor(cfg, args.checkpoint, device), device), images.outputs)
+    failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(('image', 'entropy', 'unsure', 'looks_like'))
@@ -81,6 +84,6 @@ def main(argv=None):
     print(f'{quantity(len(rows), "image")} in {args.out}; to label next:')
     for path, entropy, unsure, _ in rows[:SHOWN]:
         print(f'  {path}  entropy {100 * entropy:.1f} % of the most, {100 * unsure:.1f} % of the pixels unsure')
-    for path, reason in failures.items():
+    for path, reason in sorted(failures.items()):
         print(f'not ranked: {path} {reason}', file=sys.stderr)
     return 1 if failures else 0

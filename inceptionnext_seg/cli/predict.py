@@ -28,7 +28,8 @@ from tqdm import tqdm
 from ..api.predictor import Predictor
 from ..api.video import rate_and_count, writer
 from ..engine.allocator import keep_freed_memory
-from ..engine.inference import Segmentor, find_images, open_device
+from ..engine.image_files import find_images
+from ..engine.inference import Segmentor, open_device
 from ..engine.joining import join
 from ..engine.launch import check_launcher, leave_process_group, load_config
 from ..engine.options import OptionsAction
@@ -90,10 +91,7 @@ def predictions(segmentor, device, with_confidence):
     predictor = Predictor(segmentor, device)
 
     def predict_certainty(path):
-        try:
-            found = predictor.predict(path)
-        except UserError as error:
-            raise ValueError(str(error)) from error
+        found = predictor.predict(path)
         return Predicted(found.image[..., ::-1], found.classes, found.confidence, found.entropy)
 
     return predict_certainty
@@ -153,16 +151,18 @@ def main(argv=None):
     problem = next((error for part in all_gather_object(problem) for error in part if error), None)
     if problem:
         raise problem
-    share = dict(islice(images.items(), get_rank(), None, get_world_size()))
+    share = dict(islice(images.outputs.items(), get_rank(), None, get_world_size()))
     failures = predict_files(predictions(segmentor, device, files.needs_confidence), share, files, args.resume,
                              get_rank() == 0)
-    failures = dict(sorted(pair for part in all_gather_object(failures) for pair in part.items()))
+    failures = {path: reason for part in all_gather_object(failures) for path, reason in part.items()}
+    failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}
     if get_rank() == 0:
-        files.finish(images)
+        files.finish(images.outputs)
+        count = len(images.outputs) + len(images.left_out)
         where = ', '.join(f'{args.out}/{kind}' for kind in files.paths(Path('x'), Path('x')) if kind != 'image')
-        print(f'{len(images) - len(failures)} of {len(images)} images segmented on {device}: {where}, '
+        print(f'{count - len(failures)} of {count} images segmented on {device}: {where}, '
               f'{args.out}/classes.json')
-        for path, reason in failures.items():
+        for path, reason in sorted(failures.items()):
             print(f'not segmented: {path} {reason}', file=sys.stderr)
     barrier()
     return 1 if failures else 0

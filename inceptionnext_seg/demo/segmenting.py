@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from ..api import Prediction, Predictor
+from ..data.importing.pictures import FORMATS
 from ..data.mini import draw_scene
-from ..engine.inference import IMAGE_SUFFIXES, save_png
+from ..engine.image_files import IMAGE_SUFFIXES
+from ..engine.inference import save_png
 from ..errors import UserError
 
 
@@ -40,7 +42,7 @@ def check_upload(path: Path, max_pixels: int) -> tuple[int, int]:
     if not path.stat().st_size:
         raise UserError(f'{path.name} is empty. Expected: an image. Next: drop another file.')
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
     except Image.DecompressionBombError:
         raise UserError(f'{path.name} is too large: more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels. '

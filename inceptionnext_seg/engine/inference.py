@@ -12,7 +12,6 @@ occurs, as the benchmark's server expects it. A data set restricted to some clas
 beside the predictions, names every index.
 """
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,13 +27,11 @@ from tqdm import tqdm
 
 from ..data.fonts import legend_font
 from ..data.mini import CLASSES_USED
-from ..data.prediction_folder import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from ..models.checkpoint import load_model
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
-
-IMAGE_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+from .image_files import check_image
 
 
 class Labels(NamedTuple):
@@ -162,12 +159,10 @@ class Segmentor:
         """An image file as the config loads it: (H, W, 3), BGR, 8 bits, upright by its EXIF orientation, no alpha.
 
         Raises:
-            OSError: It cannot be read, or it is cut short.
+            OSError: It cannot be read, is cut short, or has 16 bits a channel of which the upper 8 are next to nothing.
         """
         try:
-            # OpenCV fills what a cut file lacks with grey, and never says why it cannot read one.
-            with Image.open(path) as file:
-                file.load()
+            check_image(path)
             return self.loader(dict(img_path=str(path)))['img']
         # Decoders have errors of every kind for a broken file: OSError, SyntaxError, struct.error, cv2.error and more.
         except Exception as error:
@@ -180,14 +175,14 @@ class Segmentor:
             progress: Whether to show a progress bar for an image that is predicted by windows.
 
         Raises:
-            ValueError: After the pipeline it is smaller than the backbone's stride of 32.
+            ValueError: After the pipeline it is smaller than the backbone's stride of 32, or the pipeline leaves none.
             UserError: It is too large for one pass, and the model has a head of one channel.
         """
         return self.classes_of(image, progress).astype(np.int64, copy=False)
 
     def classes_of(self, image: np.ndarray, progress: bool = False) -> np.ndarray:
         """As :meth:`predict`, of a large image in a smaller type."""
-        data = self.pipeline(dict(img=image))
+        data = prepared(self.pipeline, dict(img=image))
         inputs, sample = data['inputs'], data['data_samples']
         size = tuple(inputs.shape[1:])
         if size[0] * size[1] > LARGE_IMAGE:
@@ -200,56 +195,18 @@ class Segmentor:
         return result.pred_sem_seg.data.squeeze(0).cpu().numpy()
 
 
-def find_images(source: str | Path, out: str | Path) -> dict[Path, Path]:
-    """The images to segment, and the file that each is written to below the folders in ``out``.
-
-    A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own folders is left out,
-    so that ``out`` may be in ``source``. Files are named as in MMSegmentation, ``name.png`` for ``name.jpg``;
-    where two images would share a name, as ``a.jpg`` and ``a.png``, they become ``a.jpg.png`` and ``a.png.png``.
-
-    Returns:
-        dict[Path, Path]: From image to relative output, sorted.
+def prepared(pipeline: Compose, item: dict[str, Any]) -> dict[str, Any]:
+    """What a test pipeline makes of an image.
 
     Raises:
-        UserError: ``source`` is missing, is not an image by its suffix, has no image, or would be overwritten.
+        SettingError: It cannot: of an image of few rows, such as one of 3000×2 pixels, resizing may leave none.
     """
-    source, out = Path(source), Path(out)
-    # The other folders have plainer names, and are predictions where predictions were written before.
-    others = (CONFIDENCE, ENTROPY, LABELME) if (out / RECORD).is_file() else ()
-    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS, *others)]
-
-    def is_image(path):
-        return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-
-    def is_output(path):
-        return any(path.resolve().is_relative_to(folder) for folder in written)
-
-    kinds = ', '.join(IMAGE_SUFFIXES)
-    if not source.exists():
-        raise UserError(f'no such image or folder: {source.absolute()}')
-    if source.is_dir():
-        found = {path: path.relative_to(source) for path in sorted(source.rglob('*'))
-                 if is_image(path) and not is_output(path)}
-        if not found:
-            raise UserError(f'no image in the folder {source.absolute()} and its subfolders. Expected: files that end '
-                            f'in {kinds}.')
-    elif not is_image(source):
-        raise UserError(f'not an image, by its name: {source.absolute()}. Expected: a file that ends in {kinds}. '
-                        'For a video: --video IN --out OUT.mp4.')
-    elif is_output(source):
-        raise UserError(f'{source.absolute()} is in the output folder, where predictions would overwrite it. '
-                        'Next: give another --out.')
-    else:
-        found = {source: Path(source.name)}
-
-    outputs = {path: name.with_suffix('.png') for path, name in found.items()}
-    while True:  # more than once where a longer name is again that of another, as beside `a.jpg.jpg`
-        times = Counter(outputs.values())
-        shared = [path for path, name in outputs.items()
-                  if times[name] > 1 and name == found[path].with_suffix('.png')]
-        if not shared:
-            return outputs
-        outputs.update({path: found[path].with_name(f'{found[path].name}.png') for path in shared})
+    try:
+        return pipeline(item)
+    except Exception as error:      # transforms have errors of every kind
+        height, width = item['img'].shape[:2]
+        raise SettingError(f'the test pipeline cannot take an image of {width}×{height} pixels: '
+                           f'{type(error).__name__}: {error}') from error
 
 
 def shares(prediction: np.ndarray, num_classes: int) -> list[tuple[int, float]]:

@@ -50,7 +50,7 @@ class Predicted(NamedTuple):
 
 
 class PredictionFiles:
-    """The files of a folder of predictions. For each image, with ``NAME`` of :func:`.inference.find_images`:
+    """The files of a folder of predictions. For each image, with ``NAME`` of :func:`.image_files.find_images`:
 
     ``png``: ``class_numbers/NAME.png`` and ``overlays/NAME.png``; ``npz``: ``arrays/NAME.npz`` with ``classes`` and, in
     float16, ``confidence`` and ``entropy``; ``coco``: ``coco/NAME.json``, and in the end ``coco.json`` of all;
@@ -187,8 +187,8 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
 
     Args:
         predict (Callable): What is known of an image: raises OSError where it cannot be read, ValueError where it
-            cannot be segmented.
-        images (dict[Path, Path]): From image to relative output, of :func:`.inference.find_images`.
+            cannot be segmented, or UserError.
+        images (dict[Path, Path]): From image to relative output, of :func:`.image_files.find_images`.
         files (PredictionFiles): What is written.
         resume (bool): Whether images that have all their files are left out.
         progress (bool): Whether to show a progress bar.
@@ -213,6 +213,8 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
                 failures[path] = f'cannot be read: {error}'
             except ValueError as error:
                 failures[path] = f'cannot be segmented: {error}'
+            except UserError as error:
+                failures[path] = str(error).removeprefix(f'{path} ')
             except torch.OutOfMemoryError:
                 failures[path] = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
             else:

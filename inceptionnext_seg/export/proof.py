@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..api.model import SegmentationModel
 from ..data.mini.scenes import draw_scene
-from ..engine.inference import IMAGE_SUFFIXES
+from ..engine.image_files import IMAGE_SUFFIXES
 from ..errors import UserError
 
 # In fp32, of the largest logit, or of a probability; what another order of the arithmetic leaves is below 1e-5.

@@ -133,7 +133,22 @@ def test_a_prediction_is_saved_as_class_indices_and_shown_as_an_overlay(predicto
     assert found.overlay(0.0).crop((0, 0, 70, 45)).tobytes() == Image.fromarray(scene()).tobytes()
 
 
+def test_with_warn_each_image_of_a_folder_that_cannot_be_segmented_is_named_and_the_others_come(predictor, tmp_path):
+    for name, size in (('a.png', (70, 45)), ('b.png', (400, 8)), ('c.png', (400, 8)), ('d.png', (5000, 2)),
+                       ('f.png', (70, 45))):
+        Image.fromarray(scene(*size)).save(tmp_path / name)
+    (tmp_path / 'e.heic').touch()
+    with pytest.warns(UserWarning, match='cannot be') as warned:
+        found = list(predictor.predict(tmp_path, batch_size=3, on_error='warn'))
+    assert [prediction.path.name for prediction in found] == ['a.png', 'f.png']
+    assert sorted(str(warning.message).split(' cannot be')[0] for warning in warned) == [
+        str(tmp_path / name) for name in ('b.png', 'c.png', 'd.png', 'e.heic')]
+    with pytest.raises(UserError, match=r'b\.png cannot be segmented: .*2×96 pixels'):
+        list(predictor.predict(tmp_path))
+
+
 @pytest.mark.parametrize(('source', 'settings', 'message'), [
+    (Image.fromarray(np.zeros((40, 40), np.uint16)), {}, 'mode I;16.*8'),
     (np.zeros((40, 40, 3)), {}, r'float64; expected: \(H, W, 3\)'), (3, {}, 'is a int'),
     (np.zeros((40, 40, 4), np.uint8), {}, r'\(40, 40, 4\)'), ('none.jpg', {}, 'none.jpg cannot be read'),
     (np.zeros((12, 400, 3), np.uint8), {}, 'the image cannot be segmented: .*3×96 pixels'),

@@ -17,7 +17,7 @@ from PIL import Image
 from inceptionnext_seg.data import fonts
 from inceptionnext_seg.engine import inference as prediction
 from inceptionnext_seg.engine import prediction_files
-from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_images, find_labels, shares
+from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_labels, shares
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.segmentation import large
 
@@ -283,17 +283,6 @@ def test_class_numbers_and_overlay_are_both_upright_by_the_exif_orientation(camv
     with Image.open(tmp_path / 'out/overlays/turned.png') as turned, \
             Image.open(tmp_path / 'out/overlays/upright.png') as expected:
         np.testing.assert_array_equal(turned, expected)
-
-
-def test_a_folder_keeps_its_structure_and_no_two_images_share_an_output(tmp_path):
-    for name in ('a.jpg', 'a.png', 'a.jpg.jpg', 'b.JPEG', 'deep/er/a.jpg', 'notes.txt', 'out/overlays/old.png',
-                 'out/class_numbers/deep/old.png', 'overlays/mine.png'):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = find_images(tmp_path, tmp_path / 'out')
-    assert {str(path.relative_to(tmp_path)): str(name) for path, name in found.items()} == {
-        'a.jpg': 'a.jpg.png', 'a.png': 'a.png.png', 'a.jpg.jpg': 'a.jpg.jpg.png', 'b.JPEG': 'b.png',
-        'deep/er/a.jpg': 'deep/er/a.png', 'overlays/mine.png': 'overlays/mine.png'}
 
 
 def test_unreadable_images_are_reported_and_the_others_written(camvid_weights, tmp_path, capsys):

@@ -192,6 +192,26 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
         str(folder / 'a b.png'), str(folder / 'frame2.png')}
 
 
+def test_what_is_a_picture_and_cannot_be_read_is_counted_and_named_by_predict_and_by_active(
+        small, photos, tmp_path, capsys):
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    shutil.copy(photos / 'a b.png', folder)
+    (folder / 'x.heic').touch()
+    cv2.imwrite(str(folder / 'deep.png'), np.full((48, 64), 4095, np.uint16))
+    for arguments in ((), ('--confidence', )):
+        assert predict.main([*small, str(folder), *OUT, str(tmp_path / 'out'), *arguments]) == 1
+        found = capsys.readouterr()
+        assert '1 of 3 images segmented' in found.out
+        lines = [line for line in found.err.splitlines() if 'not segmented' in line]
+        assert len(lines) == 2 and all(line.count(str(folder)) == 1 for line in lines)
+        assert 'deep.png cannot be read' in lines[0] and '16 bits' in lines[0]
+        assert 'x.heic cannot be read: it is a .heic file' in lines[1]
+    assert active.main([*small, str(folder), *OUT, str(tmp_path / 'ranking.csv')]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'not ranked' in line]
+    assert len(lines) == 2 and '16 bits' in lines[0] and 'x.heic' in lines[1]
+
+
 @pytest.mark.slow
 def test_processes_share_a_folder_and_the_exit_code(small, photos, tmp_path, run_command):
     shutil.copytree(photos, tmp_path / 'photos')

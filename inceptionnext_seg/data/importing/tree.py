@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...errors import UserError
 
-PICTURES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
+PICTURES = ('.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 UNREAD_PICTURES = ('.avif', '.cr2', '.dng', '.heic', '.heif', '.jp2', '.nef', '.raw')
 # What archives and file managers leave behind.
 LITTER = ('__macosx', 'thumbs.db', 'desktop.ini')
