@@ -48,17 +48,21 @@ def left_behind(folder, pattern):
             if re.fullmatch(r'\.\d+', path.with_suffix('').suffix)]
 
 
-def write_text(path, text):
+def write_text(path, text, errors='strict'):
     """Write ``text`` as UTF-8, atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_text(text, encoding='utf-8', errors=errors)
 
 
 def write_json(path, result):
-    """Write a result file, atomically; a list of numbers, such as raw samples, takes one line."""
+    """Write a result file, atomically; a list of numbers, such as raw samples, takes one line.
+
+    What of a file name is not UTF-8, which Python has as lone surrogates, becomes their escapes in JSON, and is read as
+    the same name.
+    """
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r'\[\s+([-+\d.e,\s]+?)\s+\]', lambda m: f'[{" ".join(m.group(1).split())}]', text)
-    write_text(path, text + '\n')
+    text = re.sub(r'\[\n([-+\d.e,\s]+?)\n\s*\]', lambda m: f'[{" ".join(m.group(1).split())}]', text)
+    write_text(path, text + '\n', errors='backslashreplace')
 
 
 def parse_json(text):

@@ -1,4 +1,6 @@
 """Result files as untrusted input."""
+import os
+
 import pytest
 
 from inceptionnext_seg.errors import UserError
@@ -32,9 +34,11 @@ def test_a_file_that_is_no_text_or_not_there_is_one_message(tmp_path, content):
 
 
 def test_what_was_written_is_read(tmp_path):
-    content = dict(a=[1, 2.5, None, True, 'text'], b=dict(c=-1e-9))
+    content = dict(a=[1, 2.5, None, True, 'text'], b=dict(c=-1e-9), c=['lane [ 1 ]', [1, 2]])
+    content['d'] = os.fsdecode(b'stra\xdfe.jpg')    # a name in Latin-1
     write_json(tmp_path / 'a.json', content)
     assert read_json(tmp_path / 'a.json') == read_object(tmp_path / 'a.json', 'a result', 'make it') == content
+    assert '[1, 2]' in (tmp_path / 'a.json').read_text()
 
 
 def test_no_cell_of_a_table_is_a_tag_or_ends_its_row():
