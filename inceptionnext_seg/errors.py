@@ -20,6 +20,11 @@ def quantity(count: int, noun: str, plural: str | None = None) -> str:
     return f'{count} {noun if count == 1 else plural or noun + "s"}'
 
 
+def shown(path: object) -> str:
+    """A path as text that can be printed and written: what of it is not UTF-8 is escaped."""
+    return str(path).encode(errors='backslashreplace').decode()
+
+
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:
     """Decorate a tool's ``main``: a :class:`UserError` becomes ``error: message`` on stderr and exit code 2.
 

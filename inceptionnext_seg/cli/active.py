@@ -24,7 +24,7 @@ from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, open_device
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
-from ..errors import UserError, exit_on_user_error, quantity
+from ..errors import UserError, exit_on_user_error, quantity, shown
 from ..files import write_text
 
 SHOWN = 10
@@ -76,14 +76,15 @@ def main(argv=None):
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(('image', 'entropy', 'unsure', 'looks_like'))
-    table.writerows((path, f'{entropy:.4f}', f'{unsure:.4f}', like or '') for path, entropy, unsure, like in rows)
+    table.writerows((shown(path), f'{entropy:.4f}', f'{unsure:.4f}', shown(like or ''))
+                    for path, entropy, unsure, like in rows)
     try:
         write_text(args.out, text.getvalue())
     except OSError as error:
         raise UserError(f'cannot write {args.out}: {error}. Next: give another --out.') from error
-    print(f'{quantity(len(rows), "image")} in {args.out}; to label next:')
+    print(f'{quantity(len(rows), "image")} in {shown(args.out)}; to label next:')
     for path, entropy, unsure, _ in rows[:SHOWN]:
-        print(f'  {path}  entropy {100 * entropy:.1f} % of the most, {100 * unsure:.1f} % of the pixels unsure')
+        print(f'  {shown(path)}  entropy {100 * entropy:.1f} % of the most, {100 * unsure:.1f} % of the pixels unsure')
     for path, reason in sorted(failures.items()):
         print(f'not ranked: {path} {reason}', file=sys.stderr)
     return 1 if failures else 0

@@ -29,12 +29,14 @@ from ..api.predictor import Predictor
 from ..api.video import rate_and_count, writer
 from ..engine.allocator import keep_freed_memory
 from ..engine.image_files import find_images
-from ..engine.inference import Segmentor, open_device
+from ..engine.inference import Segmentor, dataset_config, open_device
 from ..engine.joining import join
 from ..engine.launch import check_launcher, leave_process_group, load_config
 from ..engine.options import OptionsAction
 from ..engine.prediction_files import FORMATS, Predicted, PredictionFiles, predict_files
-from ..errors import UserError, exit_on_user_error
+from ..errors import UserError, exit_on_user_error, quantity, shown
+
+KEPT_SHOWN = 10
 
 
 def opacity(text):
@@ -119,7 +121,7 @@ def predict_video(segmentor, args, device):
         for found in tqdm(predictor.predict(args.video), total=count, desc='predicting', unit='frame'):
             append(((1 - args.opacity) * found.image + args.opacity * palette[found.classes]).round().astype(np.uint8))
             done += 1
-    print(f'{done} frames segmented on {device}: {args.out}')
+    print(f'{done} frames segmented on {device}: {shown(args.out)}')
     return 0
 
 
@@ -141,37 +143,42 @@ def main(argv=None):
     PredictionFiles(args.out, None, args.format, args.confidence).create_folders()
     segmentor = Segmentor(cfg, args.checkpoint, device)
     files = PredictionFiles(args.out, segmentor.labels, args.format, args.confidence, args.opacity, args.least_area,
-                            args.simplify)
+                            args.simplify, args.source, all_gather_object(settings_of(args, cfg))[0])
     problem = [None]
     if get_rank() == 0:
         try:
-            files.record(settings_of(args, cfg), args.resume, args.source)
+            files.record(args.resume)
         except UserError as error:
             problem = [error]
     problem = next((error for part in all_gather_object(problem) for error in part if error), None)
     if problem:
         raise problem
     share = dict(islice(images.outputs.items(), get_rank(), None, get_world_size()))
-    failures = predict_files(predictions(segmentor, device, files.needs_confidence), share, files, args.resume,
-                             get_rank() == 0)
-    failures = {path: reason for part in all_gather_object(failures) for path, reason in part.items()}
+    outcome = predict_files(predictions(segmentor, device, files.needs_confidence), share, files, args.resume,
+                            get_rank() == 0)
+    outcomes = all_gather_object(outcome)
+    failures = {path: reason for part in outcomes for path, reason in part.failures.items()}
     failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}
+    kept = sorted(path for part in outcomes for path in part.kept)
     if get_rank() == 0:
         files.finish(images.outputs)
         count = len(images.outputs) + len(images.left_out)
-        where = ', '.join(f'{args.out}/{kind}' for kind in files.paths(Path('x'), Path('x')) if kind != 'image')
+        where = ', '.join(f'{shown(args.out)}/{kind}' for kind in files.paths(Path('x'), Path('x')) if kind != 'image')
         print(f'{count - len(failures)} of {count} images segmented on {device}: {where}, '
-              f'{args.out}/classes.json')
+              f'{shown(args.out)}/classes.json')
         for path, reason in sorted(failures.items()):
             print(f'not segmented: {path} {reason}', file=sys.stderr)
+        if kept:
+            first = ', '.join(map(str, kept[:KEPT_SHOWN])) + ', …' * (len(kept) > KEPT_SHOWN)
+            print(f'kept: {quantity(len(kept), "Labelme file")}, corrected since predict wrote into the folder: '
+                  f'{first}. Next: to have predictions of these images, too, give another --out.', file=sys.stderr)
     barrier()
-    return 1 if failures else 0
+    return 1 if failures or kept else 0
 
 
 def settings_of(args, cfg):
-    """What decides a prediction: the config's model and test data, and the checkpoint."""
+    """What decides a prediction, beside how it is written: the config's model and test pipeline, and the checkpoint."""
     checkpoint = Path(args.checkpoint)
     state = [checkpoint.stat().st_size, checkpoint.stat().st_mtime_ns] if checkpoint.is_file() else []
-    return dict(checkpoint=[str(args.checkpoint), *state], model=str(cfg.model.to_dict()) if hasattr(
-        cfg.model, 'to_dict') else str(cfg.model), opacity=args.opacity, least_area=args.least_area,
-        simplify=args.simplify)
+    return dict(checkpoint=[str(args.checkpoint), *state], model=str(cfg.model.to_dict()),
+                pipeline=str([dict(step) for step in dataset_config(cfg).pipeline]))

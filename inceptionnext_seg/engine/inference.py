@@ -22,7 +22,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmseg.apis import init_model
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from tqdm import tqdm
 
 from ..data.fonts import legend_font
@@ -268,12 +268,15 @@ def draw_overlay(image: np.ndarray, prediction: np.ndarray, labels: Labels, opac
     return picture
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a ``PIL.Image`` to ``path``, whole or not at all."""
+def save_png(picture: Image.Image, path: Path, **text: str) -> None:
+    """Write a ``PIL.Image`` to ``path``, whole or not at all, with ``text`` as PNG has it beside the pixels."""
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(temporary, format='PNG')
+        info = PngImagePlugin.PngInfo()
+        for key, value in text.items():
+            info.add_text(key, value)
+        picture.save(temporary, format='PNG', pnginfo=info)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f'cannot write {path.absolute()}: {error}. Next: give another --out, or free space.') from error

@@ -1,5 +1,7 @@
 """Predictions as files: class indices and overlays, arrays, confidence, and what labelling programs open."""
 import contextlib
+import hashlib
+import json
 import math
 import os
 import shutil
@@ -9,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from ..data.exporting import coco_categories, coco_of, labelme_of
@@ -20,8 +22,10 @@ from ..data.prediction_folder import (
     COCO,
     COCO_FILE,
     CONFIDENCE,
+    DIGEST,
     ENTROPY,
     LABELME,
+    MADE_WITH,
     OVERLAYS,
     RECORD,
 )
@@ -64,17 +68,31 @@ class PredictionFiles:
         confidence (bool): Whether the maps of certainty are written.
         opacity (float): Of the overlays' colours.
         least_area (int), tolerance (float): Of Labelme's polygons, see :func:`..data.exporting.regions`.
+        source (str | Path | None): Where the images are, a folder or an image; COCO's names of them are relative to it.
+        settings (dict | None): What else the predictions are made with, as JSON has it. Every file holds the digest of
+            all settings, so that files of other settings in the folder are not taken for these.
     """
 
     def __init__(self, out: str | Path, labels: Labels, formats: Iterable[str] = ('png', ), confidence: bool = False,
-                 opacity: float = 0.5, least_area: int = 0, tolerance: float = 0.) -> None:
+                 opacity: float = 0.5, least_area: int = 0, tolerance: float = 0., source: str | Path | None = None,
+                 settings: dict[str, Any] | None = None) -> None:
         self.out, self.labels, self.formats, self.with_confidence = Path(out), labels, tuple(formats), confidence
         self.opacity, self.least_area, self.tolerance = opacity, least_area, tolerance
+        self.source = None if source is None else Path(source)
+        self.settings = dict(
+            settings or {}, classes=labels and labels.as_json(), formats=list(self.formats), confidence=confidence,
+            opacity=opacity, least_area=least_area, simplify=tolerance)
+        self.made_with = digest_of(self.settings)
 
     @property
     def needs_confidence(self) -> bool:
         """Whether more than the classes has to be predicted."""
         return self.with_confidence or 'npz' in self.formats
+
+    @property
+    def writes_labelme_alone(self) -> bool:
+        """Whether nothing is left to write of an image whose Labelme file is kept."""
+        return self.formats == ('labelme', ) and not self.with_confidence
 
     def paths(self, name: Path, image: Path) -> dict[str, Path]:
         """Every file of an image, by kind."""
@@ -84,8 +102,14 @@ class PredictionFiles:
         kinds |= {kind: '.json' for kind in (COCO, LABELME) if kind in self.formats}
         found = {kind: (self.out / kind / name).with_suffix(suffix) for kind, suffix in kinds.items()}
         if LABELME in found:
-            found['image'] = found[LABELME].with_suffix(image.suffix)
+            # Labelme lists no .jfif files.
+            found['image'] = found[LABELME].with_suffix('.jpg' if image.suffix.lower() == '.jfif' else image.suffix)
         return found
+
+    def name_of(self, image: Path) -> str:
+        """An image as COCO names it, from the source."""
+        below = self.source is not None and self.source != image and image.is_relative_to(self.source)
+        return image.relative_to(self.source).as_posix() if below else image.name
 
     def create_folders(self) -> None:
         """Make the folders, before a model is loaded for nothing.
@@ -104,61 +128,69 @@ class PredictionFiles:
                     from error
 
     def are_whole(self, name: Path, image: Path) -> bool:
-        """Whether an image has all its files; each got its name when it was whole."""
-        return all(path.is_file() for path in self.paths(name, image).values())
+        """Whether an image has all its files, of these settings or corrected; each got its name when it was whole."""
+        return all(path.is_file() if kind == 'image' else
+                   made_with(path) == self.made_with or (kind == LABELME and is_corrected(path))
+                   for kind, path in self.paths(name, image).items())
+
+    def corrected(self, name: Path, image: Path) -> Path | None:
+        """The Labelme file of an image, if it is to be written and somebody has edited the one that is there."""
+        path = self.paths(name, image).get(LABELME)
+        return path if path and is_corrected(path) else None
 
     def write(self, name: Path, path: Path, found: Predicted) -> None:
-        """Write the files of an image.
+        """Write the files of an image, but for a Labelme file that was corrected.
 
         Raises:
             UserError: One cannot be written.
         """
-        paths, classes = self.paths(name, path), found.classes
+        paths, classes, made_with = self.paths(name, path), found.classes, {MADE_WITH: self.made_with}
         try:
             if CLASS_NUMBERS in paths:
-                save_png(Image.fromarray(self.labels.numbers(classes)), paths[CLASS_NUMBERS])
-                save_png(draw_overlay(found.image, classes, self.labels, self.opacity), paths[OVERLAYS])
+                save_png(Image.fromarray(self.labels.numbers(classes)), paths[CLASS_NUMBERS], **made_with)
+                save_png(draw_overlay(found.image, classes, self.labels, self.opacity), paths[OVERLAYS], **made_with)
             if ARRAYS in paths:
                 with replacing(paths[ARRAYS]) as temporary:
                     np.savez_compressed(
                         temporary, classes=self.labels.numbers(classes), confidence=found.confidence.astype(np.float16),
-                        entropy=found.entropy.astype(np.float16))
+                        entropy=found.entropy.astype(np.float16), **made_with)
             if self.with_confidence:
                 most = math.log(max(2, len(self.labels.classes)))
                 for kind, values in ((CONFIDENCE, found.confidence), (ENTROPY, found.entropy / most)):
-                    save_png(Image.fromarray((255 * values.clip(0, 1)).round().astype(np.uint8)), paths[kind])
+                    picture = Image.fromarray((255 * values.clip(0, 1)).round().astype(np.uint8))
+                    save_png(picture, paths[kind], **made_with)
             if COCO in paths:
-                write_json(paths[COCO], coco_of(classes, self.labels.classes, name.with_suffix(path.suffix).as_posix()))
-            if LABELME in paths:
+                write_json(paths[COCO], coco_of(classes, self.labels.classes, self.name_of(path)) | made_with)
+            if LABELME in paths and not is_corrected(paths[LABELME]):
                 with replacing(paths['image']) as temporary:
                     shutil.copyfile(path, temporary)
                 content = labelme_of(classes, self.labels.classes, paths['image'].name, self.least_area, self.tolerance)
-                write_json(paths[LABELME], content)
+                content |= made_with
+                write_json(paths[LABELME], content | {DIGEST: digest_of(content)})
         except OSError as error:
             raise UserError(
                 f'cannot write the prediction of {path} to {self.out.absolute()}: {error}. Next: give another '
                 '--out, or free space.'
             ) from error
 
-    def record(self, settings: dict[str, Any], resume: bool, source: str | Path | None = None) -> None:
+    def record(self, resume: bool) -> None:
         """Write what the predictions are made with, or compare it with what is there; and where the images are.
 
         Raises:
             UserError: The folder has predictions of other settings, and would be resumed.
         """
         path = self.out / RECORD
-        settings = dict(settings, classes=list(self.labels.classes), formats=list(self.formats),
-                        confidence=self.with_confidence)
         if resume and path.is_file():
             before = read_object(path, 'the settings of predictions', 'leave out --resume')
-            other = sorted(key for key in settings if before.get(key) != settings[key])
+            other = sorted(key for key in self.settings if before.get(key) != self.settings[key])
             if other:
                 raise UserError(
                     f'{path}: the predictions there were made with another {", ".join(other)}: '
-                    f'{str(before.get(other[0]))[:200]!r}, now {str(settings[other[0]])[:200]!r}. Next: give '
+                    f'{str(before.get(other[0]))[:200]!r}, now {str(self.settings[other[0]])[:200]!r}. Next: give '
                     'another --out, or leave out --resume.'
                 )
-        write_json(path, settings if source is None else dict(settings, source=str(Path(source).absolute())))
+        write_json(path, self.settings if self.source is None else dict(
+            self.settings, source=str(self.source.absolute())))
         write_json(self.out / CLASSES_FILE, self.labels.as_json())
 
     def finish(self, images: dict[Path, Path]) -> None:
@@ -168,7 +200,7 @@ class PredictionFiles:
         whole = dict(images=[], annotations=[], categories=coco_categories(self.labels.classes))
         for path, name in images.items():
             part = self.paths(name, path)[COCO]
-            if not part.is_file():
+            if made_with(part) != self.made_with:
                 continue
             found = read_json(part)
             number = len(whole['images']) + 1
@@ -178,9 +210,50 @@ class PredictionFiles:
         write_json(self.out / COCO_FILE, whole)
 
 
+def digest_of(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)      # in ASCII
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def made_with(path: Path) -> str | None:
+    """The digest of the settings that a file of predictions was made with; None where it has none, or is not whole."""
+    try:
+        if path.suffix == '.png':
+            with PngImagePlugin.PngImageFile(path) as file:     # Image.open refuses one that is very large
+                return file.info.get(MADE_WITH)
+        if path.suffix == '.npz':
+            with np.load(path) as arrays:
+                return str(arrays[MADE_WITH])
+        return read_json(path)[MADE_WITH]
+    except Exception:   # decoders have errors of every kind for a broken file
+        return None
+
+
+def is_corrected(path: Path) -> bool:
+    """Whether a Labelme file is there and is not as it was written: edited, of another program, or not to be read."""
+    try:
+        content = read_json(path)
+        return content.pop(DIGEST) != digest_of(content)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True
+
+
+class Outcome(NamedTuple):
+    """Of :func:`predict_files`.
+
+    Attributes:
+        failures (dict[Path, str]): The images that were not segmented, and why.
+        kept (list[Path]): Labelme files that somebody has edited, which were left as they are.
+    """
+    failures: dict[Path, str]
+    kept: list[Path]
+
+
 def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path], files: PredictionFiles,
-                  resume: bool = False, progress: bool = True) -> dict[Path, str]:
-    """Segment image files and write the predictions.
+                  resume: bool = False, progress: bool = True) -> Outcome:
+    """Segment image files and write the predictions. A Labelme file that was corrected since it was written is kept.
 
     Of ``MEASURED_FROM`` images and more, the first is where the operators are measured
     (:func:`inceptionnext_seg.measuring`) unless they were before.
@@ -190,21 +263,23 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
             cannot be segmented, or UserError.
         images (dict[Path, Path]): From image to relative output, of :func:`.image_files.find_images`.
         files (PredictionFiles): What is written.
-        resume (bool): Whether images that have all their files are left out.
+        resume (bool): Whether images that have all their files, of the same settings, are left out.
         progress (bool): Whether to show a progress bar.
-
-    Returns:
-        dict[Path, str]: The images that were not segmented, and why.
 
     Raises:
         UserError: A file cannot be written.
     """
-    failures = {}
+    failures, kept = {}, []
     todo = {path: name for path, name in images.items() if not (resume and files.are_whole(name, path))}
     first = measuring if len(todo) >= MEASURED_FROM else contextlib.nullcontext
     with tqdm(total=len(images), initial=len(images) - len(todo), desc='predicting', unit='image',
               disable=not progress) as bar:
         for path, name in todo.items():
+            corrected = files.corrected(name, path)
+            kept += [corrected] if corrected else []
+            if corrected and files.writes_labelme_alone:
+                bar.update()
+                continue
             try:
                 with first():
                     found = predict(path)
@@ -220,4 +295,4 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
             else:
                 files.write(name, path, found)
             bar.update()
-    return failures
+    return Outcome(failures, kept)

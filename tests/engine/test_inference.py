@@ -309,7 +309,7 @@ def test_a_failed_write_is_an_error_and_leaves_no_part_of_a_file(tmp_path):
 
     class Full:
 
-        def save(self, path, format):
+        def save(self, path, **settings):
             path.write_bytes(b'half')
             raise OSError(28, 'No space left on device')
 
@@ -387,6 +387,6 @@ def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measur
 
     paths = [Path(f'{i}.png') for i in range(count)]
     files = prediction_files.PredictionFiles(tmp_path, FACTS)
-    failures = prediction_files.predict_files(predict, {path: path for path in paths}, files, progress=False)
-    assert list(failures) == paths[:1]
+    outcome = prediction_files.predict_files(predict, {path: path for path in paths}, files, progress=False)
+    assert list(outcome.failures) == paths[:1]
     assert seen == [count == 3, False][:count - 1]

@@ -2,6 +2,7 @@
 import csv
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from inceptionnext_seg.cli import active, predict
 from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.exporting import labelme_of, regions
 from inceptionnext_seg.data.importing import Options, import_dataset
-from inceptionnext_seg.engine.inference import Segmentor
+from inceptionnext_seg.engine.image_files import find_images
+from inceptionnext_seg.engine.inference import Labels, Segmentor
+from inceptionnext_seg.engine.prediction_files import Predicted, PredictionFiles, predict_files
 from inceptionnext_seg.errors import UserError
 
 CAMVID = Path(__file__).parents[2] / 'configs/upernet_inceptionnext_a_camvid.py'
@@ -157,6 +160,105 @@ def test_a_prediction_goes_on_where_it_stopped_unless_the_checkpoint_is_another(
     assert 'another checkpoint' in capsys.readouterr().err
 
 
+class Drawn:
+    """Predictions of one class each, without a network."""
+    labels = Labels(('road', 'sky'), np.array([[0, 0, 0], [0, 0, 255]], np.uint8), 0)
+
+    def __init__(self, source, out):
+        self.source, self.out = source, out
+
+    def predict(self, index, formats, checkpoint, resume=False, stop=None):
+        """The tool's steps; ends before image number ``stop`` as by Ctrl-C."""
+        seen = []
+
+        def predict_one(path):
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+            seen.append(path.name)
+            image = np.asarray(Image.open(path).convert('RGB'))
+            entropy = np.zeros(image.shape[:2], np.float32)
+            return Predicted(image, np.full(image.shape[:2], index, np.uint8), entropy + 1, entropy)
+
+        images = find_images(self.source, self.out).outputs
+        files = PredictionFiles(self.out, self.labels, formats, source=self.source,
+                                settings=dict(checkpoint=checkpoint))
+        files.create_folders()
+        files.record(resume)
+        try:
+            outcome = predict_files(predict_one, images, files, resume, progress=False)
+        except KeyboardInterrupt:
+            return seen
+        files.finish(images)
+        return seen, outcome
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    for i in range(3):
+        Image.fromarray(scene(40, 32, i)).save(tmp_path / f'photos/a{i}.png')
+    return Drawn(tmp_path / 'photos', tmp_path / 'out')
+
+
+def test_a_labelme_file_that_was_corrected_is_kept_when_the_folder_is_predicted_again(drawn):
+    drawn.predict(0, ('labelme', ), 'A')
+    mine, others, foreign = (drawn.out / f'labelme/{name}.json' for name in ('a0', 'a1', 'a2'))
+    content = json.loads(mine.read_text())
+    content['shapes'][0]['points'][0][0] += 0.5     # a point dragged; Labelme keeps keys that it does not know
+    mine.write_text(json.dumps(content, indent=2))
+    foreign.write_text('{"shapes": []}')
+    others.write_text(json.dumps(json.loads(others.read_text())))   # saved again as it was
+    kept = [mine.read_bytes(), foreign.read_bytes()]
+    Image.fromarray(scene(40, 32, 9)).save(drawn.source / 'a3.png')
+    seen, outcome = drawn.predict(1, ('labelme', ), 'B')
+    assert seen == ['a1.png', 'a3.png'] and outcome.kept == [mine, foreign]
+    assert [mine.read_bytes(), foreign.read_bytes()] == kept
+    for path in (others, drawn.out / 'labelme/a3.json'):
+        assert [shape['label'] for shape in json.loads(path.read_text())['shapes']] == ['sky']
+    seen, outcome = drawn.predict(1, ('labelme', ), 'B', resume=True)
+    assert (seen, outcome.kept) == ([], [])
+    seen, outcome = drawn.predict(1, ('png', 'labelme'), 'B')
+    assert len(seen) == 4 and outcome.kept == [mine, foreign] and mine.read_bytes() == kept[0]
+
+
+@pytest.mark.parametrize('kind', ['png', 'npz', 'coco', 'labelme'])
+def test_files_of_another_checkpoint_are_not_taken_for_those_of_a_run_that_stopped(drawn, kind):
+    drawn.predict(0, (kind, ), 'A')
+    assert drawn.predict(1, (kind, ), 'B', stop=1) == ['a0.png']
+    assert drawn.predict(1, (kind, ), 'B', resume=True)[0] == ['a1.png', 'a2.png']
+    assert drawn.predict(1, (kind, ), 'B', resume=True)[0] == []
+
+
+def test_coco_has_the_predictions_of_this_run_alone_and_names_images_as_they_are_called(drawn):
+    (drawn.source / 'deep').mkdir()
+    for name in ('deep/a0.JPG', 'a0.jpg'):
+        Image.fromarray(scene(40, 32, 0)).save(drawn.source / name)
+    latin = Path(os.fsdecode(os.fsencode(drawn.source) + b'/stra\xdfe.png'))
+    shutil.copy(drawn.source / 'a0.png', latin)
+    drawn.predict(0, ('coco', 'labelme'), 'A')
+    (drawn.source / 'a1.png').write_bytes(b'cut')
+    _, outcome = drawn.predict(1, ('coco', 'labelme'), 'B')
+    assert [path.name for path in outcome.failures] == ['a1.png']
+    names = [image['file_name'] for image in json.loads((drawn.out / 'coco.json').read_text())['images']]
+    assert names == ['a0.jpg', 'a0.png', 'a2.png', 'deep/a0.JPG', latin.name]
+    image = json.loads((drawn.out / 'labelme' / latin.with_suffix('.json').name).read_text())['imagePath']
+    assert (drawn.out / 'labelme' / image).read_bytes() == latin.read_bytes()
+
+
+def test_what_was_kept_is_counted_and_another_test_pipeline_is_not_resumed(small, photos, tmp_path, capsys):
+    arguments = [*small, str(photos), *OUT, str(tmp_path), '--format', 'labelme']
+    assert predict.main(arguments) == 0
+    path = tmp_path / 'labelme/deep/c.json'
+    path.write_text(path.read_text().replace('"shapes": [', '"shapes": [{"label": "by hand"},', 1))
+    assert predict.main(arguments) == 1
+    assert 'by hand' in path.read_text()
+    assert f'kept: 1 Labelme file, corrected since predict wrote into the folder: {path}' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict.main([*arguments, '--resume', '--cfg-options',
+                      'test_dataloader.dataset.pipeline.0.imdecode_backend=pillow'])
+    assert 'another pipeline' in capsys.readouterr().err
+
+
 def test_a_video_is_segmented_frame_by_frame_and_written_as_one(small, tmp_path, capsys):
     pytest.importorskip('av', reason='videos need PyAV')
     from inceptionnext_seg.api.video import frames, rate_and_count, writer
@@ -182,9 +284,12 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
     folder = tmp_path / 'photos'
     shutil.copytree(photos, folder)
     shutil.copy(photos / 'a b.png', folder / 'frame2.png')
+    shutil.copy(photos / 'deep/c.png', folder / os.fsdecode(b'stra\xdfe.png'))
     assert active.main([*small, str(folder), *OUT, str(tmp_path / 'ranking.csv')]) == 0
     rows = list(csv.DictReader((tmp_path / 'ranking.csv').open()))
     predictor = Predictor(Segmentor(Config.fromfile(small[0]), small[1]), torch.device('cpu'))
+    assert sum(row['image'].endswith('stra\\udcdfe.png') for row in rows) == 1     # as it is shown: it is not UTF-8
+    rows = [row for row in rows if 'stra' not in row['image']]
     entropy = {row['image']: predictor.predict(row['image']).entropy.mean() / math.log(11) for row in rows}
     assert all(abs(float(row['entropy']) - entropy[row['image']]) < 1e-3 for row in rows)
     assert float(rows[0]['entropy']) >= float(rows[1]['entropy'])
