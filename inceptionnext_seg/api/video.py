@@ -16,18 +16,22 @@ CRF, DEFAULT_RATE = '20', 25
 
 
 def import_av():
-    """PyAV. Raises UserError where it is not installed."""
+    """PyAV. Raises UserError where it is not installed, or does not know how a frame is turned."""
     try:
-        return importlib.import_module('av')
+        av = importlib.import_module('av')
     except ImportError as error:
         raise UserError(
             f'videos are read and written through PyAV, which is not installed ({error}). Next: pip install '
             "'inceptionnext-seg[video]', or pip install av."
         ) from error
+    if not hasattr(av.VideoFrame, 'rotation'):
+        raise UserError(f'PyAV is of version {av.__version__}; expected: 14.2 or later, which knows of the rotation of '
+                        "videos from phones. Next: pip install 'inceptionnext-seg[video]', or pip install -U av.")
+    return av
 
 
 def frames(path: str | Path) -> Iterator[np.ndarray]:
-    """The frames of a video, (H, W, 3), RGB, 8 bits, one at a time.
+    """The frames of a video, (H, W, 3), RGB, 8 bits, one at a time, turned as a player shows them.
 
     Raises:
         UserError: It cannot be read, or has no frames.
@@ -39,7 +43,8 @@ def frames(path: str | Path) -> Iterator[np.ndarray]:
                 raise UserError(f'{path} has no video. Expected: a file such as {", ".join(VIDEO_SUFFIXES)}.')
             container.streams.video[0].thread_type = 'AUTO'
             for frame in container.decode(video=0):
-                yield frame.to_ndarray(format='rgb24')
+                # Phones store frames as the sensor has them, and by how much to turn them, counterclockwise.
+                yield np.rot90(frame.to_ndarray(format='rgb24'), round(frame.rotation / 90))
     except (av.FFmpegError, OSError) as error:
         raise UserError(f'{path} cannot be read as a video: {error}. Next: check the file.') from error
 

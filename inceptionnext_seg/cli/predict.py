@@ -10,8 +10,9 @@ to come back through `inceptionnext-seg import`. --confidence adds confidence/ a
 A folder is walked with its subfolders. An image that has more than 2048×2048 pixels after the config's test pipeline is
 predicted by sliding windows, those of the config or of 512×512 pixels, 341 apart: memory grows with its width, and not
 with its logits. --video IN --out OUT.mp4 writes overlays of the frames of a video.
-Exit code: 0 every image was segmented, 1 some could not be read (they are listed, the others are written), 2 nothing
-could be done.
+Into a folder of predictions, new ones are written over the old, but Labelme files that somebody has edited are kept.
+Exit code: 0 every image was segmented, 1 some were not, or had such files (they are listed, the others are written), 2
+nothing could be done.
 """
 import argparse
 import atexit
@@ -46,6 +47,13 @@ def opacity(text):
     return value
 
 
+def size(text):
+    value = float(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} is not 0 or more pixels')
+    return value
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file path')
@@ -53,7 +61,7 @@ def parse_args(argv=None):
     parser.add_argument('source', nargs='?', metavar='IMAGE|FOLDER', help='an image, or a folder of images and folders')
     parser.add_argument('--video', metavar='IN', help='a video instead of images; --out is then a video, too')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write to')
-    parser.add_argument('--format', nargs='+', default=['png'], choices=FORMATS, help='default: png')
+    parser.add_argument('--format', nargs='+', choices=FORMATS, help='default: png')
     parser.add_argument('--confidence', action='store_true', help='also write the largest softmax probability and the '
                         'entropy of each pixel')
     parser.add_argument(
@@ -61,16 +69,15 @@ def parse_args(argv=None):
         action='store_true',
         help='leave out images that have all their files already, of the same checkpoint',
     )
-    parser.add_argument('--opacity', type=opacity, default=0.5, help="of the overlays' colours (default: %(default)s)")
+    parser.add_argument('--opacity', type=opacity, help="of the overlays' colours (default: 0.5)")
     parser.add_argument(
         '--least-area',
-        type=int,
-        default=0,
+        type=size,
         metavar='PIXELS',
         help='labelme: regions smaller than this go to what is around them',
     )
-    parser.add_argument('--simplify', type=float, default=0., metavar='PIXELS', help='labelme: how far a straightened '
-                        'outline may be from the exact one (default: %(default)s)')
+    parser.add_argument('--simplify', type=size, metavar='PIXELS', help='labelme: how far a straightened outline may '
+                        'be from the exact one (default: 0)')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: cuda where there is one, or else cpu)')
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: the processes that '
                         'torchrun starts share the images')
@@ -80,7 +87,27 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     if (args.source is None) == (args.video is None):
         parser.error('give either an image or a folder, or --video')
+    refuse_unused(parser, args)
+    defaults = dict(format=['png'], opacity=0.5, least_area=0, simplify=0)
+    for name, value in defaults.items():
+        setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     return args
+
+
+def refuse_unused(parser, args):
+    """Options that would do nothing beside the others end the program."""
+    formats = args.format or ['png']
+    given = {f'--{name.replace("_", "-")}' for name, value in vars(args).items()
+             if not (value is None or value is False or value == 'none')}
+    of_files = ('--format', '--confidence', '--resume', '--least-area', '--simplify', '--launcher')
+    for options, used, why in (
+        (of_files, not args.video, 'has no meaning with --video, whose frames become the frames of a video'),
+        (('--least-area', '--simplify'), 'labelme' in formats, 'is for the outlines of --format labelme'),
+        (('--opacity', ), args.video or 'png' in formats, 'is for the overlays of --format png and of --video'),
+    ):
+        unused = [option for option in options if option in given and not used]
+        if unused:
+            parser.error(f'{unused[0]} {why}')
 
 
 def predictions(segmentor, device, with_confidence):
@@ -134,6 +161,8 @@ def main(argv=None):
     if args.video:
         if Path(args.out).suffix.lower() not in ('.mp4', '.mkv', '.mov'):
             raise UserError(f'--out is {args.out}; expected with --video: a file that ends in .mp4, .mkv or .mov')
+        if all(Path(path).exists() for path in (args.out, args.video)) and Path(args.out).samefile(args.video):
+            raise UserError(f'--out is {args.out}, which is the video that is read. Next: give another --out.')
         rate_and_count(args.video)
         device = open_device(args.device)
         return predict_video(Segmentor(cfg, args.checkpoint, device), args, device)

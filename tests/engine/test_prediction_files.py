@@ -3,7 +3,9 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
+import struct
 from pathlib import Path
 
 import cv2
@@ -273,11 +275,48 @@ def test_a_video_is_segmented_frame_by_frame_and_written_as_one(small, tmp_path,
                          str(tmp_path / 'out.mp4')]) == 0
     assert [abs(found.astype(int) - shot).mean() < 9 for found, shot in zip(
         frames(tmp_path / 'out.mp4'), shots, strict=True)] == [True] * 3
+    (tmp_path / 'same.mp4').symlink_to(tmp_path / 'in.mp4')
+    with pytest.raises(SystemExit):
+        predict.main([*small, '--video', str(tmp_path / 'in.mp4'), '--out', str(tmp_path / 'same.mp4')])
+    assert 'is the video that is read' in capsys.readouterr().err
     (tmp_path / 'no.mp4').write_text('no video')
     with pytest.raises(SystemExit):
         predict.main([*small, '--video', str(tmp_path / 'no.mp4'), '--out', str(tmp_path / 'x.mp4')])
     assert 'cannot be read as a video' in capsys.readouterr().err
     assert not (tmp_path / 'x.mp4').exists()
+
+
+@pytest.mark.parametrize(('matrix', 'turn'), [
+    ((0, 1, -1, 0), 'right'), ((0, -1, 1, 0), 'left'), ((-1, 0, 0, -1), 'down')])
+def test_the_frames_of_a_phones_video_are_upright(tmp_path, matrix, turn):
+    """By the matrix of ISO/IEC 14496-12: (x, y) is shown at (a x + c y, b x + d y), y downwards."""
+    pytest.importorskip('av', reason='videos need PyAV')
+    from inceptionnext_seg.api.video import frames, writer
+    stored = np.zeros((32, 64, 3), np.uint8)
+    stored[:8] = 255        # a bright strip on top
+    with writer(tmp_path / 'in.mp4', 12) as append:
+        append(stored)
+    content = bytearray((tmp_path / 'in.mp4').read_bytes())
+    at = content.index(b'tkhd') + 44
+    a, b, c, d = (65536 * value for value in matrix)
+    content[at:at + 36] = struct.pack('>9i', a, b, 0, c, d, 0, 0, 0, 2**30)
+    (tmp_path / 'in.mp4').write_bytes(content)
+    expected = dict(right=stored.swapaxes(0, 1)[:, ::-1], left=stored.swapaxes(0, 1), down=stored[::-1])[turn]
+    found, = frames(tmp_path / 'in.mp4')
+    assert found.shape == expected.shape and abs(found.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('--video', 'in.mp4', '--confidence'), '--confidence has no meaning with --video'),
+    (('--video', 'in.mp4', '--format', 'png'), '--format has'), (('--video', 'in.mp4', '--resume'), '--resume has'),
+    (('--video', 'in.mp4', '--launcher', 'pytorch'), '--launcher has'), (('photos', '--video', 'in.mp4'), 'either'),
+    (('photos', '--simplify', '0'), '--simplify is for .* labelme'),
+    (('photos', '--format', 'coco', '--opacity', '0'), '--opacity is for'),
+    (('photos', '--format', 'labelme', '--least-area', '-1'), '-1 is not 0 or more')])
+def test_an_option_that_would_do_nothing_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        predict.parse_args(['config', 'checkpoint', *arguments, '--out', 'out'])
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_the_end(small, photos, tmp_path):
