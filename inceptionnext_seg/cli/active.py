@@ -14,6 +14,7 @@ import math
 import sys
 from pathlib import Path
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -24,6 +25,7 @@ from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, open_device
 from ..engine.launch import load_config
 from ..engine.options import OptionsAction
+from ..engine.prediction_files import TOO_LARGE
 from ..errors import UserError, exit_on_user_error, quantity, shown
 from ..files import write_text
 
@@ -52,6 +54,9 @@ def rank(predictor, images, progress=True):
             found = predictor.predict(path)
         except (UserError, OSError, ValueError) as error:
             failures[path] = str(error).removeprefix(f'{path} ')
+            continue
+        except torch.OutOfMemoryError:
+            failures[path] = TOO_LARGE
             continue
         known.append((path, float(found.entropy.mean()) / most, float((found.confidence < 0.5).mean()),
                       fingerprint(Image.fromarray(found.image))))

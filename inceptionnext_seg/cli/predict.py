@@ -192,8 +192,9 @@ def main(argv=None):
     if get_rank() == 0:
         files.finish(images.outputs)
         count = len(images.outputs) + len(images.left_out)
+        segmented = count - len(failures) - len(kept) * files.writes_labelme_alone
         where = ', '.join(f'{shown(args.out)}/{kind}' for kind in files.paths(Path('x'), Path('x')) if kind != 'image')
-        print(f'{count - len(failures)} of {count} images segmented on {device}: {where}, '
+        print(f'{segmented} of {count} images segmented on {device}: {where}, '
               f'{shown(args.out)}/classes.json')
         for path, reason in sorted(failures.items()):
             print(f'not segmented: {path} {reason}', file=sys.stderr)

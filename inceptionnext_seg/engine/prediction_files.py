@@ -36,6 +36,7 @@ from .inference import Labels, draw_overlay, save_png
 
 # From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
 MEASURED_FROM = 16
+TOO_LARGE = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
 FORMATS = ('png', 'npz', 'coco', 'labelme')
 
 
@@ -291,7 +292,7 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
             except UserError as error:
                 failures[path] = str(error).removeprefix(f'{path} ')
             except torch.OutOfMemoryError:
-                failures[path] = 'is too large for the memory of the GPU. Next: --device cpu, or a smaller image'
+                failures[path] = TOO_LARGE
             else:
                 files.write(name, path, found)
             bar.update()

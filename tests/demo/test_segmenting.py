@@ -35,11 +35,14 @@ def test_an_upload_is_segmented_by_each_model_and_written_as_predict_writes_it(m
     (b'', 'upload.png is empty'), (b'no image', 'upload.png is no image'),
     (header(4000, 3000), r'upload.png is too large: 4000×3000 pixels, 12\.0 million.* at most 1 million'),
     (header(30000, 30000), r'upload.png is too large.* at most 1 million'),
-    ('cut', r'^upload\.png cannot be read as an image'), ('thin', 'upload.png cannot be segmented')])
+    ('cut', r'^upload\.png cannot be read as an image'), ('thin', 'upload.png cannot be segmented'),
+    ('deep', r'^upload\.png cannot be read .*16 bits')])
 def test_an_upload_that_cannot_be_used_is_one_message_that_names_it(model, tmp_path, content, message):
     path = tmp_path / 'upload.png'
     if isinstance(content, bytes):
         path.write_bytes(content)
+    elif content == 'deep':     # 12 bits in 16
+        Image.fromarray(np.full((45, 70), 4095, np.uint16)).save(path)
     else:
         picture(path, *((70, 45) if content == 'cut' else (400, 12)))
         if content == 'cut':

@@ -7,6 +7,7 @@ import re
 import shutil
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -254,7 +255,9 @@ def test_what_was_kept_is_counted_and_another_test_pipeline_is_not_resumed(small
     path.write_text(path.read_text().replace('"shapes": [', '"shapes": [{"label": "by hand"},', 1))
     assert predict.main(arguments) == 1
     assert 'by hand' in path.read_text()
-    assert f'kept: 1 Labelme file, corrected since predict wrote into the folder: {path}' in capsys.readouterr().err
+    found = capsys.readouterr()
+    assert f'kept: 1 Labelme file, corrected since predict wrote into the folder: {path}' in found.err
+    assert '1 of 2 images segmented' in found.out
     with pytest.raises(SystemExit):
         predict.main([*arguments, '--resume', '--cfg-options',
                       'test_dataloader.dataset.pipeline.0.imdecode_backend=pillow'])
@@ -334,6 +337,17 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
     assert float(rows[0]['entropy']) >= float(rows[1]['entropy'])
     assert rows[2]['looks_like'] and {rows[2]['image'], rows[2]['looks_like']} == {
         str(folder / 'a b.png'), str(folder / 'frame2.png')}
+
+
+def test_ranking_goes_on_after_an_image_that_the_memory_of_a_gpu_does_not_take():
+    def predict_one(path):
+        if path.name == 'large.png':
+            raise torch.OutOfMemoryError
+        return SimpleNamespace(entropy=np.zeros(1), confidence=np.ones(1), image=np.zeros((9, 9, 3), np.uint8))
+
+    predictor = SimpleNamespace(labels=Drawn.labels, predict=predict_one)
+    rows, failures = active.rank(predictor, [Path('large.png'), Path('small.png')], progress=False)
+    assert [row[0].name for row in rows] == ['small.png'] and 'memory' in failures[Path('large.png')]
 
 
 def test_what_is_a_picture_and_cannot_be_read_is_counted_and_named_by_predict_and_by_active(
