@@ -97,7 +97,7 @@ class Predictor:
                 ``tools/predict.py``.
             batch_size (int): Images of one size, or windows of an image, that go through the network at a time.
             on_error (str): Of several images, 'raise' ends at the first that cannot be segmented, 'warn' leaves it out
-                with a warning.
+                with a warning. In a folder, HEIC and raw files and links to folders are among these.
 
         Returns:
             Prediction | Iterator[Prediction]: Of one image; or of each, in order, computed as they are taken, so that

@@ -7,9 +7,10 @@ For each image DIR gets
 and, once, classes.json: index, name and colour of every class. --format chooses others: npz (classes, confidence and
 entropy), coco (run lengths, and coco.json of all images) and labelme (a folder that Labelme opens), to be corrected and
 to come back through `inceptionnext-seg import`. --confidence adds confidence/ and entropy/, as grey pictures.
-A folder is walked with its subfolders. An image that has more than 2048×2048 pixels after the config's test pipeline is
-predicted by sliding windows, those of the config or of 512×512 pixels, 341 apart: memory grows with its width, and not
-with its logits. --video IN --out OUT.mp4 writes overlays of the frames of a video.
+A folder is walked with its subfolders; links to folders are named and not followed. An image that has more than
+2048×2048 pixels after the config's test pipeline is predicted by sliding windows, those of the config or of 512×512
+pixels, 341 apart: memory grows with its width, and not with its logits. --video IN --out OUT.mp4 writes overlays of the
+frames of a video.
 Into a folder of predictions, new ones are written over the old, but Labelme files that somebody has edited are kept.
 Exit code: 0 every image was segmented, 1 some were not, or had such files (they are listed, the others are written), 2
 nothing could be done.
@@ -67,7 +68,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='leave out images that have all their files already, of the same checkpoint',
+        help='leave out images that have all their files already, of the same checkpoint and settings',
     )
     parser.add_argument('--opacity', type=opacity, help="of the overlays' colours (default: 0.5)")
     parser.add_argument(

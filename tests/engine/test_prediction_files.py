@@ -246,6 +246,8 @@ def test_coco_has_the_predictions_of_this_run_alone_and_names_images_as_they_are
     assert names == ['a0.jpg', 'a0.png', 'a2.png', 'deep/a0.JPG', latin.name]
     image = json.loads((drawn.out / 'labelme' / latin.with_suffix('.json').name).read_text())['imagePath']
     assert (drawn.out / 'labelme' / image).read_bytes() == latin.read_bytes()
+    jfif = PredictionFiles(drawn.out, drawn.labels, ('labelme', )).paths(Path('b.png'), Path('b.jfif'))
+    assert jfif['image'].name == 'b.jpg'        # Labelme lists no .jfif
 
 
 def test_what_was_kept_is_counted_and_another_test_pipeline_is_not_resumed(small, photos, tmp_path, capsys):
