@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ...errors import UserError
 
 PICTURES = ('.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-UNREAD_PICTURES = ('.avif', '.cr2', '.dng', '.heic', '.heif', '.jp2', '.nef', '.raw')
+UNREAD_PICTURES = ('.arw', '.avif', '.cr2', '.cr3', '.dng', '.heic', '.heif', '.jp2', '.jxl', '.nef', '.orf', '.psd',
+                   '.raf', '.raw', '.rw2')
 # What archives and file managers leave behind.
 LITTER = ('__macosx', 'thumbs.db', 'desktop.ini')
 
