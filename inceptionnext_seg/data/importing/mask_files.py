@@ -113,14 +113,16 @@ def palettes_differ(tree: Tree, masks: list[str]) -> bool:
     """Whether an index stands for several colours in masks with palettes, as where a paint program numbered the colours
     of each file anew. Masks of indices, as of PASCAL VOC, have one palette, or parts of it.
     """
-    palettes, colors = set(), {}
-    paletted = []
+    palettes, paletted, colors = set(), [], {}
     for mask in masks:
         with contextlib.suppress(ValueError), opened(tree.path(mask)) as file:
             if file.mode == 'P' and file.palette:
                 palettes.add(bytes(file.palette.palette or b''))
                 paletted.append(mask)
-    for mask in paletted if len(palettes) > 1 else ():
+    longest = max(palettes, key=len, default=b'')
+    if all(longest.startswith(palette) for palette in palettes):
+        return False
+    for mask in paletted:       # colours of which no pixel is do not matter
         with contextlib.suppress(ValueError), opened(tree.path(mask)) as file:
             indices = np.flatnonzero(np.bincount(np.asarray(file).ravel()))
             palette = np.array(file.getpalette('RGB')).reshape(-1, 3)

@@ -42,10 +42,11 @@ def test_masks_whose_palettes_differ_are_masks_of_colours(source, tmp_path):
     assert len(report.description.classes) == 2
 
 
-def test_masks_of_one_palette_are_indices_though_their_files_hold_different_parts_of_it(source):
+@pytest.mark.parametrize('rest', [[], [9, 9, 9]])
+def test_masks_of_one_palette_are_indices_though_their_files_have_other_colours_that_no_pixel_is_of(source, rest):
     def trimmed(classes):
         image = paletted(classes)
-        image.putpalette(image.getpalette()[:3 * (int(classes.max()) + 1)])
+        image.putpalette(image.getpalette()[:3 * (int(classes.max()) + 1)] + rest)
         return image
 
     (source / 'deep').mkdir(exist_ok=True)
