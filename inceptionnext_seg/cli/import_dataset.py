@@ -1,7 +1,7 @@
 """Make a data set that trains of images and labels as people have them: import SOURCE --out DIR
 
 SOURCE is a folder with images and, in any order of folders,
-  masks of class indices      one channel or a palette; 0 to N - 1, 1 to N, or 0 and 255
+  masks of class indices      one channel or one palette; 0 to N - 1, 1 to N, or 0 and 255
   masks of colours            --palette FILE says which is which; without it the colours are learned, written to a
                               file to correct, and shown
   Labelme JSON, COCO JSON (polygons and run lengths), CVAT for images 1.1
@@ -40,7 +40,8 @@ def parse_args(argv=None):
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write; must be missing or empty')
     parser.add_argument('--format', default='auto', choices=('auto', *FORMATS), help='default: %(default)s, by content')
     labels = parser.add_argument_group('what the labels mean')
-    labels.add_argument('--classes', help='names in order, "road,car", or a file with one a line')
+    labels.add_argument('--classes', help='names in order, "road,car", or a file with one a line; beside '
+                        '--palette the same names as there')
     labels.add_argument('--palette', type=Path, metavar='FILE', help='colours and names, "R G B name" a line; also '
                         "CVAT's labelmap.txt, a CSV of name,r,g,b, or JSON")
     labels.add_argument(
@@ -97,9 +98,11 @@ def parse_args(argv=None):
         '--val',
         type=float,
         metavar='SHARE',
-        help='share of the images for validation (default: as folders named train and val say, or else 0.2)',
+        help='share of the images for validation (default: as folders named train and val say, or else 0.2); those '
+        'in folders named test are for testing',
     )
-    split.add_argument('--val-list', type=Path, metavar='FILE', help='names of the validation images, one a line')
+    split.add_argument('--val-list', type=Path, metavar='FILE', help='names of the validation images, one a line; '
+                       'instead of --val and --group')
     split.add_argument('--group', metavar='folder|REGEX', help='keep on one side what is of one folder, or agrees in a '
                        'regular expression over the path: frames of a sequence, photographs of a place')
     split.add_argument('--seed', type=int, default=0, help='of the split (default: %(default)s)')

@@ -8,6 +8,9 @@ from PIL import Image, UnidentifiedImageError
 
 from .exif import upright_size, why_unfit
 
+# By content: Pillow starts programs for some others, as Ghostscript for EPS. A JPEG of several pictures opens as 'MPO'.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
+Image.init()    # Pillow knows some of these only then
 # One pixel of the logits, which UperNet and Semantic FPN have at stride 4.
 LEAST_SIDE = 4
 # The highest value of an image of 16 bits a channel that leaves it 64 levels of the 256 that it is trained on with.
@@ -126,13 +129,13 @@ def check_sample(sample, expected):
             return f'{path}{of}: {problem}'
     path = image
     try:
-        with Image.open(image) as picture:
+        with Image.open(image, formats=FORMATS) as picture:
             problem = why_wrong_size(upright_size(picture), expected)
             if problem:
                 return f'{image}: {problem}'
             if mask:
                 path = mask
-                with Image.open(mask) as file:
+                with Image.open(mask, formats=FORMATS) as file:
                     problem = why_unfit(picture, file) or why_wrong_values(file, expected)
                 if problem:
                     return f'{mask}: {problem}'

@@ -271,3 +271,14 @@ def test_a_file_that_breaks_after_the_check_is_named_where_it_is_loaded(folder):
     for transform, path in ((LoadImageFromFile(), image_of(folder)), (LoadAnnotations(), mask_of(folder))):
         with pytest.raises(UserError, match=f'{path}: the (image|mask) cannot be loaded'):
             transform(dict(sample))
+
+
+@pytest.mark.parametrize('role', ['images', 'annotations'])
+def test_a_picture_of_a_kind_that_pillow_has_another_program_read_starts_none(folder, monkeypatch, role):
+    started = []
+    monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', lambda *args, **_: started.append(args))
+    name = next((folder / role / 'training').iterdir())
+    with Image.open(name) as picture:
+        picture.convert('RGB').save(folder / 'x.eps')
+    (folder / 'x.eps').replace(name)
+    assert f'{name.name}: cannot be read as a picture' in problem_of(folder) and not started

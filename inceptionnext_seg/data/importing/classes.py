@@ -8,12 +8,20 @@ from ...errors import UserError, quantity
 from .options import BACKGROUND, BACKGROUND_NAMES, IGNORE, IGNORE_NAMES, Options
 from .palettes import MOST_CLASSES, Entry, distinct_colors, palette_text, unpacked
 from .samples import Classes, Survey
+from .tree import is_utf8, readable
 
 # Colours of a mask that a person chose; more are those of a lossy or smoothed picture.
 MOST_COLORS = 64
 LEAST_SHARE = 0.001
+# Less of the pixels of black and white masks are strays: 255 beside few others may as well be a border.
+STRAY_SHARE = 0.02
+# A note says that 255 is left out of training from this share on; of PASCAL VOC it has 5 %.
+LARGE_SHARE = 0.2
 # How far the colours of a smoothed or lossy mask are from the one that was meant, in most of its pixels.
 SMOOTHED, PEAK = 40, 8
+
+
+INDICES = ', since the palettes of their files differ (--format index takes the indices, whatever their colours)'
 
 
 class Unconfirmed(UserError):
@@ -51,6 +59,9 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
                 f'--rename {old}=…: no class has this name{f"; did you mean {near[0]!r}?" if near else ""}. '
                 f'Found: {", ".join(sorted(known)[:20])}.'
             )
+    for name in known:
+        if not is_utf8(name):
+            raise UserError(f'the class {readable(name)!r} has a name that is no text. Next: give it another.')
     names, colors, table = [], [], dict.fromkeys(ignored, IGNORE)
     for meaning in meanings:
         name = options.rename.get(meaning.name, meaning.name)
@@ -73,11 +84,12 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
 
     Raises:
         UserError: The values do not fit the names; says both ways on where 0 may mean "not labelled". Or they are those
-            of black and white masks that were smoothed.
+            of black and white masks that were smoothed, or have a few pixels of other greys.
     """
     values = sorted(survey.pixels)
     zero = (0, ) if options.reduce_zero_label else ()
-    if not zero and len(options.classes or (0, 0)) == 2 and is_smoothed_black_and_white(survey):
+    if not zero and len(options.classes or (0, 0)) == 2 and (
+            is_smoothed_black_and_white(survey) or has_strays(survey, options)):
         return classes_of_black_and_white(survey, options)
     if values == [0, 255] and not zero:
         if options.classes and len(options.classes) != 2:
@@ -86,7 +98,15 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
                 'for 255. Next: --classes background,NAME; --rename background=ignore leaves 0 out.')
         names = options.classes or (BACKGROUND, 'foreground')
         return build([Meaning(0, names[0]), Meaning(255, names[1])], options)
-    values = [value for value in values if value != IGNORE and value not in zero]
+    share = survey.pixels.get(IGNORE, 0) / sum(survey.pixels.values())
+    return numbered(survey, options, zero)._replace(notes=(
+        f'255 has {100 * share:.1f} % of the pixels, and does not count. If it is a class: --palette FILE with a line '
+        'for each value, such as "255 255 255 NAME"', ) * (share > LARGE_SHARE))
+
+
+def numbered(survey, options, zero):
+    """Classes of values that are class indices, in order; 255 does not count."""
+    values = [value for value in sorted(survey.pixels) if value != IGNORE and value not in zero]
     if not values:
         raise UserError('no pixel of any mask is labelled: they hold only '
                         f'{" and ".join(map(str, sorted(survey.pixels)))}, which does not count. Next: look at them.')
@@ -122,14 +142,38 @@ def is_smoothed_black_and_white(survey: Survey) -> bool:
             and any(0 < value < 64 for value in pixels) and any(192 <= value < 255 for value in pixels))
 
 
+def has_strays(survey: Survey, options: Options) -> bool:
+    """Whether grey masks are black and white but for a few pixels, which need not be class indices.
+
+    Values from 1 on without a gap may be rare classes beside a border of 255: then fewer pixels are strays.
+    ``format='index'`` says that all are indices.
+    """
+    if options.format == 'index' and not options.tolerance:
+        return False
+    between = between_black_and_white(survey)
+    frequent = sorted(survey.pixels, key=survey.pixels.get)[-2:]
+    without_gap = sorted(between) == [*range(1, 1 + len(between))]
+    return (bool(between) and sorted(frequent) == [0, 255] and sum(between.values()) < sum(survey.pixels.values()) * (
+        LEAST_SHARE if without_gap else STRAY_SHARE))
+
+
+def between_black_and_white(survey):
+    return {value: pixels for value, pixels in survey.pixels.items() if value not in (0, 255)}
+
+
 def classes_of_black_and_white(survey, options):
-    between = {value: pixels for value, pixels in survey.pixels.items() if value not in (0, 255)}
+    between = between_black_and_white(survey)
     if not options.tolerance:
+        smoothed = is_smoothed_black_and_white(survey)
+        what = 'black and white masks ' + (
+            'that were smoothed, or stored with loss as a JPEG' if smoothed else
+            f'with {quantity(sum(between.values()), "pixel")} of {", ".join(map(str, sorted(between)[:8]))}')
+        other = ('If each value is a class: --classes with a name for each.' if smoothed else
+                 'If they are class indices, and 255 does not count: --format index.')
         raise UserError(
             f'the masks hold {len(survey.pixels)} values, and '
-            f'{100 - 100 * sum(between.values()) / sum(survey.pixels.values()):.1f} % of their pixels are 0 or 255: '
-            'black and white masks that were smoothed, or stored with loss as a JPEG. Next: --tolerance 127 takes the '
-            'nearer of 0 and 255. If each value is a class: --classes with a name for each.')
+            f'{100 - 100 * sum(between.values()) / sum(survey.pixels.values()):.2f} % of their pixels are 0 or 255: '
+            f'{what}. Next: --tolerance 127 takes the nearer of 0 and 255. {other}')
     names = options.classes or (BACKGROUND, 'foreground')
     far = {value: pixels for value, pixels in between.items() if min(value, 255 - value) > options.tolerance}
     classes = build([Meaning(0, names[0]), Meaning(255, names[1])], options, tuple(far))
@@ -168,32 +212,35 @@ def clustered(pixels: dict[int, int], least: float) -> dict[int, int]:
     return dict(zip(kept, np.bincount(place[near], counts[near], len(kept)).astype(int).tolist(), strict=True))
 
 
-def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | None) -> Classes:
+def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | None,
+                      may_be_indices: bool = False) -> Classes:
     """Of colour masks: by a palette, or by the colours that they have, which a person has to confirm.
+
+    Args:
+        may_be_indices (bool): Whether only the masks' palettes, which differ, show that they are colours.
 
     Raises:
         Unconfirmed: There is no palette.
-        UserError: The masks have colours that are not in it.
+        UserError: The masks have colours that are not in it, or ``options.classes`` does not fit.
     """
     total = sum(survey.pixels.values())
     if palette is None:
         many = len(survey.pixels) > MOST_COLORS
         colors = clustered(survey.pixels, LEAST_SHARE * total) if many else survey.pixels
         names = {code: 'color_{:02x}{:02x}{:02x}'.format(*unpacked(code)) for code in colors}
+        if options.classes is not None:
+            return build(of_two_colors(colors, options), options)
         if options.accept and not many:
-            if options.classes and len(options.classes) != len(colors):
-                raise UserError(f'the masks have {len(colors)} colours, and --classes names {len(options.classes)}. '
-                                'Next: leave out --yes, name the colours in the palette file that is then written, and '
-                                'give it as --palette.')
             return build([Meaning(code, name, unpacked(code)) for code, name in sorted(names.items())], options)
         what = (f'the masks have {len(survey.pixels)} colours: they were smoothed, or stored with loss as a JPEG. The '
                 f'{len(colors)} around which they are, at most {SMOOTHED} away,' if many else
-                f'the masks have {quantity(len(colors), "colour")}; these')
+                f'the masks have {quantity(len(colors), "colour")}{INDICES if may_be_indices else ""}; these')
         raise Unconfirmed(what, palette_text(colors, survey.images, survey.labelled, names, total),
                           SMOOTHED if many else 0)
     meanings = [Meaning(red << 16 | green << 8 | blue, name, (red, green, blue))
                 for name, (red, green, blue) in palette]
-    known, exact = np.array([entry.color for entry in palette]), {meaning.code for meaning in meanings}
+    meanings = in_order_of_names(meanings, options)
+    known, exact = np.array([meaning.color for meaning in meanings]), {meaning.code for meaning in meanings}
     unknown, near = {}, {}
     for code, pixels in survey.pixels.items():
         if code in exact:
@@ -215,11 +262,50 @@ def classes_of_colors(survey: Survey, options: Options, palette: list[Entry] | N
             f'{100 * sum(unknown.values()) / total:.2f} '
             f'% of the pixels:\n  {listed}\nNext: add them to it, with the name of a class or "ignore"; or take the '
             'nearest colour where masks were smoothed or stored as JPEG, --tolerance 40.'
+            + (' If these greys are class indices: leave --palette out, and give --classes.'
+               if all(len({*unpacked(code)}) == 1 for code in survey.pixels) else '')
         )
     classes = build(meanings, options, tuple(far))
     for code, other in near.items():
         classes.table[code] = classes.table[other]
     return classes._replace(notes=left_between(far, survey, options))
+
+
+def of_two_colors(colors, options):
+    """The classes of black and another colour, where one of two names is the background; other names fit no colour.
+
+    Raises:
+        UserError: They are others.
+    """
+    names = options.classes
+    black = [name for name in names if name.casefold() in BACKGROUND_NAMES]
+    if len(colors) == len(names) == 2 and len(black) == 1 and 0 in colors:
+        other = max(colors)
+        codes = [0 if name in black else other for name in names]
+        return [Meaning(code, name, unpacked(code)) for code, name in zip(codes, names, strict=True)]
+    shown = ', '.join(' '.join(map(str, unpacked(code))) for code in sorted(colors, key=lambda code: -colors[code])[:8])
+    raise UserError(
+        f'the masks have {quantity(len(colors), "colour")}, {shown}{" …" if len(colors) > 8 else ""}, and nothing says '
+        f'which is which of --classes {", ".join(names[:20])}. Expected: --palette FILE with lines of "R G B name". '
+        'Next: give the command without --classes, which writes such a file of these colours, and name them in it.')
+
+
+def in_order_of_names(meanings, options):
+    """The classes of a palette in the order of ``options.classes``, where it is given.
+
+    Raises:
+        UserError: It has other names.
+    """
+    if options.classes is None:
+        return meanings
+    own = {meaning.code: options.rename.get(meaning.name, meaning.name) for meaning in meanings}
+    found = dict.fromkeys(name for name in own.values() if name.casefold() not in IGNORE_NAMES)
+    if {*found} != {*options.classes}:
+        raise UserError(f'--classes names {", ".join(options.classes[:20])}, and {options.palette} '
+                        f'{", ".join([*found][:20])}. Expected: the same names, in an order of yours. Next: leave '
+                        '--classes out, or --rename OLD=NEW.')
+    order = [*options.classes]
+    return sorted(meanings, key=lambda meaning: order.index(own[meaning.code]) if own[meaning.code] in order else -1)
 
 
 def is_of_borders(pixels, total):

@@ -1,9 +1,11 @@
 """COCO: polygons and run-length codes of many images in one JSON file, as CVAT, Roboflow, Label Studio and others
 write.
 """
-import math
+import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from ..exif import upright
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes, from_mask
 from .labelme import read_json_file
+from .naming import settled
 from .options import Options
 from .samples import Sample, Source
 from .shapes import coco_rle_mask, is_outside, polygon_mask
@@ -41,9 +44,9 @@ def read_coco(tree: Tree, options: Options) -> Source:
     """Images with the annotations of all COCO files of a source.
 
     Raises:
-        UserError: A file that holds them is cut short or no COCO file; the images of several contradict each other.
+        UserError: A file that holds them is cut short or no COCO file, or has an id twice.
     """
-    names, samples, left_out, notes, unused, sizes = Names(), {}, [], [], {}, []
+    names, samples, left_out, notes, unused, sizes, listed = Names(), {}, [], [], {}, [], []
     turned = Turned(options.exif, lambda: sizes)
     for file in tree.with_suffix('.json'):
         try:
@@ -55,8 +58,8 @@ def read_coco(tree: Tree, options: Options) -> Source:
             notes.append(f'{file} is no COCO file, and was not looked at')
             continue
         try:
-            categories = categories_of(content, names, unused, file)
-            images = {image['id']: image for image in content['images']}
+            categories = categories_of(content, names, unused, file, tree.path(file))
+            images = by_id(content['images'], 'image', 'file_name', tree.path(file))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{tree.path(file)} is no whole COCO file: {type(error).__name__}: {error}. Expected: '
                             'images, annotations and categories, each with an id. Next: export it again.') from error
@@ -70,7 +73,20 @@ def read_coco(tree: Tree, options: Options) -> Source:
                 stray += 1
         notes += [f'{quantity(stray, "annotation")} of {file} without an image in it'] * bool(stray)
         for number, image in images.items():
-            add(tree, file, image, found[number], categories, names, options, samples, left_out, turned, sizes)
+            try:
+                name = image.get('file_name')
+                name = name if isinstance(name, str) else ''
+                listed.append(Listed(file, image, found[number], categories, name, tree.find(name, near=file)))
+            except LookupError as error:
+                left_out.append(LeftOut(file, str(error)))
+    refused, lines = settled(tree, ((entry.name, entry.relative) for entry in listed))
+    notes += lines
+    for entry in listed:
+        reason = refused.get((entry.name, entry.relative))
+        if reason:
+            left_out.append(LeftOut(entry.file, reason))
+        else:
+            add(tree, entry, names, options, samples, left_out, turned, sizes)
     unused = {name: file for name, file in unused.items() if name not in names.order}     # of all files together
     if unused:
         shown = f'{", ".join([*unused][:10])}{" …" if len(unused) > 10 else ""}'
@@ -84,22 +100,48 @@ def read_coco(tree: Tree, options: Options) -> Source:
                   partial(classes_of_names, options=options, names=names.order, colors={}), turned.advice)
 
 
-def categories_of(content, names, unused, file):
+def categories_of(content, names, unused, file, path):
     """From id to label; those without an annotation are left out, and added to ``unused`` with their file."""
     used = {annotation.get('category_id') for annotation in content['annotations'] if isinstance(annotation, dict)}
-    categories = {category['id']: category['name'] for category in content['categories']}
+    categories = {number: category['name']
+                  for number, category in by_id(content['categories'], 'category', 'name', path).items()}
     unused.update((str(name), file) for number, name in categories.items() if number not in used)
     return {number: names.index(name) for number, name in sorted(categories.items()) if number in used}
 
 
-def add(tree, file, image, annotations, categories, names, options, samples, left_out, turned, sizes):
-    """Look up one image of a COCO file, and put it where it belongs."""
-    name = image.get('file_name')
-    try:
-        relative = tree.find(name if isinstance(name, str) else '', near=file)
-    except LookupError as error:
-        left_out.append(LeftOut(file, str(error)))
-        return
+class Listed(NamedTuple):
+    """An image of a COCO file: the file, its entry, annotations, the file's categories, the image's name there, and the
+    image that was found for it.
+    """
+    file: str
+    image: dict[str, Any]
+    annotations: list[dict]
+    categories: dict[Any, int]
+    name: str
+    relative: str
+
+
+def by_id(entries: Iterable[dict], what: str, name: str, path) -> dict[Any, dict]:
+    """From id to entry.
+
+    Raises:
+        UserError: Two entries have one id.
+        KeyError | TypeError: One has none.
+    """
+    found = {}
+    for entry in entries:
+        if entry['id'] in found:
+            first = found[entry['id']].get(name)
+            raise UserError(f'{path}: the {what} id {str(entry["id"])[:40]} is that of {first!r} and of '
+                            f'{entry.get(name)!r}. Expected: an id for each, which annotations name. Next: '
+                            'export it again; files that were joined have to be numbered anew.')
+        found[entry['id']] = entry
+    return found
+
+
+def add(tree, entry, names, options, samples, left_out, turned, sizes):
+    """Put one image of a COCO file where it belongs."""
+    file, image, annotations, categories, _, relative = entry
     if relative in samples:
         left_out.append(LeftOut(file, f'has the image {relative} twice, or {samples[relative].labels} has it too'))
         return
@@ -152,8 +194,8 @@ def mask_of(segmentation, height, width):
     mask = np.zeros((height, width), bool)
     for flat in segmentation:
         if not isinstance(flat, list) or len(flat) % 2 or not all(
-                isinstance(value, int | float) and math.isfinite(value) for value in flat):
-            raise ValueError('has a polygon that is no list of x, y, x, y, …')
+                isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in flat):
+            raise ValueError('has a polygon that is no list of x, y, x, y, …, of finite numbers')
         points = np.array(flat, np.float64).reshape(-1, 2)
         if len(points) and not is_outside(points, height, width):
             mask |= polygon_mask(points, height, width)

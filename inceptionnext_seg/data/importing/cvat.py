@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import UserError, quantity
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes, from_mask
+from .naming import settled
 from .options import Options
 from .palettes import checked_color
 from .samples import Sample, Source
@@ -95,7 +96,7 @@ def read_cvat(tree: Tree, options: Options) -> Source:
     Raises:
         UserError: A file is cut short, no XML, or of a video.
     """
-    names, samples, left_out, notes, colors = Names(), {}, [], [], {}
+    names, samples, left_out, notes, colors, listed = Names(), {}, [], [], {}, []
     for file in tree.with_suffix('.xml'):
         reader = Reader()
         try:
@@ -107,16 +108,22 @@ def read_cvat(tree: Tree, options: Options) -> Source:
                   for kind, count in reader.skipped.items()]
         for attributes, shapes in reader.images:
             try:
-                image = tree.find(attributes.get('name', ''), near=file)
+                name = attributes.get('name', '')
+                listed.append((file, attributes, shapes, name, tree.find(name, near=file)))
             except LookupError as error:
                 left_out.append(LeftOut(file, str(error)))
-                continue
-            try:
-                if image in samples:
-                    raise ValueError(f'is in {file} and in {samples[image].labels}')
-                samples[image] = sample_of(tree.path(image), image, file, attributes, shapes, names, options)
-            except ValueError as error:
-                left_out.append(LeftOut(image, str(error)))
+    wrong, lines = settled(tree, ((name, image) for *_, name, image in listed))
+    notes += lines
+    for file, attributes, shapes, name, image in listed:
+        if (name, image) in wrong:
+            left_out.append(LeftOut(file, wrong[name, image]))
+            continue
+        try:
+            if image in samples:
+                raise ValueError(f'is in {file} and in {samples[image].labels}')
+            samples[image] = sample_of(tree.path(image), image, file, attributes, shapes, names, options)
+        except ValueError as error:
+            left_out.append(LeftOut(image, str(error)))
     refused = {entry.path for entry in left_out}
     for image in tree.pictures():
         if image not in samples and image not in refused:

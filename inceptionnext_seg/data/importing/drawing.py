@@ -6,6 +6,7 @@ import numpy as np
 
 from .options import Options
 from .pictures import Facts
+from .tree import is_utf8
 
 
 class Shape(NamedTuple):
@@ -29,7 +30,8 @@ class Names:
 
     def index(self, name: Any) -> int:
         """Raises ValueError for what is no name."""
-        if not isinstance(name, str) or not name.strip() or len(name) > 100 or any(ord(letter) < 32 for letter in name):
+        if not isinstance(name, str) or not name.strip() or len(name) > 100 or any(
+                ord(letter) < 32 for letter in name) or not is_utf8(name):
             raise ValueError(f'has a label {str(name)[:60]!r}; expected: a name of 1 to 100 characters')
         name = name.strip()
         if name not in self.order:

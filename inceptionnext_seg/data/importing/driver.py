@@ -40,7 +40,7 @@ def import_dataset(
     options, out = options or Options(), Path(out)
     require_empty(out)
     tree = Tree(source, options.follow_links)
-    if out.absolute().is_relative_to(tree.root):
+    if out.resolve().is_relative_to(tree.root):
         raise UserError(f'--out {out} is in the source {tree.root}, where the next import would read it. Next: give a '
                         'folder beside it.')
     notes = leave_predictions_out(tree, options)

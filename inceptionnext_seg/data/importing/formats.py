@@ -27,12 +27,13 @@ class Format(NamedTuple):
     may_be_turned: bool = False
 
 
+COLOR = 'color'
 FORMATS = {
     'coco': Format(
         'COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco, True),
     'labelme': Format('Labelme JSON', lambda tree, _: labelme.recognizes(tree), labelme.read_labelme),
     'cvat': Format('CVAT for images 1.1', lambda tree, _: cvat.recognizes(tree), cvat.read_cvat),
-    'color': Format('masks of colours', looks_coloured, read_color_masks, True),
+    COLOR: Format('masks of colours', looks_coloured, read_color_masks, True),
     'index': Format('masks of class indices', lambda tree, options: True, read_index_masks, True),
 }
 
@@ -41,7 +42,8 @@ def format_of(tree: Tree, options: Options) -> str:
     """The name of a source's format: the one that is asked for, or the first that recognizes it.
 
     Raises:
-        UserError: There is no such format, or ``exif`` says something of one whose labels are always upright.
+        UserError: There is no such format, ``exif`` says something of one whose labels are always upright, or
+            ``palette`` of one that is not of colours.
     """
     if options.format != 'auto' and options.format not in FORMATS:
         raise UserError(f'the format is {options.format!r}; expected: auto, {", ".join(FORMATS)}')
@@ -50,4 +52,7 @@ def format_of(tree: Tree, options: Options) -> str:
     if options.exif != AUTO and not FORMATS[name].may_be_turned:
         raise UserError(f'--exif is {options.exif}, and the source is read as {FORMATS[name].what}, whose shapes are '
                         f'drawn on what viewers show. Expected: {AUTO}. Next: leave --exif out.')
+    if options.palette and name != COLOR:
+        raise UserError(f'--palette is {options.palette}, and the source is read as {FORMATS[name].what}, which has no '
+                        f'colours. Next: leave --palette out, or --format {COLOR} where masks of colours are meant.')
     return name

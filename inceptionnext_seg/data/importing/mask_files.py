@@ -58,7 +58,13 @@ def read_index_masks(tree: Tree, options: Options) -> Source:
 def read_color_masks(tree: Tree, options: Options) -> Source:
     """Masks of three channels, whose colours are classes."""
     palette = read_palette(options.palette) if options.palette else None
-    return source_of(tree, options, read_colors, partial(classes_of_colors, options=options, palette=palette))
+    indices = palette is None and options.format == 'auto' and palettes_differ(tree, masks_of(tree, options))
+    return source_of(tree, options, read_colors, partial(
+        classes_of_colors, options=options, palette=palette, may_be_indices=indices))
+
+
+def masks_of(tree, options):
+    return [mask for mask in pairs_of(tree, options).masks.values() if mask]
 
 
 def source_of(tree, options, read, classes):
@@ -87,8 +93,12 @@ def sizes_of(tree, pairs):
 
 
 def looks_coloured(tree: Tree, options: Options) -> bool:
-    """Whether the masks of a source are colours rather than indices: any of the first has channels that differ."""
-    masks = [mask for mask in pairs_of(tree, options).masks.values() if mask]
+    """Whether the masks of a source are colours rather than indices: the user has a palette for them, some that are
+    looked at have channels that differ, or an index is not one colour in all of them.
+    """
+    if options.palette:
+        return True
+    masks = masks_of(tree, options)
     for mask in masks[::max(1, len(masks) // LOOKED_AT)]:
         try:
             with opened(tree.path(mask)) as file:
@@ -96,6 +106,29 @@ def looks_coloured(tree: Tree, options: Options) -> bool:
                     return True
         except ValueError:
             continue
+    return palettes_differ(tree, masks)
+
+
+def palettes_differ(tree: Tree, masks: list[str]) -> bool:
+    """Whether an index stands for several colours in masks with palettes, as where a paint program numbered the colours
+    of each file anew. Masks of indices, as of PASCAL VOC, have one palette, or parts of it.
+    """
+    palettes, paletted, colors = set(), [], {}
+    for mask in masks:
+        with contextlib.suppress(ValueError), opened(tree.path(mask)) as file:
+            if file.mode == 'P' and file.palette:
+                palettes.add(bytes(file.palette.palette or b''))
+                paletted.append(mask)
+    longest = max(palettes, key=len, default=b'')
+    if all(longest.startswith(palette) for palette in palettes):
+        return False
+    for mask in paletted:       # colours of which no pixel is do not matter
+        with contextlib.suppress(ValueError), opened(tree.path(mask)) as file:
+            indices = np.flatnonzero(np.bincount(np.asarray(file).ravel()))
+            palette = np.array(file.getpalette('RGB')).reshape(-1, 3)
+            for index in indices[indices < len(palette)].tolist():
+                if colors.setdefault(index, (*palette[index].tolist(), )) != (*palette[index].tolist(), ):
+                    return True
     return False
 
 

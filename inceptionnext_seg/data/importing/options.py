@@ -29,7 +29,7 @@ class Options:
         mask_suffix (str | None), image_suffix (str | None): Ends of names, such as '_mask.png'.
         masks (Path | None): A folder of the masks, below the source.
         val (float | None): Share of the images for validation; None where folders or a file say it, and otherwise 0.2.
-        val_list (Path | None): A file of names, one a line, for validation.
+        val_list (Path | None): A file of names, one a line, for validation; without ``val`` and ``group``.
         group (str | None): 'folder', or a regular expression: images whose paths agree in it stay on one side.
         seed (int): Of the split.
         sixteen_bit (str): See :func:`.pictures.rgb_of`.
@@ -66,5 +66,9 @@ class Options:
                 raise UserError(f'{name} is {value!r}; expected: {" or ".join(map(repr, known))}')
         if self.val is not None and not 0 < self.val < 1:
             raise UserError(f'val is {self.val}; expected: a share of the images between 0 and 1, such as 0.2')
+        if self.val_list is not None and (self.val is not None or self.group is not None):
+            other = f'--val {self.val}' if self.val is not None else f'--group {self.group!r}'
+            raise UserError(f'{other} does nothing beside --val-list {self.val_list}, which names the images. '
+                            'Expected: one of them. Next: leave one out.')
         if not 0 <= self.tolerance < 128:
             raise UserError(f'tolerance is {self.tolerance}; expected: 0 to 127')

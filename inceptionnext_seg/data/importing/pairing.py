@@ -121,7 +121,7 @@ def pair(pictures: list[str], mask_suffix: str | None = None, image_suffix: str 
 def by_extension(pictures, ends):
     """Photographs as JPEG files, each with a PNG file of its name, beside it or elsewhere; None where they are not."""
     masks = [file for file in pictures if file.lower().endswith('.png')]
-    images = [file for file in pictures if file.lower().endswith(('.jpg', '.jpeg'))]
+    images = [file for file in pictures if file.lower().endswith(('.jpg', '.jpeg', '.jfif'))]
     if not masks or len(masks) + len(images) < len(pictures):
         return None
     found = joined(pictures, masks, '', ends, 'masks are the PNG files, and images the JPEG files of the same names')
@@ -135,7 +135,7 @@ def count(pairs):
 
 def stripped(suffix):
     """An end of names, without the extension."""
-    return re.sub(r'\.(bmp|gif|jpe?g|p[gnp]m|png|tiff?|webp)$', '', suffix.casefold())
+    return re.sub(r'\.(bmp|gif|jfif|jpe?g|p[gnp]m|png|tiff?|webp)$', '', suffix.casefold())
 
 
 def has_end(file, suffix):

@@ -109,7 +109,7 @@ def read_classes(text: str) -> tuple[str, ...]:
         UserError: There is none, or one twice.
     """
     path = Path(text)
-    if path.suffix.lower() in ('.txt', '.csv', '.json', '.names') or path.is_file():
+    if path.suffix.lower() in ('.txt', '.csv', '.json', '.names') or is_file(path):
         content = read_text(path)
         if path.suffix.lower() == '.json':
             try:
@@ -130,6 +130,13 @@ def read_classes(text: str) -> tuple[str, ...]:
         raise UserError(f'the classes {text!r} are {", ".join(names[:20]) or "none"}. Expected: 1 to {MOST_CLASSES} '
                         'names, each once, as in --classes road,car or a file with one a line.')
     return tuple(names)
+
+
+def is_file(path):
+    try:
+        return path.is_file()
+    except OSError:         # names, longer than those of files
+        return False
 
 
 def distinct_colors(count: int, taken=()) -> list[tuple[int, int, int]]:

@@ -10,12 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..decoding import LEAST_SIDE
+from ..decoding import FORMATS, LEAST_SIDE
 from ..exif import FIRST_SWAPPED, UPRIGHT, orientation, upright, upright_size
 
-# By content: Pillow starts programs for some others, as Ghostscript for EPS. A JPEG of several pictures opens as 'MPO'.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-Image.init()    # Pillow knows some of these only then
 # Twice Image.MAX_IMAGE_PIXELS, which Pillow refuses to open.
 MOST_PIXELS = 178_956_970
 SIXTEEN_BIT = ('refuse', 'high-byte', 'stretch')

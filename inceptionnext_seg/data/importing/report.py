@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ...errors import quantity
 from ..description import Description
 from .splits import TRAINING, VALIDATION
-from .tree import LeftOut
+from .tree import LeftOut, readable
 
 SHOWN = 20
 
@@ -52,7 +52,7 @@ class Report(NamedTuple):
         lines += left_out_lines(self.left_out)
         if len(self.left_out) > SHOWN:
             lines.append(f'  all of them are in {about.root}/report.txt')
-        return '\n'.join(lines).replace('\n\n\n', '\n\n')
+        return readable('\n'.join(lines).replace('\n\n\n', '\n\n'))
 
     def table(self):
         """A line a class: its share of the labelled pixels, and the images that have it, on each side."""
@@ -74,7 +74,7 @@ class Report(NamedTuple):
     def whole(self) -> str:
         """As :meth:`text`, with every file that was left out."""
         rest = [f'  {entry.path} {entry.reason}' for entry in self.left_out[SHOWN:]]
-        return '\n'.join([self.text(), *rest]) + '\n'
+        return readable('\n'.join([self.text(), *rest])) + '\n'
 
 
 def class_notes(description: Description) -> list[str]:

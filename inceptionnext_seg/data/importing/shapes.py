@@ -3,12 +3,16 @@
 COCO's polygons cover, to the pixel, what ``pycocotools`` has them cover, and its compressed run lengths are decoded
 here too: its C code trusts a file's counts, and a file is untrusted. Tests compare both with it, bit for bit.
 """
+from typing import NamedTuple
+
 import numpy as np
 
 # Points per pixel and axis at which the outline of a polygon is traced, as pycocotools does (maskApi.c, rleFrPoly).
 SCALE = 5
 # Multiples of an image's side that a coordinate may be away from it.
 FARTHEST = 16
+# Points of an outline at most: 3.4 million pixels around one shape. They are traced in parts, in bounded memory.
+MOST_TRACED, TRACED_AT_ONCE = 2**24, 2**18
 
 
 def polygon_mask(points, height: int, width: int) -> np.ndarray:
@@ -21,7 +25,8 @@ def polygon_mask(points, height: int, width: int) -> np.ndarray:
         points (array-like): (N, 2), x and y; pixel (i, j) is the square from (j, i) to (j + 1, i + 1).
 
     Raises:
-        ValueError: It has fewer than 3 points, or some that are no finite numbers or far from the image.
+        ValueError: It has fewer than 3 points, or some that are no finite numbers or far from the image; or too long an
+            outline.
     """
     points = coordinates(points, height, width)
     if len(points) < 3:
@@ -33,21 +38,45 @@ def polygon_mask(points, height: int, width: int) -> np.ndarray:
     flip = np.where(flat, start[:, 0] > end[:, 0], start[:, 1] > end[:, 1])
     first, last = np.where(flip[:, None], end, start), np.where(flip[:, None], start, end)
     count = steps.max(1) + 1
-    edge = np.repeat(np.arange(len(points)), count)
-    place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    along = np.where(flip, count - 1, 0)[edge] + np.where(flip, -1, 1)[edge] * place
+    ends = np.cumsum(count)
+    if ends[-1] > MOST_TRACED:
+        raise ValueError(f'has an outline of {ends[-1] // SCALE} pixels; expected: at most {MOST_TRACED // SCALE}')
     rise = (last - first)[np.arange(len(points)), np.where(flat, 1, 0)] / np.maximum(count - 1, 1)
-    exact = first[edge].astype(float)
-    flat = flat[edge]
-    across = np.trunc(np.where(flat, exact[:, 1], exact[:, 0]) + rise[edge] * along + .5).astype(np.int64)
-    x, y = np.where(flat, exact[:, 0] + along, across), np.where(flat, across, exact[:, 1] + along)
+    edges = Edges(first, rise, flat, flip, count, ends)
+    crossed = [crossings(edges, low, height, width) for low in range(0, int(ends[-1]), TRACED_AT_ONCE)]
+    flips = np.bincount(np.concatenate(crossed), minlength=height * width + 1)
+    return (np.cumsum(flips[:height * width]) & 1).astype(bool).reshape(width, height).T
 
+
+class Edges(NamedTuple):
+    """The edges of a polygon as they are traced: for each its first point, the rise per step, whether its steps go
+    along x, whether it is traced backwards, the number of its points, and that of all points up to its end.
+    """
+    first: np.ndarray
+    rise: np.ndarray
+    flat: np.ndarray
+    flip: np.ndarray
+    count: np.ndarray
+    ends: np.ndarray
+
+
+def crossings(edges, low, height, width):
+    """Where the outline's points from ``low`` on pass from column to column at the middle of a pixel: indices of
+    pixels, columns after columns; the flip is from each on.
+    """
+    # From the point before on: each step is of one part.
+    point = np.arange(max(low - 1, 0), min(low + TRACED_AT_ONCE, int(edges.ends[-1])))
+    edge = np.searchsorted(edges.ends, point, 'right')
+    first, flat, flip, count = edges.first[edge], edges.flat[edge], edges.flip[edge], edges.count[edge]
+    place = point - (edges.ends[edge] - count)
+    along = np.where(flip, count - 1 - place, place)
+    across = np.trunc(np.where(flat, first[:, 1], first[:, 0]) + edges.rise[edge] * along + .5).astype(np.int64)
+    x, y = np.where(flat, first[:, 0] + along, across), np.where(flat, across, first[:, 1] + along)
     left = np.where(x[1:] < x[:-1], x[1:], x[1:] - 1)
     column = (left + .5) / SCALE - .5
     used = (x[1:] != x[:-1]) & (np.floor(column) == column) & (column >= 0) & (column <= width - 1)
     row = np.ceil(np.clip((np.minimum(y[1:], y[:-1])[used] + .5) / SCALE - .5, 0, height)).astype(np.int64)
-    flips = np.bincount(column[used].astype(np.int64) * height + row, minlength=height * width + 1)
-    return (np.cumsum(flips[:height * width]) & 1).astype(bool).reshape(width, height).T
+    return column[used].astype(np.int64) * height + row
 
 
 def coordinates(points, height, width):
@@ -58,7 +87,7 @@ def coordinates(points, height, width):
     """
     try:
         points = np.asarray(points, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError('has points that are no numbers') from None
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError(f'has points of shape {points.shape}; expected: pairs of x and y')

@@ -76,7 +76,7 @@ def listed(tree: Tree, path) -> set[str]:
 
 
 def split(names: list[str], counts: np.ndarray, options: Options, tree: Tree) -> tuple[list[str], str]:
-    """The split of each labelled image.
+    """The split of each labelled image. Those in a folder named test are for testing, but for those that a list names.
 
     Args:
         names (list[str]): Their paths below the source.
@@ -86,22 +86,29 @@ def split(names: list[str], counts: np.ndarray, options: Options, tree: Tree) ->
         tuple[list[str], str]: A split for each, and how it came about, in words.
 
     Raises:
-        UserError: There are fewer than two groups.
+        UserError: There are fewer than two groups, or folders decide and there is a ``group``.
     """
+    folders = [folder_split(name) for name in names]
     if options.val_list is not None:
         chosen = listed(tree, options.val_list)
-        found = [VALIDATION if name in chosen else TRAINING for name in names]
+        found = [VALIDATION if name in chosen else TEST if folder == TEST else TRAINING
+                 for name, folder in zip(names, folders, strict=True)]
         how = f'by {options.val_list}'
+    elif options.val is None and {TRAINING, VALIDATION} <= {*folders}:
+        if options.group is not None:
+            raise UserError(f'--group {options.group!r} does nothing where folders named train and val decide. Next: '
+                            'leave it out, or give --val 0.2 to draw the validation images by groups.')
+        found, how = [split or TRAINING for split in folders], 'as the folders of the source say'
     else:
-        found = [folder_split(name) for name in names]
-        if options.val is None and {TRAINING, VALIDATION} <= {*found}:
-            found, how = [split or TRAINING for split in found], 'as the folders of the source say'
-        else:
-            rest = [i for i, split in enumerate(found) if split != TEST or options.val is not None]
-            drawn, how = draw([names[i] for i in rest], counts[rest], options)
-            found = [TEST] * len(names)
-            for i, split in zip(rest, drawn, strict=True):
-                found[i] = split
+        rest = [i for i, folder in enumerate(folders) if folder != TEST]
+        if not rest:
+            raise UserError(f'all {quantity(len(names), "labelled image")} are in folders named test, which are kept '
+                            'for testing. Expected: images for training and for validation. Next: --val-list FILE can '
+                            'name images of them for validation; or give the folder itself as the source.')
+        drawn, how = draw([names[i] for i in rest], counts[rest], options)
+        found = [TEST] * len(names)
+        for i, split in zip(rest, drawn, strict=True):
+            found[i] = split
     for needed in (TRAINING, VALIDATION):
         if needed not in found:
             raise UserError(f'no labelled image is for {needed} ({how}). Expected: at least one. Next: --val 0.2, or '

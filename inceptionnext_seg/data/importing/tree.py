@@ -17,6 +17,7 @@ UNREAD_PICTURES = ('.arw', '.avif', '.cr2', '.cr3', '.dng', '.heic', '.heif', '.
                    '.raf', '.raw', '.rw2')
 # What archives and file managers leave behind.
 LITTER = ('__macosx', 'thumbs.db', 'desktop.ini')
+NO_UTF8 = 'has a name that is no UTF-8. Next: rename it (convmv -f latin1 -t utf8 -r --notest FOLDER)'
 
 
 class LeftOut(NamedTuple):
@@ -38,7 +39,7 @@ class Tree:
         left_out (list[LeftOut]): Files that cannot be taken, and why.
 
     Raises:
-        UserError: It is no folder, or cannot be read.
+        UserError: It is no folder, has a name that is no UTF-8, or cannot be read.
     """
 
     def __init__(self, root: str | Path, follow_links: bool = False) -> None:
@@ -46,6 +47,7 @@ class Tree:
             raise UserError(f'the source {Path(root).absolute()} is no folder. Expected: a folder with images and what '
                             'was labelled in them. Next: check the path; unpack archives first.')
         self.root, self.files, self.left_out = Path(root).resolve(), [], []
+        require_utf8(self.root)
 
         def refuse(error):
             raise UserError(f'the folder {error.filename} cannot be read: {error.strerror}.') from error
@@ -57,12 +59,17 @@ class Tree:
                     'is a symbolic link to a folder, which is not followed. Next: import '
                     'that folder, or put it in the place of the link',
                 )
-            below[:] = sorted(name for name in below if not is_litter(name) and not Path(folder, name).is_symlink())
+            for name in [name for name in below if not is_utf8(name) and not Path(folder, name).is_symlink()]:
+                self.leave_out(Path(folder, name), NO_UTF8)
+            below[:] = sorted(name for name in below if not is_litter(name) and is_utf8(name)
+                              and not Path(folder, name).is_symlink())
             for name in sorted(names):
                 path = Path(folder, name)
                 if is_litter(name):
                     continue
-                if path.is_symlink() and not path.exists():
+                if not is_utf8(name):
+                    self.leave_out(path, NO_UTF8)
+                elif path.is_symlink() and not path.exists():
                     self.leave_out(path, f'is a symbolic link to {path.readlink()}, which is not there')
                 elif path.is_symlink() and not (follow_links or path.resolve().is_relative_to(self.root)):
                     self.leave_out(path, 'is a symbolic link that leads out of the source. Next: --follow-links if '
@@ -79,7 +86,7 @@ class Tree:
             self.by_name[PurePosixPath(file).name.casefold()].append(file)
 
     def leave_out(self, path, reason):
-        self.left_out.append(LeftOut(Path(path).relative_to(self.root).as_posix(), reason))
+        self.left_out.append(LeftOut(readable(Path(path).relative_to(self.root).as_posix()), readable(reason)))
 
     def drop(self, chosen: Callable[[str], bool]) -> None:
         """Take files out."""
@@ -100,21 +107,22 @@ class Tree:
     def find(self, name: str, near: str = '') -> str:
         """The file that a name in another file means: the same last part, and as many of the parts before it as agree.
 
+        Names of a list in a file are judged together, by :func:`.naming.settled`.
+
         Args:
             name (str): As found, untrusted: relative, of another machine, with backslashes, in another case.
-            near (str): The file that holds the name, below the root: of several, the one beside it is meant.
+            near (str): The file that holds the name, below the root: of several, the one beside it is meant, and then
+                the one that is written alike, capitals included.
 
         Raises:
             LookupError: There is none, or several; says which.
         """
-        parts = [part for part in re.split(r'[/\\]', str(name).casefold()) if part not in ('', '.', '..')]
+        parts, exact = parts_of(str(name)), parts_of(str(name), str)
         found = self.by_name.get(parts[-1], []) if parts else []
 
         def agreement(file):
-            own = PurePosixPath(file.casefold()).parts
-            same = next((i for i, (a, b) in enumerate(zip(reversed(own), reversed(parts), strict=False)) if a != b),
-                        min(len(own), len(parts)))
-            return same, shared_folders(file, near)
+            return (agreeing(PurePosixPath(file.casefold()).parts, parts), shared_folders(file, near),
+                    agreeing(PurePosixPath(file).parts, exact))
 
         if not found:
             raise LookupError(f'names the image {str(name)[:200]!r}, which is not in the source')
@@ -123,6 +131,38 @@ class Tree:
         if len(chosen) > 1:
             raise LookupError(f'names the image {str(name)[:200]!r}, which may be any of {", ".join(chosen[:3])}')
         return chosen[0]
+
+
+def parts_of(name: str, folded=str.casefold) -> list[str]:
+    """The folders and the last part of a path of any machine."""
+    return [part for part in re.split(r'[/\\]', folded(name)) if part not in ('', '.', '..')]
+
+
+def agreeing(own, parts) -> int:
+    """How many parts two paths share, from the last on."""
+    return next((i for i, (a, b) in enumerate(zip(reversed(own), reversed(parts), strict=False)) if a != b),
+                min(len(own), len(parts)))
+
+
+def is_utf8(name: str | Path) -> bool:
+    """Whether a path is text, which can be written into other files."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(text: str) -> str:
+    """Text that can be printed and written: bytes of a name that are no UTF-8 as ``\\xdf``."""
+    text = re.sub('[\udc80-\udcff]', lambda byte: f'\\x{ord(byte[0]) - 0xdc00:x}', text)
+    return text.encode('utf-8', 'backslashreplace').decode()
+
+
+def require_utf8(path: Path) -> None:
+    """Raises UserError for a folder whose name is no UTF-8."""
+    if not is_utf8(path):
+        raise UserError(f'the folder {readable(str(path))} {NO_UTF8}.')
 
 
 def is_litter(name):

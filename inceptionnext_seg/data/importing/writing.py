@@ -1,6 +1,7 @@
 """The second reading: images and masks into a new folder that takes its name when it is whole."""
 import csv
 import os
+import shlex
 import shutil
 from multiprocessing.pool import ThreadPool
 from pathlib import Path, PurePosixPath
@@ -19,13 +20,14 @@ from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
 from .samples import Classes, Sample
 from .splits import TRAINING, UNLABELLED, VALIDATION
+from .tree import readable, require_utf8
 
 JPEG_QUALITY = 95
 LONGEST_NAME = 120
 # The longer side that a written config trains on at most, and its crop.
 TRAINED_SIDE, CROP = 1024, 256
 CONFIG = '''\
-# Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}/config.py
+# Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}
 # The recipe is that of upernet_inceptionnext_a_own.py, for 60 minutes; --minutes says for how many.
 _base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/own.py',
           'inceptionnext_seg::_base_/schedule_own.py']
@@ -33,7 +35,7 @@ _base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/o
 classes = {classes!r}
 palette = {palette!r}
 data = dict(
-    data_root='{{{{ fileDirname }}}}', img_suffix={img_suffix!r}, seg_map_suffix={seg_map_suffix!r},
+    data_root={data_root}, img_suffix={img_suffix!r}, seg_map_suffix={seg_map_suffix!r},
     metainfo=dict(classes=classes, palette=palette), reduce_zero_label=False)   # the masks hold 0 to {last}
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -94,7 +96,10 @@ def names_of(relatives: list[str]) -> list[str]:
 
 
 def require_empty(out: Path) -> None:
-    """Raises UserError where something is at the place to write to, or its parent cannot be written to."""
+    """Raises UserError where something is at the place to write to, or its parent cannot be written to, or has a name
+    that is no UTF-8.
+    """
+    require_utf8(out.absolute())
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UserError(
             f'{out.absolute()} is there already, and is not written over. Next: give another --out, or remove it.'
@@ -201,9 +206,26 @@ def config_text(out, description):
     crop = max(64, min(CROP, min(scale) // 32 * 32))
     resize = f'dict(type=\'Resize\', scale={scale}, keep_ratio=True), ' if factor < 1 else ''
     return CONFIG.format(
-        name=out.name, classes=description.classes, palette=[list(color) for color in description.palette],
+        name=shlex.quote(without_controls(f'{out.name}/config.py')), data_root=data_root_of(out),
+        classes=description.classes, palette=[list(color) for color in description.palette],
         img_suffix=description.img_suffix, seg_map_suffix=description.seg_map_suffix, last=len(description.classes) - 1,
         scale=scale, crop=crop, resize=resize, count=len(description.classes))
+
+
+def data_root_of(out):
+    """The expression for the config's own folder, whose name mmengine puts in as it is, but for backslashes.
+
+    A long string takes quotes of either kind, and the dot, cut off again, keeps one at the end apart. Where a name has
+    three quotes or, outside of Windows, a backslash, the folder stands there as it is called now.
+    """
+    path = str(out.absolute())
+    if '"""' in path or (os.name == 'posix' and '\\' in path):
+        return f'{path!r}'
+    return '"""{{ fileDirname }}."""[:-1]'
+
+
+def without_controls(text):
+    return ''.join(letter if letter.isprintable() else '_' for letter in text)
 
 
 def suffix_for(facts: list[Facts]) -> str:
@@ -212,6 +234,6 @@ def suffix_for(facts: list[Facts]) -> str:
 
 
 def source_facts(root: Path, format_name: str, command: list[str]) -> dict[str, object]:
-    return dict(path=str(root), format=format_name, command=command, version=__version__)
+    return dict(path=str(root), format=format_name, command=[*map(readable, command)], version=__version__)
 
 

@@ -1,5 +1,6 @@
 """What is wrong with files of others: each is left out with its reason, or ends the import with nothing written."""
 import base64
+import os
 import re
 import zlib
 
@@ -21,7 +22,9 @@ from two_images import (
     truth,
 )
 
+from inceptionnext_seg.cli import import_dataset as tool
 from inceptionnext_seg.data.exporting import coco_of
+from inceptionnext_seg.data.importing.palettes import read_classes
 from inceptionnext_seg.errors import UserError
 
 
@@ -37,7 +40,9 @@ from inceptionnext_seg.errors import UserError
             'of 2 points; expected: at least 3',
         ),
         (dict(shapes=[dict(label='car', points=[[1, 1], [1e99, 1], [4, 4]])]), 'far from its image'),
+        (dict(shapes=[dict(label='car', points=[[1, 1], [10**400, 1], [4, 4]])]), 'no numbers'),
         (dict(shapes=[dict(label='car', points=[[1, 1]], shape_type='spiral')]), "is a 'spiral'"),
+        (dict(shapes=[dict(label='\ud800', points=[])]), r"a label '\\ud800'"),
         (dict(shapes=[dict(label='', points=[])]), "a label ''"),
         (dict(shapes=[7]), 'shape 1 is a int'),
         (
@@ -81,6 +86,7 @@ def test_a_labelme_file_that_cannot_be_used_is_left_out_with_its_reason_and_its_
         ),
         (lambda c: c['annotations'][0].update(segmentation=dict(size=[12, 16], counts='oooo')), 'cut or damaged'),
         (lambda c: c['annotations'][0].update(segmentation=[[1, 2, 3]]), 'no list of x, y'),
+        (lambda c: c['annotations'][0].update(segmentation=[[10**400, 5, 9, 5, 9, 9]]), 'no list of x, y'),
         (lambda c: c['annotations'][0].update(segmentation=[[100, 100, 120, 100, 120, 120]]), 'no pixel in its image'),
         (lambda c: c['annotations'][0].update(segmentation=None), 'a box alone'),
     ],
@@ -192,3 +198,51 @@ def test_pictures_that_cannot_be_used_are_left_out_with_their_reasons(source, tm
     assert masks_of(source).keys() == {'a', 'B 2'}
     assert [path.name for path in (tmp_path / 'out/images/unlabelled').iterdir()] == ['unlabelled one.png']
     assert 'left out: 10 files' in (tmp_path / 'out/report.txt').read_text()
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='names of files are Unicode here')
+def test_a_name_that_is_no_utf_8_leaves_its_file_out_and_is_shown(source, tmp_path, capfd):
+    for i in range(2):
+        picture(source / f'{i}.png', 5 + i)
+    save_masks(source, Image.fromarray, tuple(f'masks/{name}.png' for name in ('a', 'B 2', '0', '1')))
+    for file, name in (('0.png', b'stra\xdfe.png'), ('masks/0.png', b'masks/stra\xdfe.png')):
+        try:
+            (source / file).rename(os.fsdecode(os.fsencode(source) + b'/' + name))
+        except OSError:
+            pytest.skip('this file system takes no such names')
+    (source / os.fsdecode(b'\xe4')).mkdir()
+    picture(source / os.fsdecode(b'\xe4') / '7.png', 7)
+    assert tool.main([str(source), '--out', str(tmp_path / 'out'), '--val', '0.5']) == 1
+    said = capfd.readouterr().out
+    assert r'stra\xdfe.png' in said and r'\xe4 ' in said and 'left out: 3 files' in said
+    assert masks_of(source).keys() == {'a', 'B 2', '1'}
+    for arguments in ([str(source), '--out', str(tmp_path / os.fsdecode(b'\xdf'))],
+                      [str(source / os.fsdecode(b'\xe4')), '--out', str(tmp_path / 'out2')]):
+        with pytest.raises(SystemExit):
+            tool.main(arguments)
+        assert 'UTF-8' in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'source']
+
+
+def test_jfif_is_a_picture_and_raw_files_of_cameras_are_said_to_be_unread(source):
+    Image.open(source / 'a.png').save(source / 'c.jpg')
+    (source / 'c.jpg').rename(source / 'c.jfif')
+    for end in ('cr3', 'ARW', 'orf', 'rw2', 'jxl', 'psd', 'heif', 'nef', 'raf'):
+        (source / f'x.{end}').write_bytes(b'x')
+    save_masks(source, Image.fromarray, ('masks/a.png', 'masks/B 2.png', 'masks/c.png'))
+    report = convert(source, classes=NAMES)
+    assert masks_of(source).keys() == {'a', 'B 2', 'c'}
+    assert len(report.left_out) == 9 and all('convert it' in entry.reason for entry in report.left_out)
+
+
+def test_many_names_of_classes_are_no_name_of_a_file(source):
+    save_masks(source, Image.fromarray)
+    names = [f'class name {i}' for i in range(40)]
+    assert read_classes(','.join(names)) == (*names, )
+
+
+def test_a_class_whose_name_is_no_text_is_one_message(source, tmp_path):
+    (tmp_path / 'p.json').write_text('{"\\ud800": [0, 0, 0]}')
+    save_masks(source, lambda classes: Image.fromarray(classes * 0))
+    with pytest.raises(UserError, match='ud800'):
+        convert(source, palette=tmp_path / 'p.json')

@@ -1,5 +1,6 @@
 """From a source to a data set: pictures, splits, and what is written."""
 import json
+import os
 import shutil
 
 import cv2
@@ -171,6 +172,50 @@ def test_a_list_or_folders_named_train_and_val_decide_and_what_fits_nothing_is_a
     assert {path.stem for path in (tmp_path / 'out2/images/validation').iterdir()} == {f'frame 0{i}' for i in range(6)}
 
 
+def with_test_folder(tmp_path):
+    source = many(tmp_path, 12)
+    (source / 'place1').rename(source / 'test')
+    return source
+
+
+@pytest.mark.parametrize('how', [dict(val=0.5), dict(val=None), dict(val=None, val_list='frame 01\n')])
+def test_images_of_a_test_folder_are_for_testing_however_the_others_are_divided(tmp_path, how):
+    source = with_test_folder(tmp_path)
+    if 'val_list' in how:
+        (tmp_path / 'val.txt').write_text(how['val_list'])
+        how = how | dict(val_list=tmp_path / 'val.txt')
+    convert(source, **how)
+    found = {path.stem for path in (tmp_path / 'out/images/test').iterdir()}
+    assert found == {f'frame {i:02}' for i in range(6, 12)}
+    assert set.union(*sides(source)) == {f'frame {i:02}' for i in range(6)}
+
+
+def test_a_list_can_name_images_of_a_test_folder_and_such_a_folder_alone_is_explained(tmp_path):
+    source = with_test_folder(tmp_path)
+    (tmp_path / 'val.txt').write_text('test/frame 07.png\n')
+    convert(source, val=None, val_list=tmp_path / 'val.txt')
+    assert sides(source)[1] == {'frame 07'}
+    shutil.rmtree(source / 'place0')
+    with pytest.raises(UserError, match=r'6 labelled images.*test.*--val-list'):
+        import_dataset(source, tmp_path / 'out2', Options(val=0.5), progress=False)
+
+
+@pytest.mark.parametrize(('how', 'message'), [
+    (dict(val=0.5), '--val 0.5.*--val-list'), (dict(group='folder'), "--group 'folder'.*--val-list")])
+def test_what_a_list_leaves_nothing_to_decide_is_refused_beside_it(tmp_path, how, message):
+    with pytest.raises(UserError, match=message):
+        Options(val_list=tmp_path / 'val.txt', **how)
+
+
+def test_groups_are_refused_where_folders_decide(tmp_path):
+    source = many(tmp_path, 12)
+    (source / 'place0').rename(source / 'val')
+    (source / 'place1').rename(source / 'train')
+    with pytest.raises(UserError, match=r"--group 'folder'.*folders.*--val 0\.2"):
+        convert(source, val=None, group='folder')
+    convert(source, val=0.5, group='folder')
+
+
 # The whole
 
 
@@ -182,6 +227,10 @@ def test_what_is_there_is_not_written_over_and_a_broken_import_leaves_nothing(so
         convert(source)
     with pytest.raises(UserError, match='is in the source'):
         import_dataset(source, source / 'new', Options(), progress=False)
+    (tmp_path / 'link').symlink_to(source)
+    with pytest.raises(UserError, match='is in the source'):
+        import_dataset(tmp_path / 'link', tmp_path / 'link/new', Options(), progress=False)
+    (tmp_path / 'link').unlink()
     (tmp_path / 'out/mine.txt').unlink()
     monkeypatch.setattr('shutil.copyfile', lambda *_: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
     with pytest.raises(UserError, match='No space left'):
@@ -204,6 +253,16 @@ def test_renaming_merges_and_misspelled_labels_are_found(source):
     shutil.rmtree(source.parent / 'out')
     with pytest.raises(UserError, match="did you mean 'sky'"):
         convert(source, classes=NAMES, rename={'skyy': 'x'})
+
+
+@pytest.mark.parametrize('folder', ["""Anna's "{x}" %s '''""", 'back\\slash', 'a """ b'])
+@pytest.mark.skipif(os.name != 'posix', reason='folders have no such names here')
+def test_the_config_that_is_written_is_read_in_folders_of_any_name(source, tmp_path, folder):
+    save_masks(source, Image.fromarray)
+    out = tmp_path / folder / f'mine {folder}'
+    import_dataset(source, out, Options(val=0.5), progress=False)
+    cfg = Config.fromfile(out / 'config.py')
+    assert cfg.train_dataloader.dataset.dataset.data_root == cfg.val_dataloader.dataset.data_root == str(out)
 
 
 def test_the_config_that_is_written_has_the_classes_and_finds_its_data_wherever_it_lies(source, tmp_path):

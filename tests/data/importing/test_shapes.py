@@ -2,11 +2,13 @@
 import json
 import os
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from inceptionnext_seg.data.importing import shapes
 from inceptionnext_seg.data.importing.labelme import draw
 from inceptionnext_seg.data.importing.shapes import coco_rle_mask, compressed, polygon_mask, runs_of
 
@@ -31,6 +33,22 @@ def test_a_polygon_covers_the_pixels_that_pycocotools_says(reference):
         found = polygon_mask(np.reshape(case['points'], (-1, 2)), *case['size'])
         np.testing.assert_array_equal(found, expected, err_msg=str(case))
     assert sum(coco_rle_mask(case['counts'], *case['size']).any() for case in reference['polygons']) > 50
+
+
+def test_an_outline_is_traced_in_parts_of_bounded_memory(monkeypatch):
+    recorded = json.loads((HERE / 'reference.json').read_text())
+    monkeypatch.setattr(shapes, 'TRACED_AT_ONCE', 37)
+    for case in recorded['polygons'][::5]:
+        found = polygon_mask(np.reshape(case['points'], (-1, 2)), *case['size'])
+        np.testing.assert_array_equal(found, coco_rle_mask(case['counts'], *case['size']), err_msg=str(case))
+    monkeypatch.undo()
+    zigzag = [[(-1)**i * 16 * 100, i * 37 % 100] for i in range(100)]
+    tracemalloc.start()
+    assert polygon_mask(zigzag, 100, 100).any()
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
+    with pytest.raises(ValueError, match='outline of'):
+        polygon_mask([[(-1)**i * 16 * 600, i * 37 % 48] for i in range(300)], 600, 800)
 
 
 def test_run_lengths_are_decoded_and_encoded_as_pycocotools_does(reference):
@@ -63,7 +81,8 @@ def test_run_lengths_that_are_damaged_are_refused_before_anything_of_their_size_
 
 
 @pytest.mark.parametrize('points', [[[1, 2], [3, 4]], [[1, 2, 3]] * 4, [[0, 0], [1, 1], [float('nan'), 0]], 'abc',
-                                    [[0, 0], [1e9, 0], [0, 1e9]], [['x', 'y']] * 3, None])
+                                    [[0, 0], [1e9, 0], [0, 1e9]], [['x', 'y']] * 3, None,
+                                    [[10**400, 0], [1, 1], [0, 1]]])
 def test_a_polygon_that_is_none_is_refused(points):
     with pytest.raises(ValueError, match=r'polygon|points'):
         polygon_mask(points, 10, 10)
