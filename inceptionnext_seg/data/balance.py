@@ -9,6 +9,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from ..errors import SettingError, UserError
+from .decoding import FORMATS
 from .threads import any_size, threads
 
 
@@ -35,7 +36,7 @@ class CountedSegDataset(BaseSegDataset):
     def _read_classes(self, sample):
         path = sample.get('seg_map_path')
         try:
-            with Image.open(path) as file:
+            with Image.open(path, formats=FORMATS) as file:
                 values = np.flatnonzero(np.bincount(np.asarray(file).ravel(), minlength=256))
         except (OSError, ValueError, TypeError, SyntaxError, AttributeError) as error:
             raise UserError(f'{path}: the classes of the mask cannot be counted ({error}). Expected: an image of class '

@@ -6,9 +6,10 @@ import cv2
 from mmseg.datasets.transforms import LoadAnnotations as StoredAnnotations
 from mmseg.datasets.transforms.loading import LoadImageFromFile as PlainImageFromFile
 from mmseg.registry import TRANSFORMS
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
+from .decoding import FORMATS
 from .exif import UPRIGHT, orientation, upright, why_unfit
 
 
@@ -50,11 +51,14 @@ class LoadAnnotations(StoredAnnotations):
         image, mask = results.get('img_path'), results['seg_map_path']
         if not (image and Path(image).is_file() and Path(mask).is_file()):
             return  # in a store that is not a file system
-        with Image.open(image) as image, Image.open(mask) as mask:
-            turn = orientation(mask)
-            if UPRIGHT == turn == orientation(image):
-                return
-            problem = why_unfit(image, mask)
+        try:
+            with Image.open(image, formats=FORMATS) as image, Image.open(mask, formats=FORMATS) as mask:
+                turn = orientation(mask)
+                if UPRIGHT == turn == orientation(image):
+                    return
+                problem = why_unfit(image, mask)
+        except UnidentifiedImageError:
+            return  # of a kind that OpenCV reads, without EXIF
         if problem:
             raise UserError(f'{results["seg_map_path"]}: {problem}.')
         results['gt_seg_map'] = upright(results['gt_seg_map'], turn)

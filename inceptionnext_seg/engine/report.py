@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image, ImageOps
 
+from ..data.decoding import FORMATS
 from ..errors import SettingError, UserError
 from ..files import write_json, write_text
 from .report_page import Content, WorstImage, iou_of, page
@@ -53,7 +54,7 @@ def tiles(path, maps, palette):
     """
     height, width = maps[0].shape
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             file.draft('RGB', (2 * width, 2 * height))
             picture = ImageOps.exif_transpose(file).convert('RGB').resize((width, height), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

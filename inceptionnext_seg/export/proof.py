@@ -9,6 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..api.model import SegmentationModel
+from ..data.decoding import FORMATS
 from ..data.mini.scenes import draw_scene
 from ..engine.image_files import IMAGE_SUFFIXES
 from ..errors import UserError
@@ -150,7 +151,7 @@ def resized(image, size):
 
 def read(path, option='--images', mode='RGB'):
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=FORMATS) as file:
             return np.asarray(file.convert(mode) if mode else file)
     except OSError as error:
         raise UserError(f'{option}: {path} cannot be read as an image: {error}') from error

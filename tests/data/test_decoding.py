@@ -1,10 +1,12 @@
 """Every image and mask is decoded once, before training; what was good and did not change is not decoded again."""
 import json
 import os
+import re
 import shutil
 import struct
 import time
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +17,7 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
+import inceptionnext_seg
 from inceptionnext_seg.data import checked, checks
 from inceptionnext_seg.data.checks import DataCheckHook, check_folders_of, check_samples
 from inceptionnext_seg.data.decoding import decode_by_opencv
@@ -282,3 +285,10 @@ def test_a_picture_of_a_kind_that_pillow_has_another_program_read_starts_none(fo
         picture.convert('RGB').save(folder / 'x.eps')
     (folder / 'x.eps').replace(name)
     assert f'{name.name}: cannot be read as a picture' in problem_of(folder) and not started
+
+
+def test_no_file_is_opened_as_a_kind_that_starts_a_program():
+    opened = [(path.name, call) for path in Path(inceptionnext_seg.__file__).parent.rglob('*.py')
+              for call in re.findall(r'Image\.open\((?:[^()]|\([^()]*\))*\)', path.read_text(encoding='utf-8'))]
+    assert len(opened) > 10
+    assert [call for call in opened if 'formats=' not in call[1]] == []

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import quantity
-from ..decoding import check_sample
+from ..decoding import FORMATS, check_sample
 from ..exif import orientation, upright
 from ..importing.pictures import facts_of, fingerprint, rgb_of
 from ..importing.surveying import copies, look_alike
@@ -64,7 +64,7 @@ def look_at(item: Item, listing: Listing) -> Look:
     if problem:
         return Look(problem, [])
     try:
-        with Image.open(item.image) as file:
+        with Image.open(item.image, formats=FORMATS) as file:
             facts = facts_of(file)
             picture = rgb_of(file, 'high-byte')
         digest = hashlib.blake2b(np.asarray(picture).tobytes(), digest_size=16).hexdigest()
@@ -76,7 +76,7 @@ def look_at(item: Item, listing: Listing) -> Look:
 
 def mask_of(path) -> np.ndarray:
     """The values of a mask, (H, W) uint8, upright."""
-    with Image.open(path) as file:
+    with Image.open(path, formats=FORMATS) as file:
         turn = orientation(file)
         return upright(np.asarray(file).astype(np.uint8), turn)
 

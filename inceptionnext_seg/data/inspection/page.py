@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ...files import replacing, write_text
+from ..decoding import FORMATS
 from ..fonts import legend_font
 from ..importing.pictures import rgb_of
 from ..threads import any_size
@@ -38,7 +39,7 @@ def chosen(listing: Listing, findings: Findings, most: int = MOST) -> list[Item]
 
 def overlay(item: Item, listing: Listing) -> Image.Image:
     """A thumbnail under the colours of its classes; pixels that do not count are left as they are."""
-    with any_size(), Image.open(item.image) as file:
+    with any_size(), Image.open(item.image, formats=FORMATS) as file:
         picture = rgb_of(file, 'high-byte')
     factor = min(CELL[0] / picture.width, CELL[1] / picture.height)
     size = tuple(max(1, round(side * factor)) for side in picture.size)
