@@ -79,9 +79,9 @@ STUDIES = {
         "the recipe for one's own images, 25 minutes on one core, and without each of its parts",
         f'{MACHINE}/camvid_own_25min.json',
         ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 '
-         f'--out docs/results/{MACHINE}/camvid_own_25min.json --ablation-seeds 0 1 --only recipe no_ema '
+         f'--out docs/results/{MACHINE}/camvid_own_25min.json --only recipe no_ema '
          'no_balance no_augmentation crop_128', ), CAMVID,
-        '25 minutes for each of 9 runs; goes on where it was stopped'),
+        '25 minutes for each of 6 runs; goes on where it was stopped'),
     'camvid': Study('InceptionNeXt-A against ConvNeXt-A on CamVid', 'camvid.json', (
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',
