@@ -1,6 +1,7 @@
 """Checkpoints that are whole, from which a run goes on bit for bit. Registered in the place of mmengine's hook, under
 its name, so that every config that names ``CheckpointHook`` has it, under any tool."""
 import contextlib
+import fnmatch
 import shutil
 import sys
 from collections import deque
@@ -97,6 +98,8 @@ class CheckpointHook(InPlaceCheckpointHook):
     def after_load_checkpoint(self, runner, checkpoint):
         if not runner._resume:
             return
+        # A config in Python, which mmengine would run, for the number of GPUs that mmcv 1 wrote there.
+        checkpoint['meta'].pop('config', None)
         self.resumed = checkpoint.get('run_state')
         if self.resumed is None:
             runner.logger.warning('The checkpoint to resume has no random states: training goes on from its weights, '
@@ -109,8 +112,9 @@ class CheckpointHook(InPlaceCheckpointHook):
             '://' not in str(self.out_dir or runner.work_dir)
         if local:
             self.backend_args = dict(backend='whole_files')
-        self.find_moved(runner)
+        remembered = self.take_remembered(runner)
         super().before_train(runner)
+        self.find_best(runner, remembered)
         if runner._resume:
             self.last_ckpt = str(runner._load_from)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -124,14 +128,35 @@ class CheckpointHook(InPlaceCheckpointHook):
                 shield(loop.dataloader)
         WATCH.begin()
 
-    def find_moved(self, runner):
-        """Best checkpoints are remembered by their paths, which are others where the work_dir was moved."""
+    @staticmethod
+    def take_remembered(runner):
+        """What a resumed checkpoint says of files, which mmengine would delete: it is untrusted, or of another folder.
+
+        Returns:
+            dict[str, object]: ``best_ckpt``, ``best_ckpt_mIoU``, ..., which are no longer in the message hub.
+        """
         known = runner.message_hub.runtime_info
-        for name in [name for name in known if name.startswith('best_ckpt')]:
-            path = Path(str(known[name]))
-            here = Path(runner.work_dir) / path.name
-            if not path.is_file() and here.is_file():
-                runner.message_hub.update_info(name, str(here))
+        if 'keep_ckpt_ids' in known:
+            numbers = known['keep_ckpt_ids'] if isinstance(known['keep_ckpt_ids'], list) else []
+            known['keep_ckpt_ids'] = [number for number in numbers if type(number) is int and number >= 0]
+        return {name: known.pop(name) for name in list(known) if str(name).startswith('best_ckpt')}
+
+    def find_best(self, runner, remembered):
+        """The best checkpoints that a better one replaces: this run's own, in its folder, whatever path is named."""
+        for name, value in remembered.items():
+            own = Path(str(value)).name
+            path = self.file_backend.join_path(self.out_dir, own)
+            if not fnmatch.fnmatch(own, f'best_*_{self.filename_tmpl.format("*")}') or (
+                    not self.file_backend.isfile(path)):
+                continue
+            monitored = name.removeprefix('best_ckpt').removeprefix('_')
+            if not monitored and hasattr(self, 'best_ckpt_path'):
+                self.best_ckpt_path = path
+            elif monitored in getattr(self, 'best_ckpt_path_dict', ()):
+                self.best_ckpt_path_dict[monitored] = path
+            else:
+                continue
+            runner.message_hub.update_info(name, path)
 
     def forget_others(self, runner):
         """A run from the start: checkpoints in its work_dir are another run's."""

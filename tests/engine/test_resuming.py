@@ -5,6 +5,7 @@ import zipfile
 import pytest
 import torch
 from engine.small_run import Killed, KillHook, Noisy, build, differing, state_of
+from mmengine.hooks import Hook
 
 from inceptionnext_seg.data.draws import Draw, SeededDataset
 from inceptionnext_seg.engine.resuming import find_latest, read_pointer
@@ -19,6 +20,19 @@ def train_with_kills(work_dir, kills, **settings):
         with pytest.raises(Killed):
             build(work_dir, resume=i > 0, hooks=[hook], **settings).train()
     build(work_dir, resume=True, **settings).train()
+
+
+class Rising(Hook):
+    """Each validation is better than the one before it."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, score=0):
+        self.score = score
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.score += 1
+        metrics.update(accuracy=self.score, recall=self.score)
 
 
 @pytest.fixture(scope='module')
@@ -157,3 +171,34 @@ def test_early_stopping_counts_on(tmp_path):
             build(tmp_path / 'parts', resume=resume, hooks=[hook], **never).train()
     build(tmp_path / 'parts', resume=True, **never).train()
     assert max(int(path.stem[5:]) for path in (tmp_path / 'parts').glob('iter_*.pth')) == whole < 40
+
+
+def test_a_copy_of_a_work_dir_goes_on_without_touching_the_best_checkpoint_of_the_original(tmp_path):
+    build(tmp_path / 'run', max_iters=6, hooks=[Rising()]).train()
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    build(tmp_path / 'copy', resume=True, hooks=[Rising(10)]).train()
+    assert [path.name for path in (tmp_path / 'run').glob('best_*')] == ['best_accuracy_iter_6.pth']
+    assert [path.name for path in (tmp_path / 'copy').glob('best_*')] == ['best_accuracy_iter_12.pth']
+
+
+@pytest.mark.parametrize('named', ['folder', 'best_accuracy_iter_1.pth', 'run/best_of_all.pth'])
+@pytest.mark.parametrize('monitored', ['accuracy', ['accuracy', 'recall']], ids=str)
+def test_what_a_checkpoint_names_is_neither_deleted_nor_run(tmp_path, monitored, named):
+    settings = dict(keep=1, save_best=monitored)
+    build(tmp_path / 'run', max_iters=4, hooks=[Rising()], **settings).train()
+    (tmp_path / 'folder').mkdir()
+    precious = [tmp_path / name for name in (
+        'folder/photo', 'iter_1.pth', 'best_accuracy_iter_1.pth', 'run/best_of_all.pth')]
+    for path in precious:
+        path.write_text('precious')
+    (tmp_path / 'run/iter_').mkdir()  # a number of a checkpoint could lead through it
+    checkpoint = torch.load(tmp_path / 'run/iter_4.pth', weights_only=False)
+    checkpoint['meta']['config'] = f'open({str(tmp_path / "ran")!r}, "w")'
+    info = checkpoint['message_hub']['runtime_info']
+    info['keep_ckpt_ids'] = ['/../../iter_1', True, -1, None, 4]
+    info.update({name: str(tmp_path / named) for name in info if name.startswith('best_ckpt')})
+    torch.save(checkpoint, tmp_path / 'run/iter_4.pth')
+    build(tmp_path / 'run', max_iters=6, resume=True, hooks=[Rising(10)], **settings).train()
+    assert all(path.read_text() == 'precious' for path in precious)
+    assert not (tmp_path / 'ran').exists()
+    assert [path.name for path in (tmp_path / 'run').glob('iter_*.pth')] == ['iter_6.pth']
