@@ -100,10 +100,10 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             check_resumed(runner.param_schedulers, self.ends, self._max_iters)
         wrapper = runner.optim_wrapper
         if self.accumulations > 1:
-            # The wrapper counts backward passes, not iterations.
+            # The wrapper counts backward passes, not iterations. Each iteration is complete, so that there is no last
+            # one that would accumulate fewer, however long the run becomes.
             wrapper._accumulative_counts = self.accumulations
-            wrapper.initialize_count_status(
-                runner.model, self._iter * self.accumulations, self._max_iters * self.accumulations)
+            wrapper.initialize_count_status(runner.model, self._iter * self.accumulations, -1)
         try:
             with LIFELINE.tied():
                 return self.train()
