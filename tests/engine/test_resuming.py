@@ -202,3 +202,30 @@ def test_what_a_checkpoint_names_is_neither_deleted_nor_run(tmp_path, monitored,
     assert all(path.read_text() == 'precious' for path in precious)
     assert not (tmp_path / 'ran').exists()
     assert [path.name for path in (tmp_path / 'run').glob('iter_*.pth')] == ['iter_6.pth']
+
+
+@pytest.mark.parametrize(('settings', 'more'), [
+    (dict(patience=1, min_delta=5), dict(patience=9)), (dict(stopping_threshold=1.5), dict(stopping_threshold=99))],
+    ids=str)
+def test_a_run_that_early_stopping_has_ended_stays_so_unless_its_limit_is_raised(tmp_path, settings, more):
+    """At iteration 8, whose score is the best: a checkpoint is saved after it."""
+    def train(score=0, **settings):
+        hooks = [Rising(score), dict(type='EarlyStoppingHook', monitor='accuracy', rule='greater', **settings)]
+        runner = build(tmp_path, hooks=hooks, resume=score > 0)
+        runner.train()
+        return runner.iter
+
+    assert train(**settings) == 8
+    assert train(2, **settings) == 8
+    assert train(2, **{**settings, **more}) == 12
+
+
+def test_a_run_that_another_hook_has_ended_stays_so(tmp_path):
+    class Ends(Hook):
+        def after_val_epoch(self, runner, metrics=None):
+            runner.train_loop.stop_training = True
+
+    build(tmp_path, hooks=[Rising(), Ends()]).train()
+    resumed = build(tmp_path, resume=True)
+    resumed.train()
+    assert resumed.iter == 4
