@@ -20,6 +20,7 @@ from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
 from .resuming import POINTER, find_latest, number_of, point_to, was_restarted
+from .schedules import check_hyperparameters, hyperparameters
 
 
 class WholeFileBackend(LocalBackend):
@@ -78,6 +79,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         self.state = None       # of the run, while a checkpoint is written
         self.held = None        # random states of training, while validation runs
         self.resumed = None     # the run's state in the checkpoint, until the first iteration
+        self.built = None       # rates, weight decay and the like of the optimizer, as the config says
         self.saving_best = self.best_is_new = False
 
     # The begin of a run
@@ -87,6 +89,8 @@ class CheckpointHook(InPlaceCheckpointHook):
         if not isinstance(runner._train_loop, BaseLoop) or runner._has_loaded:
             return  # a test
         LIFELINE.begin()
+        optimizers = [wrapper.optimizer for wrapper in run_state.wrappers_of(runner.optim_wrapper)]
+        self.built = hyperparameters(group for optimizer in optimizers for group in optimizer.param_groups)
         restarted = was_restarted()
         if (restarted and not runner._resume) or (runner._resume and runner._load_from is None):
             latest = find_latest(runner.work_dir)
@@ -101,11 +105,23 @@ class CheckpointHook(InPlaceCheckpointHook):
         # A config in Python, which mmengine would run, for the number of GPUs that mmcv 1 wrote there.
         checkpoint['meta'].pop('config', None)
         self.resumed = checkpoint.get('run_state')
+        if self.built is not None:
+            check_hyperparameters(self.built, self.trained_with(checkpoint))
         if self.resumed is None:
             runner.logger.warning('The checkpoint to resume has no random states: training goes on from its weights, '
                                   'but is not the run that it would have been.')
         else:
             run_state.restore_hooks(runner, self.resumed)
+
+    @staticmethod
+    def trained_with(checkpoint):
+        """Hyperparameters of the run that wrote a checkpoint; a hook may have changed those of its optimizer."""
+        saved = (checkpoint.get('run_state') or {}).get('hyperparameters')
+        if isinstance(saved, list) and all(isinstance(group, dict) for group in saved):
+            return saved
+        optimizer = checkpoint.get('optimizer') or {}
+        states = [optimizer] if 'param_groups' in optimizer else optimizer.values()
+        return hyperparameters(group for state in states for group in state['param_groups'])
 
     def before_train(self, runner):
         local = self.backend_args is None and self.file_client_args is None and \
@@ -252,7 +268,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         if self.saving_best:
             self.best_is_new = True  # saved when all hooks have seen the validation
             return
-        self.state = run_state.capture(runner, self.held)
+        self.state = dict(run_state.capture(runner, self.held), hyperparameters=self.built)
         hub, outdated = runner.message_hub, []
         if self.max_keep_ckpts > 0:
             steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]

@@ -229,3 +229,49 @@ def test_a_run_that_another_hook_has_ended_stays_so(tmp_path):
     resumed = build(tmp_path, resume=True)
     resumed.train()
     assert resumed.iter == 4
+
+
+class Decaying(Hook):
+    """Changes the optimizer's weight decay as it goes."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group['weight_decay'] *= 0.9
+
+
+@pytest.mark.parametrize(('name', 'value', 'trained'), [
+    ('lr', 1e-5, r'0\.01'), ('weight_decay', 0.3, r'0\.01'), ('betas', (0.8, 0.99), r'\[0\.9, 0\.999\]')])
+def test_another_rate_or_weight_decay_than_the_run_was_trained_with_is_refused(short_run, name, value, trained):
+    runner = build(short_run, resume=True)
+    runner.optim_wrapper['optimizer'][name] = value
+    with pytest.raises(UserError, match=rf'optimizer\.{name} is .*trained with {trained} .*load_from'):
+        runner.train()
+
+
+def test_a_checkpoint_without_the_settings_of_its_optimizer_is_compared_by_what_that_says(short_run, tmp_path):
+    checkpoint = torch.load(short_run / 'iter_4.pth', weights_only=False)
+    checkpoint['run_state'].pop('hyperparameters')
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    runner = build(tmp_path, resume=True, load_from=str(tmp_path / 'old.pth'))
+    runner.optim_wrapper['optimizer'] = dict(type='AdamW', lr=0.02)  # the schedule has lowered it to 0.006
+    with pytest.raises(UserError, match=r'optimizer\.lr is 0\.02.*trained with 0\.01 '):
+        runner.train()
+
+
+def test_the_batch_size_that_a_rate_follows_is_part_of_it(short_run):
+    runner = build(short_run, resume=True, auto_scale_lr=dict(enable=True, base_batch_size=2))
+    with pytest.raises(UserError, match=r'optimizer\.lr is 0\.02.*batch size.*trained with 0\.01 '):
+        runner.train()
+
+
+def test_what_hooks_have_changed_in_an_optimizer_is_no_other_setting(short_run):
+    runner = build(short_run, max_iters=5, resume=True, hooks=[Decaying()])
+    runner.train()
+    assert runner.iter == 5
+
+
+@pytest.fixture(scope='module')
+def short_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('short')
+    build(folder, max_iters=4, hooks=[Decaying()]).train()
+    return folder
