@@ -19,7 +19,7 @@ from ..files import left_behind, replacing
 from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
-from .resuming import POINTER, find_latest, number_of, point_to, was_restarted
+from .resuming import find_latest, forget, number_of, point_to, was_restarted
 from .schedules import check_hyperparameters, hyperparameters
 
 
@@ -92,6 +92,8 @@ class CheckpointHook(InPlaceCheckpointHook):
         optimizers = [wrapper.optimizer for wrapper in run_state.wrappers_of(runner.optim_wrapper)]
         self.built = hyperparameters(group for optimizer in optimizers for group in optimizer.param_groups)
         restarted = was_restarted()
+        if not restarted and not runner._resume:
+            forget(runner.work_dir)  # before anything fails that torchrun would start again
         if (restarted and not runner._resume) or (runner._resume and runner._load_from is None):
             latest = find_latest(runner.work_dir)
             runner._resume = latest is not None
@@ -176,7 +178,7 @@ class CheckpointHook(InPlaceCheckpointHook):
 
     def forget_others(self, runner):
         """A run from the start: checkpoints in its work_dir are another run's."""
-        (Path(runner.work_dir) / POINTER).unlink(missing_ok=True)
+        forget(runner.work_dir)
         others = sorted(Path(self.out_dir).glob(self.filename_tmpl.format('*')), key=number_of)
         if others:
             runner.logger.warning(f'{self.out_dir} has checkpoints of an earlier run: {others[0].name} to '

@@ -8,7 +8,7 @@ from engine.small_run import Killed, KillHook, Noisy, build, differing, state_of
 from mmengine.hooks import Hook
 
 from inceptionnext_seg.data.draws import Draw, SeededDataset
-from inceptionnext_seg.engine.resuming import find_latest, read_pointer
+from inceptionnext_seg.engine.resuming import find_latest, forget_before_restarts, read_pointer
 from inceptionnext_seg.engine.run_state import random_state
 from inceptionnext_seg.errors import UserError
 
@@ -158,6 +158,24 @@ def test_a_run_that_torchrun_started_again_resumes_of_itself(tmp_path, monkeypat
     runner.train()
     assert runner.seed == 0
     assert differing(state_of(tmp_path), undisturbed) == []
+
+
+def test_a_new_run_that_torchrun_started_again_does_not_resume_an_older_one(tmp_path, monkeypatch):
+    build(tmp_path, max_iters=4).train()
+    (tmp_path / 'in_the_tool').mkdir()
+    shutil.copy(tmp_path / 'last_checkpoint', tmp_path / 'in_the_tool')
+    for name, value in (('USE_AGENT_STORE', 'True'), ('MAX_RESTARTS', '3'), ('RESTART_COUNT', '1')):
+        monkeypatch.setenv(f'TORCHELASTIC_{name}', value)
+    forget_before_restarts(tmp_path / 'in_the_tool')
+    assert read_pointer(tmp_path / 'in_the_tool') is not None
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    forget_before_restarts(tmp_path / 'in_the_tool')
+    assert read_pointer(tmp_path / 'in_the_tool') is None
+    with pytest.raises(Killed):
+        build(tmp_path, max_iters=2, hooks=[dict(type=KillHook, event='before_run', number=1)]).train()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    build(tmp_path, max_iters=2).train()
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_2.pth'
 
 
 def test_early_stopping_counts_on(tmp_path):
