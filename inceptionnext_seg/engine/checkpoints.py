@@ -19,7 +19,7 @@ from ..files import left_behind, replacing
 from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
-from .resuming import find_latest, forget, number_of, point_to, was_restarted
+from .resuming import find_latest, forget, is_pointed_to, number_of, point_to, was_restarted
 from .schedules import check_hyperparameters, hyperparameters
 
 
@@ -67,7 +67,7 @@ class CheckpointHook(InPlaceCheckpointHook):
       again, of itself. A run that begins at its start leaves older checkpoints and forgets
       ``last_checkpoint``, for these are another run's.
     - SIGTERM and Ctrl-C save a checkpoint after the current iteration, and the process leaves with status 143 or 130.
-      In a validation of several processes they wait for its end, unless the iteration is saved already.
+      In a validation of several processes they wait for its end, unless the checkpoint is written already.
     - A process that dies ends the others (:mod:`.lifeline`).
 
     Raises:
@@ -209,9 +209,11 @@ class CheckpointHook(InPlaceCheckpointHook):
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if not self.trains(runner) or WATCH.received is None:
             return
-        if not self.is_saved(runner.iter):
-            if runner.distributed:
-                return  # the others may not leave: at the end of the validation
+        if runner.distributed:
+            # The others may not leave, and the main process may still write: at the end of the validation.
+            if not self.is_saved(runner.iter) or not is_pointed_to(runner.work_dir, self.last_ckpt):
+                return
+        elif not self.is_saved(runner.iter):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # validation runs on the averaged weights

@@ -18,8 +18,19 @@ WAY_ON = 'Expected: a checkpoint that tools/train.py wrote.'
 
 def point_to(work_dir, path):
     """Let ``last_checkpoint`` name a checkpoint that is whole, relative to ``work_dir``, which may be moved."""
-    remote = '://' in str(path)
-    write_text(Path(work_dir) / POINTER, str(path) if remote else os.path.relpath(path, work_dir))
+    write_text(Path(work_dir) / POINTER, pointer_to(work_dir, path))
+
+
+def pointer_to(work_dir, path):
+    return str(path) if '://' in str(path) else os.path.relpath(path, work_dir)
+
+
+def is_pointed_to(work_dir, path):
+    """Whether ``last_checkpoint`` names ``path``: the main process has written it."""
+    try:
+        return (Path(work_dir) / POINTER).read_text(encoding='utf-8').strip() == pointer_to(work_dir, path)
+    except (OSError, ValueError):
+        return False
 
 
 def read_pointer(work_dir):
