@@ -111,8 +111,13 @@ class LeaveAtOnce(Hook):
 
 
 def test_a_process_that_leaves_within_a_validation_lets_the_checkpoint_be_written(tmp_path, monkeypatch):
-    put = WholeFileBackend.put
-    monkeypatch.setattr(WholeFileBackend, 'put', lambda self, content, path: (time.sleep(1), put(self, content, path)))
+    put, waits = WholeFileBackend.put, [1.]
+
+    def slow(self, content, path):
+        time.sleep(waits.pop() if waits else 0)
+        put(self, content, path)
+
+    monkeypatch.setattr(WholeFileBackend, 'put', slow)
     found = two_processes(tmp_path, acting=1, hooks=[LeaveAtOnce()], interval=4)
     assert [status for status, _ in found] == [143, 143]
     assert (tmp_path / 'last_checkpoint').read_text() == 'iter_4.pth'
