@@ -22,6 +22,13 @@ def end_workers(loader):
         loader._iterator = None
 
 
+def accumulative_counts(optim_wrapper):
+    """``accumulative_counts`` of a wrapper, or of the config of one."""
+    if isinstance(optim_wrapper, dict):
+        return optim_wrapper.get('accumulative_counts') or 1
+    return getattr(optim_wrapper, '_accumulative_counts', 1)
+
+
 @LOOPS.register_module()
 class TotalBatchTrainLoop(IterBasedTrainLoop):
     """Iterations of ``total_batch_size`` images over all processes together, however many there are.
@@ -46,7 +53,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
 
     Raises:
         UserError: ``total_batch_size`` is not a multiple of the number of processes; schedules of another length than
-            ``max_iters`` cannot be changed, or belong to a checkpoint that is resumed.
+            ``max_iters`` cannot be changed, or belong to a checkpoint that is resumed; gradients are accumulated by
+            ``optim_wrapper.accumulative_counts`` too; or ``fast_forward_on_resume``, which this loop does not have.
     """
 
     def __init__(self, runner, dataloader, max_iters, total_batch_size, micro_batch_size=None, fit_schedules=True,
@@ -62,6 +70,15 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             raise UserError(f'train_cfg.micro_batch_size is {micro_batch_size}; expected: at least 1, or None.')
         micro = max(size for size in range(1, min(micro_batch_size or share, share) + 1) if share % size == 0)
         self.accumulations = share // micro
+        counts = accumulative_counts(runner.optim_wrapper)
+        if self.accumulations > 1 and counts > 1:
+            raise UserError(f'optim_wrapper.accumulative_counts is {counts}, and train_cfg.micro_batch_size '
+                            f'{micro_batch_size}: both accumulate gradients. Expected: one. Next: '
+                            f'train_cfg.total_batch_size={total_batch_size * counts} (the learning rate follows) and '
+                            'optim_wrapper.accumulative_counts=1, for the same number of images a step.')
+        if settings.get('fast_forward_on_resume'):
+            raise UserError(f'train_cfg.fast_forward_on_resume is True, and {type(self).__name__} always goes on '
+                            'with the images that are next. Expected: False, or nothing.')
         # In place: the runner's linear scaling of the learning rate reads the batch size from this same dict.
         dataloader['batch_size'] = share
         super().__init__(runner, seeded(dataloader, self.seed_of(runner)), max_iters, **settings)

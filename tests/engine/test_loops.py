@@ -189,6 +189,19 @@ def test_a_micro_batch_of_no_image_is_an_error(tmp_path):
         build_runner(tmp_path, 0)[0].train_loop  # noqa: B018  a property that builds
 
 
+def test_settings_that_the_loop_would_ignore_are_errors(tmp_path):
+    runner, _ = build_runner(tmp_path, 2)
+    for wrapper in (dict(optimizer=dict(type='SGD', lr=LR), accumulative_counts=4),
+                    OptimWrapper(CountingSGD(runner.model.parameters(), lr=LR), accumulative_counts=4)):
+        runner.optim_wrapper = wrapper
+        with pytest.raises(UserError, match=r'accumulative_counts is 4.*micro_batch_size 2.*total_batch_size=32'):
+            runner.build_train_loop(runner._train_loop)
+    runner, _ = build_runner(tmp_path / 'forward')
+    runner._train_loop['fast_forward_on_resume'] = True
+    with pytest.raises(UserError, match=r'fast_forward_on_resume'):
+        runner.train()
+
+
 # Two processes
 
 
