@@ -308,8 +308,8 @@ def explain_errors() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
-            'train_cfg.micro_batch_size=4 (or 2: same recipe, gradients accumulated), --amp, or '
-            'model.backbone.with_cp=True.') from error
+            'train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many images; a BatchNorm '
+            'sees fewer, and a loss with class weights is another), --amp, or model.backbone.with_cp=True.') from error
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -1,4 +1,6 @@
 """A training loop whose batch is that of all processes together. Registered in mmengine's root registry."""
+import logging
+
 import torch
 from mmengine.dist import all_reduce_dict, get_rank, get_world_size
 from mmengine.logging import print_log
@@ -29,13 +31,24 @@ def accumulative_counts(optim_wrapper):
     return getattr(optim_wrapper, '_accumulative_counts', 1)
 
 
+def divides_by_its_own(model):
+    """The settings of a model's losses with which the loss of a batch is not the mean of the losses of its parts."""
+    settings = [('class_weight', lambda value: value is not None), ('avg_non_ignore', bool),
+                ('sampler', lambda value: value is not None)]
+    return [f'{name}.{setting}'.removeprefix('module.') for name, module in model.named_modules()
+            for setting, is_given in settings if is_given(getattr(module, setting, None))]
+
+
 @LOOPS.register_module()
 class TotalBatchTrainLoop(IterBasedTrainLoop):
     """Iterations of ``total_batch_size`` images over all processes together, however many there are.
 
     1, 2, 4 or 8 processes train the same recipe: each takes its share of the batch. Where the share does not fit in
     memory, ``micro_batch_size`` splits it and the gradients are accumulated; an iteration stays one optimizer step, so
-    that schedules, logs and checkpoints count the same. BatchNorm then sees ``micro_batch_size`` images at a time.
+    that schedules, logs and checkpoints count the same. The loss of the batch is the mean of its parts' losses: that of
+    the whole batch where a loss is a mean over all pixels, and another where it divides by what a part has, with
+    ``class_weight``, ``avg_non_ignore`` or a ``sampler``, which the log then says. A BatchNorm sees
+    ``micro_batch_size`` images at a time; a SyncBN those of all processes.
 
     A run that was interrupted goes on bit for bit: what is random in a sample depends on seed, draw and index alone
     (:mod:`..data.draws`), so that the number of workers does not matter either, and the checkpoint has the rest
@@ -85,6 +98,7 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         if self.dataloader.generator is None:
             # Each iterator draws a number when it is made; a resumed run makes its own at another time.
             self.dataloader.generator = torch.Generator().manual_seed(self.seed_of(runner))
+        self.parts = processes * self.accumulations
         self.ends = []
         if fit_schedules:
             self.fit_schedules()
@@ -115,6 +129,12 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         agree('iteration to go on from', self._iter)
         if self.ends:
             check_resumed(runner.param_schedulers, self.ends, self._max_iters)
+        own = divides_by_its_own(runner.model) if self.parts > 1 else []
+        if own:
+            print_log(f'{", ".join(own)}: each of the {self.parts} parts of a batch ({get_world_size()} process(es) × '
+                      f'{self.accumulations} accumulation(s)) divides its loss by its own pixels or weights, so that '
+                      'their mean is another loss than that of the batch in one part, and another number of parts '
+                      'trains another objective.', 'current', logging.WARNING)
         wrapper = runner.optim_wrapper
         if self.accumulations > 1:
             # The wrapper counts backward passes, not iterations. Each iteration is complete, so that there is no last
