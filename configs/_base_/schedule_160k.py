@@ -1,7 +1,8 @@
 # One recipe for every UperNet here, MMSegmentation's own for ConvNeXt: AdamW 1e-4, weight decay 0.05 (norms, biases and
 # layer scales have none), linear warm-up over 1500 iterations, linear decay to 0 at 160k, stage-wise learning-rate
 # decay 0.9, 16 images an iteration over all processes. Where a GPU's memory is short, --cfg-options
-# train_cfg.micro_batch_size=4 accumulates gradients: the same recipe, but for the images that a BatchNorm sees at once.
+# train_cfg.micro_batch_size=4 accumulates gradients: the same recipe, but for the images that a BatchNorm sees at once,
+# and for a loss with class_weight or avg_non_ignore, which divides by what each part has; these configs have neither.
 # The precision is not MMSegmentation's, which trains in fp16 (AmpOptimWrapper); a CPU cannot. Here --amp trains in
 # mixed precision, in bf16 where the device has it.
 optim_wrapper = dict(

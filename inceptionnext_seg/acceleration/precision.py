@@ -17,7 +17,9 @@ from .quantize import Int8, quantize
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'int8': torch.int8}
 BF16_INSTRUCTIONS = ('amx_bf16', 'avx512_bf16', 'bf16')     # the last is that of Arm
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+# Norms that keep float32 parameters beside maps in bfloat16. Those of each image by itself cannot on a GPU: torch's
+# kernels there read the parameters in the type of the map.
+NORMS = dict(cpu=(_NormBase, nn.LayerNorm, nn.GroupNorm), elsewhere=(_NormBase, ))
 
 
 class Precision(NamedTuple):
@@ -48,11 +50,12 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | tor
     """The deploy form of ``model``: norms and layer scales folded (:func:`~..models.fuse.fuse_for_inference`), and
     products of fewer bits where ``dtype`` asks for them.
 
-    ``dtype`` makes products faster and less exact, where the device can: 'bf16' runs everything but the norms' own
-    parameters in bfloat16 (CPUs with AMX or avx512_bf16, GPUs), 'int8' the MLPs of MetaNeXt blocks and the 1×1 and 3×3
-    convolutions of heads in 8 bits (CPUs with VNNI or AMX), with ranges of activations from ``calibration``, and the
-    rest in bfloat16 where the CPU has AMX, otherwise in float32. Accelerate the model first. What a CPU cannot do, and
-    a part without an 8-bit form, stays as it is: ``model.precision``, which is logged, says what became of each part.
+    ``dtype`` makes products faster and less exact, where the device can: 'bf16' runs everything but the parameters of
+    BatchNorms, and on CPUs of all norms, in bfloat16 (CPUs with AMX or avx512_bf16, GPUs), 'int8' the MLPs of MetaNeXt
+    blocks and the 1×1 and 3×3 convolutions of heads in 8 bits (CPUs with VNNI or AMX), with ranges of activations from
+    ``calibration``, and the rest in bfloat16 where the CPU has AMX, otherwise in float32. Accelerate the model first.
+    What a CPU cannot do, and a part without an 8-bit form, stays as it is: ``model.precision``, which is logged, says
+    what became of each part.
 
     Args:
         model (nn.Module): A MetaNeXt backbone, or a segmentor with any backbone, on any device, in any layout; without
@@ -101,7 +104,7 @@ def lower_precision(model: nn.Module, dtype: torch.dtype, calibration: Iterable 
     """Convert a fused model in place; where the device cannot do it, the model stays as it is, and a log line says so.
 
     Images go into the model in float32 and its segmentation head returns float32; the features of a bare backbone
-    are in the model's dtype. Norms keep their parameters in float32.
+    are in the model's dtype. BatchNorms, and on CPUs all norms, keep their parameters in float32.
     """
     own = next(model.parameters())
     if own.is_cuda and dtype == torch.int8:
@@ -135,9 +138,10 @@ def why_not_bf16():
 
 
 def to_bfloat16(model):
-    """All parameters but those of norms, and products in bfloat16 also where float is the rule."""
+    """All parameters but those of :data:`NORMS`, and products in bfloat16 also where float is the rule."""
+    kept = NORMS['cpu' if next(model.parameters()).device.type == 'cpu' else 'elsewhere']
     for module in model.modules():
-        if not isinstance(module, (*NORMS, Int8)):
+        if not isinstance(module, (*kept, Int8)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(torch.bfloat16)
         if isinstance(module, Fast) and not native.has_fast_bf16():

@@ -16,6 +16,7 @@ from ..engine.launch import (
     show_predictions,
     unwrap,
     without_training,
+    write_predictions,
 )
 from ..engine.weights import require_local
 from ..errors import exit_on_user_error
@@ -51,7 +52,7 @@ def main():
         cfg = for_tta(cfg)
     if args.out:
         check_writable(args.out, '--out', 'give another')
-        cfg.test_evaluator.output_dir = args.out
+        write_predictions(cfg, args.out)
     # The runner would load or resume it over CHECKPOINT.
     cfg.load_from, cfg.resume = None, False
     with explain_errors():

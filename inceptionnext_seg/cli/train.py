@@ -21,6 +21,7 @@ from ..engine.launch import (
     resume_latest,
 )
 from ..engine.own_data import PLACEHOLDER, needs_data, set_minutes, use_data
+from ..engine.resuming import forget_before_restarts
 from ..engine.values import add_backends, check_seed
 from ..engine.weights import require_local, require_weights
 from ..errors import UserError, exit_on_user_error
@@ -68,6 +69,8 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: adapt(cfg, args))
     prepare(cfg, args)
+    if not args.resume and not cfg.get('resume'):
+        forget_before_restarts(cfg.work_dir)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:
         cfg.randomness['seed'] = check_seed(args.seed)

@@ -15,7 +15,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from ..errors import SettingError, UserError
 from ..provenance import synchronize
-from .run_state import random_state, set_random_state
+from .run_state import random_state, set_random_state, wrappers_of
 
 FORMAT = 1
 # A measurement of fewer iterations is none, unless waiting for them would take more than this share of the time.
@@ -325,6 +325,9 @@ class TimeBudgetHook(Hook):
         _, length, interval, *_ = self.fitted
         loop._max_iters = length
         loop.val_interval, loop.dynamic_milestones, loop.dynamic_intervals = interval, [0], [interval]
+        for wrapper in wrappers_of(loop.runner.optim_wrapper):
+            if getattr(wrapper, '_max_counts', -1) >= 0:  # the last gradients of accumulative_counts may be fewer
+                wrapper._max_counts, wrapper._remainder_counts = length, length % wrapper._accumulative_counts
         if getattr(loop, 'ends', None):  # what TotalBatchTrainLoop compares a resumed run with
             loop.ends = self.ends
 

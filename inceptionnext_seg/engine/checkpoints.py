@@ -1,6 +1,7 @@
 """Checkpoints that are whole, from which a run goes on bit for bit. Registered in the place of mmengine's hook, under
 its name, so that every config that names ``CheckpointHook`` has it, under any tool."""
 import contextlib
+import fnmatch
 import shutil
 import sys
 from collections import deque
@@ -18,7 +19,8 @@ from ..files import left_behind, replacing
 from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
-from .resuming import POINTER, find_latest, number_of, point_to, was_restarted
+from .resuming import find_latest, forget, is_pointed_to, number_of, point_to, was_restarted
+from .schedules import check_hyperparameters, hyperparameters
 
 
 class WholeFileBackend(LocalBackend):
@@ -65,7 +67,7 @@ class CheckpointHook(InPlaceCheckpointHook):
       again, of itself. A run that begins at its start leaves older checkpoints and forgets
       ``last_checkpoint``, for these are another run's.
     - SIGTERM and Ctrl-C save a checkpoint after the current iteration, and the process leaves with status 143 or 130.
-      In a validation of several processes they wait for its end, unless the iteration is saved already.
+      In a validation of several processes they wait for its end, unless the checkpoint is written already.
     - A process that dies ends the others (:mod:`.lifeline`).
 
     Raises:
@@ -77,6 +79,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         self.state = None       # of the run, while a checkpoint is written
         self.held = None        # random states of training, while validation runs
         self.resumed = None     # the run's state in the checkpoint, until the first iteration
+        self.built = None       # rates, weight decay and the like of the optimizer, as the config says
         self.saving_best = self.best_is_new = False
 
     # The begin of a run
@@ -86,7 +89,11 @@ class CheckpointHook(InPlaceCheckpointHook):
         if not isinstance(runner._train_loop, BaseLoop) or runner._has_loaded:
             return  # a test
         LIFELINE.begin()
+        optimizers = [wrapper.optimizer for wrapper in run_state.wrappers_of(runner.optim_wrapper)]
+        self.built = hyperparameters(group for optimizer in optimizers for group in optimizer.param_groups)
         restarted = was_restarted()
+        if not restarted and not runner._resume:
+            forget(runner.work_dir)  # before anything fails that torchrun would start again
         if (restarted and not runner._resume) or (runner._resume and runner._load_from is None):
             latest = find_latest(runner.work_dir)
             runner._resume = latest is not None
@@ -97,20 +104,35 @@ class CheckpointHook(InPlaceCheckpointHook):
     def after_load_checkpoint(self, runner, checkpoint):
         if not runner._resume:
             return
+        # A config in Python, which mmengine would run, for the number of GPUs that mmcv 1 wrote there.
+        checkpoint['meta'].pop('config', None)
         self.resumed = checkpoint.get('run_state')
+        if self.built is not None:
+            check_hyperparameters(self.built, self.trained_with(checkpoint))
         if self.resumed is None:
             runner.logger.warning('The checkpoint to resume has no random states: training goes on from its weights, '
                                   'but is not the run that it would have been.')
         else:
             run_state.restore_hooks(runner, self.resumed)
 
+    @staticmethod
+    def trained_with(checkpoint):
+        """Hyperparameters of the run that wrote a checkpoint; a hook may have changed those of its optimizer."""
+        saved = (checkpoint.get('run_state') or {}).get('hyperparameters')
+        if isinstance(saved, list) and all(isinstance(group, dict) for group in saved):
+            return saved
+        optimizer = checkpoint.get('optimizer') or {}
+        states = [optimizer] if 'param_groups' in optimizer else optimizer.values()
+        return hyperparameters(group for state in states for group in state['param_groups'])
+
     def before_train(self, runner):
         local = self.backend_args is None and self.file_client_args is None and \
             '://' not in str(self.out_dir or runner.work_dir)
         if local:
             self.backend_args = dict(backend='whole_files')
-        self.find_moved(runner)
+        remembered = self.take_remembered(runner)
         super().before_train(runner)
+        self.find_best(runner, remembered)
         if runner._resume:
             self.last_ckpt = str(runner._load_from)
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -124,18 +146,39 @@ class CheckpointHook(InPlaceCheckpointHook):
                 shield(loop.dataloader)
         WATCH.begin()
 
-    def find_moved(self, runner):
-        """Best checkpoints are remembered by their paths, which are others where the work_dir was moved."""
+    @staticmethod
+    def take_remembered(runner):
+        """What a resumed checkpoint says of files, which mmengine would delete: it is untrusted, or of another folder.
+
+        Returns:
+            dict[str, object]: ``best_ckpt``, ``best_ckpt_mIoU``, ..., which are no longer in the message hub.
+        """
         known = runner.message_hub.runtime_info
-        for name in [name for name in known if name.startswith('best_ckpt')]:
-            path = Path(str(known[name]))
-            here = Path(runner.work_dir) / path.name
-            if not path.is_file() and here.is_file():
-                runner.message_hub.update_info(name, str(here))
+        if 'keep_ckpt_ids' in known:
+            numbers = known['keep_ckpt_ids'] if isinstance(known['keep_ckpt_ids'], list) else []
+            known['keep_ckpt_ids'] = [number for number in numbers if type(number) is int and number >= 0]
+        return {name: known.pop(name) for name in list(known) if str(name).startswith('best_ckpt')}
+
+    def find_best(self, runner, remembered):
+        """The best checkpoints that a better one replaces: this run's own, in its folder, whatever path is named."""
+        for name, value in remembered.items():
+            own = Path(str(value)).name
+            path = self.file_backend.join_path(self.out_dir, own)
+            if not fnmatch.fnmatch(own, f'best_*_{self.filename_tmpl.format("*")}') or (
+                    not self.file_backend.isfile(path)):
+                continue
+            monitored = name.removeprefix('best_ckpt').removeprefix('_')
+            if not monitored and hasattr(self, 'best_ckpt_path'):
+                self.best_ckpt_path = path
+            elif monitored in getattr(self, 'best_ckpt_path_dict', ()):
+                self.best_ckpt_path_dict[monitored] = path
+            else:
+                continue
+            runner.message_hub.update_info(name, path)
 
     def forget_others(self, runner):
         """A run from the start: checkpoints in its work_dir are another run's."""
-        (Path(runner.work_dir) / POINTER).unlink(missing_ok=True)
+        forget(runner.work_dir)
         others = sorted(Path(self.out_dir).glob(self.filename_tmpl.format('*')), key=number_of)
         if others:
             runner.logger.warning(f'{self.out_dir} has checkpoints of an earlier run: {others[0].name} to '
@@ -166,9 +209,11 @@ class CheckpointHook(InPlaceCheckpointHook):
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if not self.trains(runner) or WATCH.received is None:
             return
-        if not self.is_saved(runner.iter):
-            if runner.distributed:
-                return  # the others may not leave: at the end of the validation
+        if runner.distributed:
+            # The others may not leave, and the main process may still write: at the end of the validation.
+            if not self.is_saved(runner.iter) or not is_pointed_to(runner.work_dir, self.last_ckpt):
+                return
+        elif not self.is_saved(runner.iter):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook._swap_ema_parameters()  # validation runs on the averaged weights
@@ -227,7 +272,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         if self.saving_best:
             self.best_is_new = True  # saved when all hooks have seen the validation
             return
-        self.state = run_state.capture(runner, self.held)
+        self.state = dict(run_state.capture(runner, self.held), hyperparameters=self.built)
         hub, outdated = runner.message_hub, []
         if self.max_keep_ckpts > 0:
             steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]

@@ -115,9 +115,13 @@ class FiniteHook(Hook):
     def way_on(runner):
         saved = runner.message_hub.runtime_info.get('last_ckpt') or (runner._resume and runner._load_from)
         saved = saved if saved and Path(saved).is_file() else None
-        return (f'Last finite checkpoint: {saved or "none"}. Next: a lower optim_wrapper.optimizer.lr, or '
-                "optim_wrapper.clip_grad.max_norm=1, after a look at these images and their masks"
-                f'{"; --resume goes on from that checkpoint" if saved else ""}.')
+        images = 'a look at these images and their masks, then'
+        if not saved:
+            return (f'Last finite checkpoint: none. Next: {images} a lower optim_wrapper.optimizer.lr, or '
+                    'optim_wrapper.clip_grad.max_norm=1.')
+        return (f'Last finite checkpoint: {saved}. Next: {images} --resume with optim_wrapper.clip_grad.max_norm=1, '
+                f'from that checkpoint; or a lower optim_wrapper.optimizer.lr, in a new run: load_from={saved} without '
+                '--resume.')
 
 
 def image_names(data_batch):

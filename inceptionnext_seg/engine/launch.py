@@ -2,6 +2,7 @@
 import atexit
 import contextlib
 import errno
+import inspect
 import linecache
 import logging
 import os
@@ -20,6 +21,7 @@ import torch.nn as nn
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.runner import Runner
+from mmseg.registry import METRICS
 
 from ..errors import SettingError, UserError
 from ..zoo import PREFIX, drop_scope, find_config, framework_of
@@ -28,7 +30,7 @@ from .joining import is_elastic, join
 from .lifeline import LIFELINE
 from .options import OptionsAction, merge_options, set_data_root
 from .resuming import find_latest
-from .settings import check_names, check_options, check_sections
+from .settings import arguments_of, check_names, check_options, check_sections
 from .values import check_parts, check_values
 
 
@@ -306,8 +308,8 @@ def explain_errors() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
-            'train_cfg.micro_batch_size=4 (or 2: same recipe, gradients accumulated), --amp, or '
-            'model.backbone.with_cp=True.') from error
+            'train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many images; a BatchNorm '
+            'sees fewer, and a loss with class weights is another), --amp, or model.backbone.with_cp=True.') from error
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -398,6 +400,26 @@ def show_predictions(cfg: Config, args: Namespace) -> None:
     cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
+
+
+def write_predictions(cfg: Config, folder: str) -> None:
+    """Let the metrics of a test that can do so, such as IoUMetric, write the predictions into ``--out``.
+
+    Raises:
+        UserError: None can.
+    """
+    metrics = cfg.test_evaluator
+    metrics = metrics['metrics'] if isinstance(metrics, dict) and 'metrics' in metrics else metrics
+    metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+    classes = [METRICS.get(metric['type']) if isinstance(metric['type'], str) else metric['type'] for metric in metrics]
+    writing = [metric for metric, cls in zip(metrics, classes, strict=True)
+               if inspect.isclass(cls) and 'output_dir' in arguments_of(cls)]
+    if not writing:
+        raise UserError(f'--out {folder}: no metric of test_evaluator writes predictions '
+                        f'({", ".join(str(metric["type"]) for metric in metrics)}). Expected: one that takes an '
+                        'output_dir. Next: IoUMetric beside them, or tools/predict.py.')
+    for metric in writing:
+        metric['output_dir'] = folder
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -1,4 +1,6 @@
 """A training loop whose batch is that of all processes together. Registered in mmengine's root registry."""
+import logging
+
 import torch
 from mmengine.dist import all_reduce_dict, get_rank, get_world_size
 from mmengine.logging import print_log
@@ -22,13 +24,31 @@ def end_workers(loader):
         loader._iterator = None
 
 
+def accumulative_counts(optim_wrapper):
+    """``accumulative_counts`` of a wrapper, or of the config of one."""
+    if isinstance(optim_wrapper, dict):
+        return optim_wrapper.get('accumulative_counts') or 1
+    return getattr(optim_wrapper, '_accumulative_counts', 1)
+
+
+def divides_by_its_own(model):
+    """The settings of a model's losses with which the loss of a batch is not the mean of the losses of its parts."""
+    settings = [('class_weight', lambda value: value is not None), ('avg_non_ignore', bool),
+                ('sampler', lambda value: value is not None)]
+    return [f'{name}.{setting}'.removeprefix('module.') for name, module in model.named_modules()
+            for setting, is_given in settings if is_given(getattr(module, setting, None))]
+
+
 @LOOPS.register_module()
 class TotalBatchTrainLoop(IterBasedTrainLoop):
     """Iterations of ``total_batch_size`` images over all processes together, however many there are.
 
     1, 2, 4 or 8 processes train the same recipe: each takes its share of the batch. Where the share does not fit in
     memory, ``micro_batch_size`` splits it and the gradients are accumulated; an iteration stays one optimizer step, so
-    that schedules, logs and checkpoints count the same. BatchNorm then sees ``micro_batch_size`` images at a time.
+    that schedules, logs and checkpoints count the same. The loss of the batch is the mean of its parts' losses: that of
+    the whole batch where a loss is a mean over all pixels, and another where it divides by what a part has, with
+    ``class_weight``, ``avg_non_ignore`` or a ``sampler``, which the log then says. A BatchNorm sees
+    ``micro_batch_size`` images at a time; a SyncBN those of all processes.
 
     A run that was interrupted goes on bit for bit: what is random in a sample depends on seed, draw and index alone
     (:mod:`..data.draws`), so that the number of workers does not matter either, and the checkpoint has the rest
@@ -46,7 +66,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
 
     Raises:
         UserError: ``total_batch_size`` is not a multiple of the number of processes; schedules of another length than
-            ``max_iters`` cannot be changed, or belong to a checkpoint that is resumed.
+            ``max_iters`` cannot be changed, or belong to a checkpoint that is resumed; gradients are accumulated by
+            ``optim_wrapper.accumulative_counts`` too; or ``fast_forward_on_resume``, which this loop does not have.
     """
 
     def __init__(self, runner, dataloader, max_iters, total_batch_size, micro_batch_size=None, fit_schedules=True,
@@ -62,12 +83,22 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             raise UserError(f'train_cfg.micro_batch_size is {micro_batch_size}; expected: at least 1, or None.')
         micro = max(size for size in range(1, min(micro_batch_size or share, share) + 1) if share % size == 0)
         self.accumulations = share // micro
+        counts = accumulative_counts(runner.optim_wrapper)
+        if self.accumulations > 1 and counts > 1:
+            raise UserError(f'optim_wrapper.accumulative_counts is {counts}, and train_cfg.micro_batch_size '
+                            f'{micro_batch_size}: both accumulate gradients. Expected: one. Next: '
+                            f'train_cfg.total_batch_size={total_batch_size * counts} (the learning rate follows) and '
+                            'optim_wrapper.accumulative_counts=1, for the same number of images a step.')
+        if settings.get('fast_forward_on_resume'):
+            raise UserError(f'train_cfg.fast_forward_on_resume is True, and {type(self).__name__} always goes on '
+                            'with the images that are next. Expected: False, or nothing.')
         # In place: the runner's linear scaling of the learning rate reads the batch size from this same dict.
         dataloader['batch_size'] = share
         super().__init__(runner, seeded(dataloader, self.seed_of(runner)), max_iters, **settings)
         if self.dataloader.generator is None:
             # Each iterator draws a number when it is made; a resumed run makes its own at another time.
             self.dataloader.generator = torch.Generator().manual_seed(self.seed_of(runner))
+        self.parts = processes * self.accumulations
         self.ends = []
         if fit_schedules:
             self.fit_schedules()
@@ -98,12 +129,18 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         agree('iteration to go on from', self._iter)
         if self.ends:
             check_resumed(runner.param_schedulers, self.ends, self._max_iters)
+        own = divides_by_its_own(runner.model) if self.parts > 1 else []
+        if own:
+            print_log(f'{", ".join(own)}: each of the {self.parts} parts of a batch ({get_world_size()} process(es) × '
+                      f'{self.accumulations} accumulation(s)) divides its loss by its own pixels or weights, so that '
+                      'their mean is another loss than that of the batch in one part, and another number of parts '
+                      'trains another objective.', 'current', logging.WARNING)
         wrapper = runner.optim_wrapper
         if self.accumulations > 1:
-            # The wrapper counts backward passes, not iterations.
+            # The wrapper counts backward passes, not iterations. Each iteration is complete, so that there is no last
+            # one that would accumulate fewer, however long the run becomes.
             wrapper._accumulative_counts = self.accumulations
-            wrapper.initialize_count_status(
-                runner.model, self._iter * self.accumulations, self._max_iters * self.accumulations)
+            wrapper.initialize_count_status(runner.model, self._iter * self.accumulations, -1)
         try:
             with LIFELINE.tied():
                 return self.train()

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from mmengine.dist import all_gather_object, get_world_size, master_only
+from mmengine.dist import all_gather_object, get_rank, get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from PIL import Image, ImageOps
@@ -106,6 +106,7 @@ class ReportHook(Hook):
         self.before, self.begun = 0., clock()
         self.losses, self.validations = [], []
         self.confusion, self.candidates, self.counted, self.last = None, [], 0, None
+        self.seen = self.images = 0     # samples of this process, images of all
         self.finished = False
 
     def elapsed(self):
@@ -124,9 +125,14 @@ class ReportHook(Hook):
     def before_val_epoch(self, runner):
         classes = len(self.about(runner)[0])
         self.confusion, self.candidates, self.counted = np.zeros((classes, classes), np.int64), [], 0
+        self.seen, self.images = 0, len(runner.val_dataloader.dataset)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         for sample in outputs or ():
+            # Samplers deal the images out in turns, and fill up the last turn with images of the first.
+            place, self.seen = get_rank() + get_world_size() * self.seen, self.seen + 1
+            if place >= self.images:
+                continue
             found, label = (getattr(sample, name, None) for name in ('pred_sem_seg', 'gt_sem_seg'))
             if found is None or label is None:
                 continue
@@ -161,12 +167,12 @@ class ReportHook(Hook):
         self.write(runner)
 
     def gather(self):
-        """Add up what the processes have; an image that fills up the last one's share is shown once."""
+        """Add up what the processes have."""
         if get_world_size() == 1:
             return
         every = all_gather_object((self.confusion, self.candidates))
         self.confusion = sum(confusion for confusion, _ in every)
-        self.candidates = list({entry[2]: entry for _, candidates in every for entry in candidates}.values())
+        self.candidates = [entry for _, candidates in every for entry in candidates]
 
     def after_train(self, runner):
         self.finished = True

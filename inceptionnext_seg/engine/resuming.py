@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from ..errors import UserError
 from ..files import write_text
 from ..models.checkpoint import first_line, read_file
+from .joining import is_elastic
 
 POINTER = 'last_checkpoint'
 # Set above 0 by torchrun where it has started the processes again.
@@ -17,8 +18,19 @@ WAY_ON = 'Expected: a checkpoint that tools/train.py wrote.'
 
 def point_to(work_dir, path):
     """Let ``last_checkpoint`` name a checkpoint that is whole, relative to ``work_dir``, which may be moved."""
-    remote = '://' in str(path)
-    write_text(Path(work_dir) / POINTER, str(path) if remote else os.path.relpath(path, work_dir))
+    write_text(Path(work_dir) / POINTER, pointer_to(work_dir, path))
+
+
+def pointer_to(work_dir, path):
+    return str(path) if '://' in str(path) else os.path.relpath(path, work_dir)
+
+
+def is_pointed_to(work_dir, path):
+    """Whether ``last_checkpoint`` names ``path``: the main process has written it."""
+    try:
+        return (Path(work_dir) / POINTER).read_text(encoding='utf-8').strip() == pointer_to(work_dir, path)
+    except (OSError, ValueError):
+        return False
 
 
 def read_pointer(work_dir):
@@ -102,6 +114,18 @@ def was_restarted():
     """Whether torchrun has started any of the processes again; on several machines it counts on each by itself."""
     here = os.environ.get(RESTARTS, '0') not in ('', '0')
     return any(all_gather_object(here)) if get_world_size() > 1 else here
+
+
+def forget(work_dir):
+    """A run from the start: ``last_checkpoint`` is of another one, from which a later attempt would go on."""
+    if get_rank() == 0:
+        (Path(work_dir) / POINTER).unlink(missing_ok=True)
+
+
+def forget_before_restarts(work_dir):
+    """:func:`forget` at once, in the first attempt of a run that torchrun may start again."""
+    if is_elastic() and not was_restarted():
+        forget(work_dir)
 
 
 def agree(what, value):

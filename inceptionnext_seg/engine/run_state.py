@@ -62,6 +62,8 @@ def capture(runner, random=None):
     return dict(
         format=FORMAT, processes=get_world_size(), random=[state['random'] for state in every],
         gradients=[state['gradients'] for state in every] if any(state['gradients'] for state in every) else None,
+        stopped=getattr(runner._train_loop, 'stop_training', False) and not any(
+            has_run_out(hook) for hook in early_stopping(runner)),
         hooks=[[type(hook).__name__, state] for hook, state in states_of_hooks(runner)])
 
 
@@ -97,6 +99,21 @@ def restore_hooks(runner, state):
                 setattr(hook, name, found[1][name])
         else:
             hook.load_state_dict(found[1])
+    # By what the hooks have counted, so that more patience goes on; where another hook has ended the run, as saved.
+    if state.get('stopped') is True or any(map(has_run_out, early_stopping(runner))):
+        runner.train_loop.stop_training = True
+        print_log('The checkpoint is of a run that early stopping has ended: nothing is left to train. Next: a larger '
+                  'patience, or another stopping_threshold, goes on.', 'current', logging.WARNING)
+
+
+def early_stopping(runner):
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def has_run_out(hook):
+    """Whether mmengine's early stopping has ended the run, by its patience or its threshold."""
+    better, threshold = hook.rule_map[hook.rule], hook.stopping_threshold
+    return hook.wait_count >= hook.patience or (threshold is not None and better(hook.best_score, threshold))
 
 
 def states_of_hooks(runner):

@@ -1,10 +1,14 @@
-"""Schedules that follow the length of training: what to do where ``max_iters`` is not what they were written for."""
+"""Schedules that follow the length of training, what to do where ``max_iters`` is not what they were written for, and
+whether a checkpoint that is resumed was trained with those of the config, and with its rates."""
 import math
 
 from ..errors import UserError
 
 # Lengths in a schedule that are not `begin`, `end` or `T_max`: what becomes of them is for the user to say.
 OWN_LENGTHS = ('milestones', 'periods', 'restarts', 'step_size', 'total_steps')
+
+# What a config says of an optimizer, and a resumed checkpoint overwrites.
+HYPERPARAMETERS = ('lr', 'weight_decay', 'momentum', 'betas', 'eps', 'alpha', 'dampening', 'nesterov', 'amsgrad')
 
 
 def is_warm_up(schedule):
@@ -81,3 +85,53 @@ def check_resumed(schedulers, ends, max_iters):
                 f'and train_cfg.max_iters is {max_iters}. Expected: the length that it was trained for. Next: '
                 f'train_cfg.max_iters={scheduler.end}; or a new run from its weights, load_from=CHECKPOINT without '
                 '--resume; or train_cfg.fit_schedules=False, which leaves the schedule of the checkpoint as it is.')
+
+
+def hyperparameters(param_groups):
+    """Rates, weight decay and the like of an optimizer's parameter groups, as they were before schedules changed them.
+
+    Returns:
+        list[dict[str, object]]: Numbers, and lists of numbers, for each group.
+    """
+    found = []
+    for group in param_groups:
+        values = {name: group.get(f'initial_{name}', group[name]) for name in HYPERPARAMETERS if name in group}
+        if 'initial_momentum' in group:
+            values.pop('betas', None)  # the first of them is scheduled as the momentum
+        found.append({name: plain(value) for name, value in values.items()})
+    return found
+
+
+def plain(value):
+    """A number or a list, of a setting that may be a tensor or a tuple."""
+    if isinstance(value, tuple | list):
+        return [plain(each) for each in value]
+    return value.item() if hasattr(value, 'item') else value
+
+
+def is_near(a, b):
+    """Whether two settings are the same, up to the rounding of products."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(is_near, a, b))
+    numbers = isinstance(a, int | float) and isinstance(b, int | float)
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else a == b
+
+
+def check_hyperparameters(built, trained):
+    """Compare what the config says of the optimizer with what a checkpoint was trained with, which resuming restores.
+
+    Args:
+        built (list[dict]), trained (list[dict]): As :func:`hyperparameters` gives them.
+
+    Raises:
+        UserError: They differ: the config's would have no effect.
+    """
+    for number, (group, before) in enumerate(zip(built, trained, strict=False), 1):
+        for name, value in group.items():
+            if name in before and not is_near(value, before[name]):
+                scaled = ' (auto_scale_lr makes it follow the batch size)' if name == 'lr' else ''
+                raise UserError(
+                    f'optim_wrapper.optimizer.{name} is {value} in the config{scaled}, and the checkpoint to resume '
+                    f'was trained with {before[name]} (parameter group {number} of {len(built)}), which a resumed run '
+                    f'goes on with. Expected: the same. Next: the {name} that it was trained with; or a new run from '
+                    'its weights, load_from=CHECKPOINT without --resume.')

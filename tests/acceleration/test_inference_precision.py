@@ -103,6 +103,18 @@ def test_a_model_in_bfloat16_is_near_that_in_float_with_either_kind_of_cpu(plain
         assert next(model.parameters()).dtype == torch.float32
 
 
+@pytest.mark.parametrize(('device', 'kept'), [('cpu', {'LayerNorm2d', 'GroupNorm', 'BatchNorm2d'}), ('meta', {
+    'BatchNorm2d'})])
+def test_parameters_of_norms_are_in_the_type_of_the_map_where_torch_mixes_none(device, kept):
+    """On a GPU: a LayerNorm or GroupNorm of a bfloat16 map with float32 parameters is an error there."""
+    with torch.device(device):
+        model = nn.Sequential(ConvNeXt('atto'), nn.GroupNorm(2, 320), nn.BatchNorm2d(320))
+    precision.to_bfloat16(model)
+    found = {type(module).__name__ for module in model.modules() for parameter in module.parameters(recurse=False)
+             if parameter.dtype == torch.float32}
+    assert found == kept
+
+
 @needs_int8
 def test_a_model_in_8_bits_is_near_that_in_float(plain, lowered):
     assert error(lowered, plain) < ROUGHLY

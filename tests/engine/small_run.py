@@ -55,7 +55,7 @@ class Accuracy(BaseMetric):
 
 def build(work_dir, max_iters=12, workers=0, seed=0, resume=False, accumulate=1, micro_batch_size=None, keep=2,
           interval=3, hooks=(), sampler='InfiniteSampler', launcher='none', patience=50, cfg=None,
-          log_level='ERROR', **settings):
+          log_level='ERROR', save_best='accuracy', **settings):
     """A runner of the hook and the loop of this package, as a config would build it."""
     loader = dict(num_workers=workers, persistent_workers=workers > 0, dataset=dict(type=Noisy),
                   collate_fn=dict(type='pseudo_collate'))
@@ -71,7 +71,7 @@ def build(work_dir, max_iters=12, workers=0, seed=0, resume=False, accumulate=1,
                            optimizer=dict(type='AdamW', lr=0.01)),
         param_scheduler=dict(type='PolyLR', power=1., begin=0, end=12, by_epoch=False),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=interval,
-                                           max_keep_ckpts=keep, save_best='accuracy', rule='greater')),
+                                           max_keep_ckpts=keep, save_best=save_best, rule='greater')),
         custom_hooks=[dict(type=EMAHook, momentum=0.1), dict(
             type='EarlyStoppingHook', monitor='accuracy', rule='greater', patience=patience), *hooks],
         env_cfg=dict(dist_cfg=dict(backend='gloo')), cfg=copy.deepcopy(cfg or {}), **settings)

@@ -68,11 +68,12 @@ class Passing(Hook):
         self.validated.append(runner.iter)
 
 
-def run(tmp_path, clock, warm_up=6, power=1., **settings):
+def run(tmp_path, clock, warm_up=6, power=1., training=None, **settings):
     passing = Passing(clock)
     budget = TimeBudgetHook(**{**dict(minutes=2, skip_iters=2, measure_iters=4, share=0.1, clock=clock), **settings})
     budget.measure_validation = lambda runner: 3.  # the clock stands still while images are looked at
-    runner = build(tmp_path, max_iters=5000, hooks=[passing, budget], interval=1000, patience=1000)
+    runner = build(tmp_path, **{**dict(max_iters=5000, hooks=[passing, budget], interval=1000, patience=1000),
+                                **(training or {})})
     runner.param_schedulers = [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=warm_up),
         dict(type='PolyLR', power=power, eta_min=0., by_epoch=False, begin=warm_up, end=5000)]
@@ -103,6 +104,17 @@ def test_a_run_on_a_machine_that_becomes_slower_still_ends_on_time_without_a_jum
     assert min(steps) > 0 and decay[-1] < 0.03 * decay[0]
     # The rest of the way is shared by fewer iterations, each a larger step; none is a jump.
     assert max(steps) < 4 * steps[0]
+
+
+@pytest.mark.parametrize(('accumulated', 'iterations_of_a_step'), [
+    (dict(micro_batch_size=2), 1), (dict(accumulate=4), 4)], ids=str)
+def test_a_run_that_accumulates_gradients_may_be_longer_than_the_config_says(
+        tmp_path, accumulated, iterations_of_a_step):
+    runner, _, budget = run(tmp_path, Clock(), minutes=1, training=dict(max_iters=12, **accumulated))
+    runner.train()
+    assert runner.iter == budget.fitted[1] > 40
+    steps = next(iter(runner.optim_wrapper.optimizer.state.values()))['step']
+    assert steps == -(-runner.iter // iterations_of_a_step)
 
 
 def test_a_warm_up_takes_at_most_half_of_a_short_run(tmp_path):

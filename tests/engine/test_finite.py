@@ -72,6 +72,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once_with_its_place(tmp_path,
     assert f'images/{2 * iteration - 2}.jpg, images/{2 * iteration - 1}.jpg.' in message
     last = f'iter_{(iteration - 1) // 2 * 2}.pth'
     assert str(tmp_path / last) in message
+    # A rate is not changed by resuming; clipping is.
+    assert re.search(r'--resume with \S*clip_grad.*lr, in a new run: load_from=\S+ without --resume', message)
     assert saved(tmp_path) == [last]
     assert read_file(tmp_path / last)['state_dict']['weight'].isfinite().all()
 

@@ -29,6 +29,7 @@ from inceptionnext_seg.engine.launch import (
     show_predictions,
     stop_on_full_disk,
     unwrap,
+    write_predictions,
 )
 from inceptionnext_seg.engine.settings import check_options
 from inceptionnext_seg.errors import SettingError, UserError
@@ -411,6 +412,19 @@ def test_a_value_that_a_class_does_not_take_is_one_message(root):
     init_default_scope('mmseg')
     with pytest.raises(UserError, match=r"'none-such'.*--cfg-options"), explain_errors():
         MODELS_OF_MMSEG.build(cfg.model)
+
+
+@pytest.mark.parametrize('evaluator', [
+    lambda iou, other: iou, lambda iou, other: [other, iou], lambda iou, other: dict(type='Evaluator', metrics=iou),
+    lambda iou, other: dict(metrics=[iou, other])])
+def test_predictions_are_written_by_each_metric_that_can(evaluator):
+    iou, other = dict(type='RecordingIoUMetric', iou_metrics=['mIoU']), dict(type='CrossEntropyMetric')
+    cfg = Config(dict(test_evaluator=evaluator(iou, other)))
+    write_predictions(cfg, 'out')
+    expected = Config(dict(test_evaluator=evaluator(dict(iou, output_dir='out'), other)))
+    assert cfg.test_evaluator == expected.test_evaluator
+    with pytest.raises(UserError, match=r'--out out.*CrossEntropyMetric.*IoUMetric'):
+        write_predictions(Config(dict(test_evaluator=[other])), 'out')
 
 
 # What building raises, by where it is raised

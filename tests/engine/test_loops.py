@@ -134,6 +134,29 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, micr
     assert_same_weights(resumed.model.network, whole.model.network, 0)
 
 
+class Weighted(nn.Module):
+    """The settings of mmseg's CrossEntropyLoss and its heads, that a batch in parts depends on."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        vars(self).update(dict(class_weight=None, avg_non_ignore=False, sampler=None), **settings)
+
+
+@pytest.mark.parametrize(('settings', 'micro_batch_size', 'named'), [
+    (dict(class_weight=[1., 3.]), 4, 'loss_decode.class_weight'), (dict(avg_non_ignore=True), 4, 'avg_non_ignore'),
+    (dict(sampler=object()), 4, 'sampler'), (dict(class_weight=[1., 3.]), None, None), ({}, 4, None)])
+def test_a_loss_that_depends_on_the_parts_of_a_batch_is_told_once(
+        tmp_path, monkeypatch, settings, micro_batch_size, named):
+    logged = []
+    monkeypatch.setattr(loops, 'print_log', lambda text, *_: logged.append(text))
+    runner, _ = build_runner(tmp_path, micro_batch_size)
+    runner.model.loss_decode = Weighted(**settings)
+    runner.train()
+    told = [text for text in logged if 'objective' in text]
+    assert len(told) == (named is not None)
+    assert not told or (f'{named}' in told[0] and '2 parts' in told[0])
+
+
 def test_a_run_of_another_length_trains_with_the_rates_of_its_own_and_logs_it(tmp_path, monkeypatch):
     logged = []
     monkeypatch.setattr(loops, 'print_log', lambda text, *_: logged.append(text))
@@ -187,6 +210,19 @@ def test_a_batch_that_the_processes_cannot_share_is_an_error_that_names_the_next
 def test_a_micro_batch_of_no_image_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r'micro_batch_size is 0'):
         build_runner(tmp_path, 0)[0].train_loop  # noqa: B018  a property that builds
+
+
+def test_settings_that_the_loop_would_ignore_are_errors(tmp_path):
+    runner, _ = build_runner(tmp_path, 2)
+    for wrapper in (dict(optimizer=dict(type='SGD', lr=LR), accumulative_counts=4),
+                    OptimWrapper(CountingSGD(runner.model.parameters(), lr=LR), accumulative_counts=4)):
+        runner.optim_wrapper = wrapper
+        with pytest.raises(UserError, match=r'accumulative_counts is 4.*micro_batch_size 2.*total_batch_size=32'):
+            runner.build_train_loop(runner._train_loop)
+    runner, _ = build_runner(tmp_path / 'forward')
+    runner._train_loop['fast_forward_on_resume'] = True
+    with pytest.raises(UserError, match=r'fast_forward_on_resume'):
+        runner.train()
 
 
 # Two processes

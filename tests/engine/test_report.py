@@ -1,11 +1,15 @@
 """The report of a run: its numbers by hand, its text escaped, its file whole."""
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from mmengine.dataset import DefaultSampler
 from PIL import Image
 
+from inceptionnext_seg.engine import report
 from inceptionnext_seg.engine.report import ReportHook, confusion_of, score_of, thinned, tiles
 from inceptionnext_seg.engine.report_page import Content, WorstImage, chart, confusions, iou_of, page, ticks
 from inceptionnext_seg.errors import SettingError
@@ -23,6 +27,34 @@ def test_the_confusion_matrix_and_the_scores_are_those_worked_by_hand():
     assert score_of(confusion_of(np.full((2, 2), 255), FOUND[:, :2], 3)) is None
     assert confusions(found) == [(2, 0, 1.), (0, 1, 0.5)]
     assert np.isnan(iou_of(np.diag([1, 0]))[1])
+
+
+def test_an_image_that_fills_up_the_share_of_a_process_is_counted_once(monkeypatch):
+    """Three images of four pixels; of two processes the second has the second image and, once more, the first."""
+    labels, founds = ([np.full((1, 2, 2), value) for value in values] for values in ((0, 1, 1), (1, 0, 1)))
+    runner = SimpleNamespace(val_dataloader=SimpleNamespace(dataset=Images(3)))
+    hooks = []
+    for rank in range(2):
+        monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(report, 'get_rank', lambda rank=rank: rank)
+        monkeypatch.setattr(report, 'get_world_size', lambda: 2)
+        hooks.append(ReportHook())
+        hooks[-1].before_val_epoch(runner)
+        for i in DefaultSampler(runner.val_dataloader.dataset, shuffle=False):
+            hooks[-1].after_val_iter(runner, i, outputs=[SimpleNamespace(
+                pred_sem_seg=SimpleNamespace(data=torch.from_numpy(founds[i])), img_path=f'{i}.png',
+                gt_sem_seg=SimpleNamespace(data=torch.from_numpy(labels[i])))])
+    monkeypatch.setattr(report, 'all_gather_object', lambda own: [(hook.confusion, hook.candidates) for hook in hooks])
+    hooks[0].gather()
+    assert (hooks[0].confusion == [[0, 4], [4, 4]]).all()
+    assert sorted(entry[2] for entry in hooks[0].candidates) == ['0.png', '1.png', '2.png']
+
+
+class Images(list):
+    metainfo = dict(classes=('a', 'b'))
+
+    def __init__(self, count):
+        super().__init__(range(count))
 
 
 class Page(HTMLParser):

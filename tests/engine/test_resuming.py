@@ -5,9 +5,10 @@ import zipfile
 import pytest
 import torch
 from engine.small_run import Killed, KillHook, Noisy, build, differing, state_of
+from mmengine.hooks import Hook
 
 from inceptionnext_seg.data.draws import Draw, SeededDataset
-from inceptionnext_seg.engine.resuming import find_latest, read_pointer
+from inceptionnext_seg.engine.resuming import find_latest, forget_before_restarts, read_pointer
 from inceptionnext_seg.engine.run_state import random_state
 from inceptionnext_seg.errors import UserError
 
@@ -19,6 +20,19 @@ def train_with_kills(work_dir, kills, **settings):
         with pytest.raises(Killed):
             build(work_dir, resume=i > 0, hooks=[hook], **settings).train()
     build(work_dir, resume=True, **settings).train()
+
+
+class Rising(Hook):
+    """Each validation is better than the one before it."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, score=0):
+        self.score = score
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.score += 1
+        metrics.update(accuracy=self.score, recall=self.score)
 
 
 @pytest.fixture(scope='module')
@@ -146,6 +160,24 @@ def test_a_run_that_torchrun_started_again_resumes_of_itself(tmp_path, monkeypat
     assert differing(state_of(tmp_path), undisturbed) == []
 
 
+def test_a_new_run_that_torchrun_started_again_does_not_resume_an_older_one(tmp_path, monkeypatch):
+    build(tmp_path, max_iters=4).train()
+    (tmp_path / 'in_the_tool').mkdir()
+    shutil.copy(tmp_path / 'last_checkpoint', tmp_path / 'in_the_tool')
+    for name, value in (('USE_AGENT_STORE', 'True'), ('MAX_RESTARTS', '3'), ('RESTART_COUNT', '1')):
+        monkeypatch.setenv(f'TORCHELASTIC_{name}', value)
+    forget_before_restarts(tmp_path / 'in_the_tool')
+    assert read_pointer(tmp_path / 'in_the_tool') is not None
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '0')
+    forget_before_restarts(tmp_path / 'in_the_tool')
+    assert read_pointer(tmp_path / 'in_the_tool') is None
+    with pytest.raises(Killed):
+        build(tmp_path, max_iters=2, hooks=[dict(type=KillHook, event='before_run', number=1)]).train()
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    build(tmp_path, max_iters=2).train()
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_2.pth'
+
+
 def test_early_stopping_counts_on(tmp_path):
     """The accuracy that was the best stays so, and patience is of all validations."""
     never = dict(patience=3, max_iters=40)
@@ -157,3 +189,107 @@ def test_early_stopping_counts_on(tmp_path):
             build(tmp_path / 'parts', resume=resume, hooks=[hook], **never).train()
     build(tmp_path / 'parts', resume=True, **never).train()
     assert max(int(path.stem[5:]) for path in (tmp_path / 'parts').glob('iter_*.pth')) == whole < 40
+
+
+def test_a_copy_of_a_work_dir_goes_on_without_touching_the_best_checkpoint_of_the_original(tmp_path):
+    build(tmp_path / 'run', max_iters=6, hooks=[Rising()]).train()
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    build(tmp_path / 'copy', resume=True, hooks=[Rising(10)]).train()
+    assert [path.name for path in (tmp_path / 'run').glob('best_*')] == ['best_accuracy_iter_6.pth']
+    assert [path.name for path in (tmp_path / 'copy').glob('best_*')] == ['best_accuracy_iter_12.pth']
+
+
+@pytest.mark.parametrize('named', ['folder', 'best_accuracy_iter_1.pth', 'run/best_of_all.pth'])
+@pytest.mark.parametrize('monitored', ['accuracy', ['accuracy', 'recall']], ids=str)
+def test_what_a_checkpoint_names_is_neither_deleted_nor_run(tmp_path, monitored, named):
+    settings = dict(keep=1, save_best=monitored)
+    build(tmp_path / 'run', max_iters=4, hooks=[Rising()], **settings).train()
+    (tmp_path / 'folder').mkdir()
+    precious = [tmp_path / name for name in (
+        'folder/photo', 'iter_1.pth', 'best_accuracy_iter_1.pth', 'run/best_of_all.pth')]
+    for path in precious:
+        path.write_text('precious')
+    (tmp_path / 'run/iter_').mkdir()  # a number of a checkpoint could lead through it
+    checkpoint = torch.load(tmp_path / 'run/iter_4.pth', weights_only=False)
+    checkpoint['meta']['config'] = f'open({str(tmp_path / "ran")!r}, "w")'
+    info = checkpoint['message_hub']['runtime_info']
+    info['keep_ckpt_ids'] = ['/../../iter_1', True, -1, None, 4]
+    info.update({name: str(tmp_path / named) for name in info if name.startswith('best_ckpt')})
+    torch.save(checkpoint, tmp_path / 'run/iter_4.pth')
+    build(tmp_path / 'run', max_iters=6, resume=True, hooks=[Rising(10)], **settings).train()
+    assert all(path.read_text() == 'precious' for path in precious)
+    assert not (tmp_path / 'ran').exists()
+    assert [path.name for path in (tmp_path / 'run').glob('iter_*.pth')] == ['iter_6.pth']
+
+
+@pytest.mark.parametrize(('settings', 'more'), [
+    (dict(patience=1, min_delta=5), dict(patience=9)), (dict(stopping_threshold=1.5), dict(stopping_threshold=99))],
+    ids=str)
+def test_a_run_that_early_stopping_has_ended_stays_so_unless_its_limit_is_raised(tmp_path, settings, more):
+    """At iteration 8, whose score is the best: a checkpoint is saved after it."""
+    def train(score=0, **settings):
+        hooks = [Rising(score), dict(type='EarlyStoppingHook', monitor='accuracy', rule='greater', **settings)]
+        runner = build(tmp_path, hooks=hooks, resume=score > 0)
+        runner.train()
+        return runner.iter
+
+    assert train(**settings) == 8
+    assert train(2, **settings) == 8
+    assert train(2, **{**settings, **more}) == 12
+
+
+def test_a_run_that_another_hook_has_ended_stays_so(tmp_path):
+    class Ends(Hook):
+        def after_val_epoch(self, runner, metrics=None):
+            runner.train_loop.stop_training = True
+
+    build(tmp_path, hooks=[Rising(), Ends()]).train()
+    resumed = build(tmp_path, resume=True)
+    resumed.train()
+    assert resumed.iter == 4
+
+
+class Decaying(Hook):
+    """Changes the optimizer's weight decay as it goes."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group['weight_decay'] *= 0.9
+
+
+@pytest.mark.parametrize(('name', 'value', 'trained'), [
+    ('lr', 1e-5, r'0\.01'), ('weight_decay', 0.3, r'0\.01'), ('betas', (0.8, 0.99), r'\[0\.9, 0\.999\]')])
+def test_another_rate_or_weight_decay_than_the_run_was_trained_with_is_refused(short_run, name, value, trained):
+    runner = build(short_run, resume=True)
+    runner.optim_wrapper['optimizer'][name] = value
+    with pytest.raises(UserError, match=rf'optimizer\.{name} is .*trained with {trained} .*load_from'):
+        runner.train()
+
+
+def test_a_checkpoint_without_the_settings_of_its_optimizer_is_compared_by_what_that_says(short_run, tmp_path):
+    checkpoint = torch.load(short_run / 'iter_4.pth', weights_only=False)
+    checkpoint['run_state'].pop('hyperparameters')
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    runner = build(tmp_path, resume=True, load_from=str(tmp_path / 'old.pth'))
+    runner.optim_wrapper['optimizer'] = dict(type='AdamW', lr=0.02)  # the schedule has lowered it to 0.006
+    with pytest.raises(UserError, match=r'optimizer\.lr is 0\.02.*trained with 0\.01 '):
+        runner.train()
+
+
+def test_the_batch_size_that_a_rate_follows_is_part_of_it(short_run):
+    runner = build(short_run, resume=True, auto_scale_lr=dict(enable=True, base_batch_size=2))
+    with pytest.raises(UserError, match=r'optimizer\.lr is 0\.02.*batch size.*trained with 0\.01 '):
+        runner.train()
+
+
+def test_what_hooks_have_changed_in_an_optimizer_is_no_other_setting(short_run):
+    runner = build(short_run, max_iters=5, resume=True, hooks=[Decaying()])
+    runner.train()
+    assert runner.iter == 5
+
+
+@pytest.fixture(scope='module')
+def short_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('short')
+    build(folder, max_iters=4, hooks=[Decaying()]).train()
+    return folder

@@ -13,6 +13,7 @@ import torch
 from engine.small_run import build, differing, state_of
 from mmengine.hooks import Hook
 
+from inceptionnext_seg.engine.checkpoints import WholeFileBackend
 from inceptionnext_seg.engine.launch import explain_errors
 from inceptionnext_seg.engine.lifeline import accept, line, read_line
 from inceptionnext_seg.errors import UserError, exit_on_user_error
@@ -98,6 +99,29 @@ def test_a_signal_to_one_process_makes_all_leave_together_and_the_resumed_run_is
     assert [status for status, _ in two_processes(tmp_path / 'whole')] == [0, 0]
     assert differing(state_of(tmp_path / 'run'), state_of(tmp_path / 'whole')) == []
     assert len(read_file(tmp_path / 'run/iter_12.pth')['run_state']['random']) == 2
+
+
+class LeaveAtOnce(Hook):
+    """In the first images of a validation."""
+
+    priority = 'VERY_HIGH'
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_process_that_leaves_within_a_validation_lets_the_checkpoint_be_written(tmp_path, monkeypatch):
+    put, waits = WholeFileBackend.put, [1.]
+
+    def slow(self, content, path):
+        time.sleep(waits.pop() if waits else 0)
+        put(self, content, path)
+
+    monkeypatch.setattr(WholeFileBackend, 'put', slow)
+    found = two_processes(tmp_path, acting=1, hooks=[LeaveAtOnce()], interval=4)
+    assert [status for status, _ in found] == [143, 143]
+    assert (tmp_path / 'last_checkpoint').read_text() == 'iter_4.pth'
+    assert read_file(tmp_path / 'iter_4.pth')['meta']['iter'] == 4
 
 
 def test_another_number_of_processes_goes_on_and_says_what_differs(tmp_path):

@@ -1,4 +1,5 @@
 """Whole steps of training and inference on a device: what they compute, and that the host never waits."""
+import copy
 import gc
 
 import pytest
@@ -65,6 +66,22 @@ def test_under_autocast_features_have_the_dtype_of_the_plain_model_and_are_no_fu
         for wanted, plain, ours in zip(exact, *found, strict=True):
             assert ours.dtype == plain.dtype
             assert relative_error(ours, wanted) <= 1.2 * relative_error(plain, wanted) + 1e-4
+
+
+@torch.inference_mode()
+def test_backbones_of_either_norm_run_in_bfloat16(device):
+    """Where a CPU does not multiply it they stay in float32, and a log line says so."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    for family, arch in (('ConvNeXt', 'atto'), ('InceptionNeXt', 'atto')):
+        torch.manual_seed(0)
+        plain = getattr(inceptionnext_seg, family)(arch).eval().to(device)
+        fast = copy.deepcopy(plain)
+        inceptionnext_seg.accelerate(fast)
+        for model in (plain, fast):
+            fused = inceptionnext_seg.fuse_for_inference(model, dtype='bf16')
+            for found, expected in zip(fused(images), plain(images), strict=True):
+                assert found.dtype == fused.precision.dtype
+                assert relative_error(found.float(), expected) < 0.1
 
 
 def test_gradients_lie_as_their_parameters_do(device, size):
