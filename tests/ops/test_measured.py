@@ -206,6 +206,41 @@ def test_a_form_of_seconds_that_is_clearly_slower_runs_once(clock):
     assert len(calls) == 1
 
 
+class Queue(Clock):
+    """A GPU's clock: each form's first call takes long, and whoever waits for the queue waits a moment longer."""
+
+    def takes(self, seconds, first=0.):
+        seconds = iter([first, *[seconds] * 1000])
+
+        def form(x):
+            self.now += next(seconds)
+            return x * 1
+        return Form(form)
+
+    def synchronize(self, device):
+        self.now += 50e-6
+
+
+@pytest.fixture
+def queue(clock, monkeypatch):
+    queue = Queue()
+    monkeypatch.setattr(stopwatch, 'synchronize', queue.synchronize)
+    monkeypatch.setattr(measured, 'time_forms', lambda forms, args, device: queue.time(
+        forms, args, torch.device('cuda')))
+    return queue
+
+
+def test_on_a_gpu_a_first_call_of_seconds_is_no_time_of_its_form(queue):
+    with inceptionnext_seg.measuring() as found:
+        assert chosen(dict(native=queue.takes(0.02, first=3.), torch=queue.takes(0.01, first=3.)), X) == 'torch'
+    assert found.choices[0].seconds == pytest.approx(dict(native=0.02, torch=0.01), rel=0.1)
+
+
+def test_on_a_gpu_the_wait_for_the_queue_does_not_hide_that_a_short_form_is_faster(queue):
+    with inceptionnext_seg.measuring():
+        assert chosen(dict(native=queue.takes(20e-6), torch=queue.takes(18e-6)), X) == 'torch'
+
+
 @pytest.mark.parametrize('content', [
     b'\xff\xfe', b'[' * 200_000, b'{}', b'{"choices": [["double", "x", "native"]], "passes": []}',
     b'{"choices": [["double", "x", "native", "native", ["native"]]], "passes": []}',
