@@ -26,6 +26,7 @@ from mmengine.logging import print_log
 
 from .._fast import plain_type
 from .._version import __version__
+from ..provenance import convolutions_take_tf32, products_take_tf32
 from . import _native as native
 from .stopwatch import first_tensor, time_forms
 
@@ -171,7 +172,7 @@ def describe_call(args):
     device = first_tensor(args).device
     autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
     own = (torch.get_num_threads(), ) if device.type == 'cpu' else (
-        accelerator(device), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        accelerator(device), convolutions_take_tf32(), products_take_tf32())
     return device.type, own, autocast, torch.is_grad_enabled(), *map(describe, args)
 
 
