@@ -275,6 +275,16 @@ def test_a_table_with_a_form_that_does_not_exist_or_cannot_run_leaves_the_rule(c
         assert chosen(forms, X) == 'native'
 
 
+def test_where_a_form_is_remembered_it_alone_is_asked_whether_it_can_run(clock):
+    asked = []
+
+    def form(name):
+        return Form(clock.takes(0.02).run, lambda x: asked.append(name), lambda x: asked.append(f'is {name} worth it'))
+    measured.pin({measured.as_text('double', measured.describe_call((X, ))): 'native'})
+    assert chosen(dict(triton=form('triton'), native=form('native'), torch=form('torch')), X) == 'native'
+    assert asked == ['native']
+
+
 def test_what_a_checkpoint_brought_comes_before_what_is_measured_here(clock):
     forms = dict(native=clock.takes(0.03), torch=clock.takes(0.02))
     with inceptionnext_seg.measuring():
