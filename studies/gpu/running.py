@@ -1,11 +1,11 @@
 """All cells one after another, each in a process of its own, and a result file after each."""
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -106,24 +106,29 @@ def run_with_children(command, seconds, text):
     Raises:
         TimeoutError: It takes longer than ``seconds``.
     """
-    process = subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, stdin=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        errors = process.communicate(text, timeout=seconds)[1]
-        return process.returncode, errors
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f'it did not end in {seconds} s, and was stopped') from None
-    finally:
-        end_session(process)
+    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            errors = process.communicate(text, timeout=seconds)[1]
+            return process.returncode, errors
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f'it did not end in {seconds} s, and was stopped') from None
+        finally:
+            end_session(process)
 
 
 def end_session(process):
     """End what is left of a process and of its children: politely, so that a launcher ends its own, then for good."""
-    for wanted in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, wanted)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end:
+            process.poll()
+            os.killpg(process.pid, 0)       # is anyone there?
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):       # the latter on macOS, where all are dead and not yet waited for
+        return
 
 
 def failures(result):
