@@ -1,4 +1,5 @@
 """make gpu, exercised on a CPU: its cells, that it goes on where it was stopped, what it says without a GPU."""
+import re
 import subprocess
 import time
 from types import SimpleNamespace
@@ -46,7 +47,8 @@ def test_a_cell_of_throughput_takes_candidates_in_turn_and_is_in_the_report(tmp_
         measured if cell.kind == 'speed' else found(cell, device)))
     text = (tmp_path / 'gpu.md').read_text()
     assert 'No figure here means anything' in text and 'residual' in text and 'E  assert 1 == 2' in text
-    assert text.count('upernet_inceptionnext_a_mini') >= 2 and 'nan' not in text
+    # The text has pytest's command line, where test_provenance.py may be.
+    assert text.count('upernet_inceptionnext_a_mini') >= 2 and not re.search(r'\bnan\b', text)
     assert running.failures(result) == [f'{name}: test_b' for name in result['cells'] if name.startswith('tests')]
 
 
