@@ -16,6 +16,8 @@ DISTRIBUTIONS = dict(
     torch=('torch', ), torchvision=('torchvision', ), timm=('timm', ), mmengine=('onedl-mmengine', 'mmengine'),
     mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite'), mmsegmentation=('onedl-mmsegmentation', 'mmsegmentation'),
     numpy=('numpy', ))
+# Since torch 2.9 each operator has a setting of its own, beside the flags there were before, which cannot be read then.
+HAS_SETTINGS = hasattr(torch.backends.cudnn, 'conv')
 TUNING_VARIABLES = ('MALLOC_', 'OMP_', 'GOMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'PYTORCH_CUDA_ALLOC_CONF')
 
 
@@ -112,8 +114,21 @@ def environment(device=None):
     if device.type == 'cuda':
         described.update(
             cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
-            convolutions_use_tf32=torch.backends.cudnn.allow_tf32)
+            convolutions_use_tf32=convolutions_take_tf32())
     return described
+
+
+def convolutions_take_tf32():
+    """Whether convolutions of float32 maps on CUDA may compute in TF32."""
+    if HAS_SETTINGS:
+        return torch.backends.cudnn.conv.fp32_precision == 'tf32'
+    return torch.backends.cudnn.allow_tf32
+
+
+def products_take_tf32():
+    """Whether products of float32 matrices on CUDA may compute in TF32."""
+    matmul = torch.backends.cuda.matmul
+    return matmul.fp32_precision == 'tf32' if HAS_SETTINGS else matmul.allow_tf32
 
 
 def synchronize(device, backend=None):

@@ -200,7 +200,8 @@ def check_more_than_two_to_the_31(device):
     expected.backward()
     others = (side * side - 1) * torch.tensor(float(classes), dtype=torch.float64).log()
     assert logits.numel() > 2**31 and sums.pixels.item() == side * side
-    assert relative_error(sums.loss, expected.detach().cpu() + others) < 1e-6
+    # All pixels but one have the same loss, so that its rounding to float32 does not average out: 1.8e-6.
+    assert relative_error(sums.loss, expected.detach().cpu() + others) < 5e-6
     assert relative_error(logits.grad[0, :, -1, -1], last.grad) < EPSILON[FP16]
     found = upsampled_argmax(logits.detach(), (side, side), impl='triton')
     assert found[0, -1, -1].item() == classes - 1 and found.sum().item() == classes - 1

@@ -139,12 +139,13 @@ def why_not_bf16():
 
 def to_bfloat16(model):
     """All parameters but those of :data:`NORMS`, and products in bfloat16 also where float is the rule."""
-    kept = NORMS['cpu' if next(model.parameters()).device.type == 'cpu' else 'elsewhere']
+    on_cpu = next(model.parameters()).device.type == 'cpu'
+    kept = NORMS['cpu' if on_cpu else 'elsewhere']
     for module in model.modules():
         if not isinstance(module, (*kept, Int8)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(torch.bfloat16)
-        if isinstance(module, Fast) and not native.has_fast_bf16():
+        if isinstance(module, Fast) and on_cpu and not native.has_fast_bf16():
             forms = dict(blocks='torch', convolutions='factorized')
             module.forms = {**{part: form for part, form in forms.items() if part in module.parts}, **module.forms}
         if isinstance(getattr(module, 'conv_seg', None), nn.Module):

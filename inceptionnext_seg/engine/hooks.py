@@ -58,7 +58,7 @@ class ThroughputHook(Hook):
         return self.clock()
 
     def start(self, mode):
-        self.totals[mode] = dict(seen=0, images=0, seconds=0.)
+        self.totals[mode] = dict(seen=0, images=0, seconds=0., peak=0.)
         self.last = self.now()
 
     def count(self, runner, mode, data_batch):
@@ -76,7 +76,9 @@ class ThroughputHook(Hook):
             images, seconds = map(sum, zip(*self.window, strict=True))
             if seconds > 0:
                 runner.message_hub.update_scalar('train/images_per_s', images / seconds, resumed=False)
-            runner.message_hub.update_scalar('train/peak_memory_MiB', peak_memory(), resumed=False)
+            # Of the training, whose peak a first validation on a GPU forgets, since it measures operators.
+            totals['peak'] = max(totals['peak'], peak_memory())
+            runner.message_hub.update_scalar('train/peak_memory_MiB', totals['peak'], resumed=False)
 
     def report(self, runner, mode):
         totals = self.totals[mode]
@@ -84,7 +86,7 @@ class ThroughputHook(Hook):
             images_per_s=totals['images'] / totals['seconds'] if totals['seconds'] > 0 else None,
             images=totals['images'], iterations=totals['seen'],
             warmup_iterations=min(self.warmup_iters, totals['seen']),
-            peak_memory_MiB=peak_memory()), resumed=False)
+            peak_memory_MiB=max(totals['peak'], peak_memory())), resumed=False)
 
     def before_train(self, runner):
         self.window.clear()

@@ -38,18 +38,37 @@ def measure_first_batch(runner, data_batch, mode):
         try:
             data, signature, known = together(lambda: prepare(runner, model, data_batch, mode))
             if not from_main_process(known):
-                model = together(lambda: copy.deepcopy(model))
-                with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
-                    whole = run_copy(runner, model, data, mode)
-                if is_main_process():
-                    if whole and not found.disturbed:
-                        measured.remember_pass(signature)
-                    print_log(describe(found), 'current')
+                measure_copy(runner, model, data, mode, signature)
+                del data
+                forget_memory(device_of(model))
         except NotMeasuredError as error:
             print_log(f'Operators are not measured: {error}', 'current')
             return
     if get_world_size() > 1:
         measured.load_state(from_main_process(measured.state() if is_main_process() else None))
+
+
+def measure_copy(runner, model, data, mode, signature):
+    """Run a copy of the model, which is gone afterwards, while the main process measures."""
+    model = together(lambda: copy.deepcopy(model))
+    with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
+        whole = run_copy(runner, model, data, mode)
+    if is_main_process():
+        if whole and not found.disturbed:
+            measured.remember_pass(signature)
+        print_log(describe(found), 'current')
+
+
+def forget_memory(device):
+    """On a GPU, give back what forms that were tried have needed, and count the peak of memory from here: a run has
+    neither the copy nor the slower forms."""
+    if device.type == 'cuda':
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def device_of(model):
+    return next(model.parameters()).device
 
 
 class NotMeasuredError(Exception):
@@ -126,7 +145,7 @@ def signature_of(model, data, mode, optim_wrapper):
     inputs = data['inputs'] if isinstance(data, dict) else data[0]
     shapes = [x.shape for x in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)]
     settings = (mode, type(optim_wrapper).__name__, getattr(optim_wrapper, 'cast_dtype', None), torch.get_num_threads(),
-                str(next(model.parameters()).device))
+                str(device_of(model)))
     return hashlib.sha256(repr((modules, shapes, settings)).encode()).hexdigest()
 
 

@@ -10,7 +10,6 @@ Environment variables:
     TRITON_INTERPRET: Triton's own; with 1, set before Triton is imported, kernels run in its interpreter, on a CPU too.
 """
 import contextlib
-import functools
 import importlib.util
 import os
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 
-# Why Triton is off on a device, by (type, index).
+# Why Triton is off on a device, by (type, index); None where it works.
 failures = {}
 
 
@@ -41,15 +40,17 @@ def why_not(device):
         return 'INCEPTIONNEXT_SEG_TRITON is 0'
     if device.type != 'cuda' and not (interprets() and device.type == 'cpu'):
         return f'the input is on {device}, and the Triton kernels are for CUDA'
+    key = key_of(device)
+    if key in failures:
+        return failures[key]
     if not importlib.util.find_spec('triton'):
-        return 'the package triton is not installed'
+        return failures.setdefault(key, 'the package triton is not installed')
     if device.type == 'cuda' and not torch.cuda.is_available():
         return 'there is no CUDA device'
-    key = key_of(device)
     if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
         # No kernel may be waited for now; those that the graph needs ran before it, or it cannot be captured.
-        return failures.get(key)
-    return failures.get(key) or try_on(*key)
+        return None
+    return try_on(*key)
 
 
 def interprets():
@@ -59,10 +60,11 @@ def interprets():
 
 def key_of(device):
     index = device.index
-    return device.type, torch.cuda.current_device() if index is None and device.type == 'cuda' else index
+    if index is None and device.type == 'cuda' and torch.cuda.is_available():
+        index = torch.cuda.current_device()
+    return device.type, index
 
 
-@functools.cache
 def try_on(device_type, index):
     """Compile and run a kernel on a device: why that failed, or None."""
     device = torch.device(device_type, index)
@@ -71,7 +73,7 @@ def try_on(device_type, index):
             from . import _triton_trial
             found = _triton_trial.run(device)
         if found is None:
-            return None
+            return failures.setdefault(key_of(device), None)
         reason = f'a trial kernel computed {found}'
     except Exception as error:
         reason = first_line(error)
@@ -81,7 +83,7 @@ def try_on(device_type, index):
 def give_up(device, reason):
     """Turn Triton off on ``device``, with one log line; returns the reason that :func:`why_not` has from now on."""
     key = key_of(device)
-    if key not in failures:
+    if failures.get(key) is None:
         failures[key] = f'Triton does not work on {device}: {reason}'
         print_log(f'{failures[key]}. Torch operators run instead, which are slower', logger='current')
     return failures[key]

@@ -84,7 +84,7 @@ def choose(operator, forms, impl, *args):
             raise FormError(f'{operator} cannot run in the form {impl!r}: {reason}. Forms: {listed(forms)}. Next: '
                             "'auto' takes the fastest form that can, 'torch' always can.")
         return impl
-    return measured.choose(operator, forms, by_rule(forms, args), args)
+    return measured.choose(operator, forms, by_rule, args)
 
 
 def by_rule(forms, args):

@@ -116,10 +116,30 @@ def inception_dwconv2d_backward_cuda(grad_y, x, weight_hw, weight_w, weight_h, n
     x = dense(x)
     grads = new_gradients(x, (weight_hw, weight_w, weight_h), need_x, need_parameters)
     if x.numel():
-        inception_dwconv_triton.inception_dwconv2d_triton_backward(
-            grad_y, x, (weight_hw, weight_w, weight_h), grads[0] if need_x else None,
-            grads[1:] if need_parameters else None)
+        try:
+            inception_dwconv_triton.inception_dwconv2d_triton_backward(
+                grad_y, x, (weight_hw, weight_w, weight_h), grads[0] if need_x else None,
+                grads[1:] if need_parameters else None)
+        except _triton.LaunchError:     # Triton is off on this device now, as a log line says
+            fill_gradients(grads, grad_y, x, (weight_hw, weight_w, weight_h), need_x, need_parameters)
     return grads
+
+
+def fill_gradients(grads, grad_y, x, weights, need_x, need_parameters):
+    """Fill ``grads``, of :func:`new_gradients`, by the backward of torch's convolutions."""
+    branch = len(weights[0])
+    parts = x.shape[1] - 3 * branch, branch, branch, branch
+    identity, *grad_parts = grad_y.split(parts, 1)
+    found = [torch.ops.aten.convolution_backward(
+        grad, part, weight.to(x.dtype), [branch], [1, 1], [size // 2 for size in weight.shape[2:]], [1, 1], False,
+        [0, 0], branch, [need_x, need_parameters, need_parameters])
+        for grad, part, weight in zip(grad_parts, x.split(parts, 1)[1:], weights, strict=True)]
+    grad_x, *of_parameters = zip(*found, strict=True)
+    if need_x:
+        grads[0].copy_(torch.cat([identity, *grad_x], 1))
+    if need_parameters:
+        for empty, value in zip(grads[1:], [*of_parameters[0], *of_parameters[1]], strict=True):
+            empty.copy_(value)
 
 
 def inception_dwconv2d_backward_fake(grad_y, x, weight_hw, weight_w, weight_h, need_x, need_parameters):

@@ -26,11 +26,14 @@ from mmengine.logging import print_log
 
 from .._fast import plain_type
 from .._version import __version__
+from ..provenance import convolutions_take_tf32, products_take_tf32
 from . import _native as native
 from .stopwatch import first_tensor, time_forms
 
 # By how much a form has to be faster than the rule of thumb's.
 MARGIN = 0.05
+# What a look-up has not met.
+UNKNOWN = object()
 # Above this number of bytes a cache file is none of ours: an entry has some 600 bytes, a network some 50 entries.
 LARGEST_FILE = 16 << 20
 
@@ -110,15 +113,16 @@ class Table:
         """The form for a tuple of :func:`describe`, or None."""
         # The dictionary at hand: forget() of another thread, which loads a model, takes it away from this one.
         key, found = (operator, arguments), self.found
-        if key not in found:
+        form = found.get(key, UNKNOWN)
+        if form is UNKNOWN:
             text = as_text(operator, arguments)
             form = self.pinned.get(text)
             if form is None and text in self.measured:
                 form = self.measured[text].form
-            found[key] = form if form in forms else None
-            if found[key] is not None:
+            form = found[key] = form if form in forms else None
+            if form is not None:
                 self.used[text] = form
-        return found[key]
+        return form
 
     def add(self, choice):
         self.measured[as_text(choice.operator, choice.arguments)] = choice
@@ -158,9 +162,10 @@ def describe(x):
                   'nhwc' if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) else x.stride())
         return x.shape, x.dtype, layout, x.requires_grad
     if isinstance(x, nn.Module):
-        if x not in descriptions:
-            descriptions[x] = f'{plain_type(x).__name__}({x.extra_repr()})'
-        return descriptions[x], x.training, *(describe(p) for p in x._parameters.values() if p is not None)
+        text = descriptions.get(x)
+        if text is None:
+            text = descriptions[x] = f'{plain_type(x).__name__}({x.extra_repr()})'
+        return text, x.training, *[describe(p) for p in x._parameters.values() if p is not None]
     if isinstance(x, list | tuple) and not isinstance(x, torch.Size):
         return tuple(map(describe, x))
     return x
@@ -171,7 +176,7 @@ def describe_call(args):
     device = first_tensor(args).device
     autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
     own = (torch.get_num_threads(), ) if device.type == 'cpu' else (
-        accelerator(device), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+        accelerator(device), convolutions_take_tf32(), products_take_tf32())
     return device.type, own, autocast, torch.is_grad_enabled(), *map(describe, args)
 
 
@@ -194,15 +199,17 @@ def choose(operator, forms, rule, args):
 
     Args:
         operator (str), forms (dict[str, Form]): As of :func:`.dispatch.choose`.
-        rule (str): What the rule of thumb takes.
+        rule (Callable): Of forms and args to what the rule of thumb takes; asked only where that runs, or is measured
+            against.
     """
     if not applies() or (current is None and TABLE.is_empty):
-        return rule
+        return rule(forms, args)
     arguments = describe_call(args)
     form = TABLE.lookup(operator, forms, arguments)
     if form is None and current is not None:
-        form = measure(operator, forms, rule, args, arguments)
-    return form if form is not None and (form == rule or forms[form].why_not(*args) is None) else rule
+        form = measure(operator, forms, rule(forms, args), args, arguments)
+    # What is remembered depends on shapes and types alone: a library or a hook may be in the way of it today.
+    return rule(forms, args) if form is None or forms[form].why_not(*args) is not None else form
 
 
 def measure(operator, forms, rule, args, arguments):

@@ -17,7 +17,8 @@ from .dtypes import autocast_dtype
 
 
 def patch_conv2d_torch(x, conv, channel_factors):
-    x = x if channel_factors is None else x * channel_factors[:, :, None, None]
+    # In the type of the map, as dropout: factors in float32 would make the whole map float32.
+    x = x if channel_factors is None else x * channel_factors[:, :, None, None].to(x.dtype)
     if conv.kernel_size == (1, 1) and is_bare(conv, nn.Conv2d) and conv.groups == 1:
         # A view of the weight, whose gradient has the strides of the weight and not those of the map's layout.
         rows = rows_of_filters(conv.weight)

@@ -7,8 +7,7 @@ import contextlib
 
 import torch
 
-# Since torch 2.9 each operator has a setting of its own, beside the flags there were before.
-HAS_SETTINGS = hasattr(torch.backends.cudnn, 'conv')
+from ..provenance import convolutions_take_tf32, products_take_tf32
 
 
 @contextlib.contextmanager
@@ -57,14 +56,3 @@ def keep_precision_of_products():
 
 def has_tf32(x):
     return x.device.type == 'cuda' and x.dtype == torch.float32
-
-
-def convolutions_take_tf32():
-    if HAS_SETTINGS:
-        return torch.backends.cudnn.conv.fp32_precision == 'tf32'
-    return torch.backends.cudnn.allow_tf32
-
-
-def products_take_tf32():
-    matmul = torch.backends.cuda.matmul
-    return matmul.fp32_precision == 'tf32' if HAS_SETTINGS else matmul.allow_tf32

@@ -28,7 +28,7 @@ def register(name, cpu, *, fake, cuda=None, backward=None, setup_context=None, f
         f'{NAMESPACE}::{name}', without_autocast(cpu), mutates_args=(), device_types=devices)
     operator.register_fake(fake)
     if cuda is not None:
-        operator.register_kernel('cuda', cuda)
+        operator.register_kernel('cuda', without_autocast(cuda))
     if backward is not None:
         operator.register_autograd(of_what_was_passed(backward), setup_context=setup_context)
     if flops is not None:
@@ -51,18 +51,31 @@ def of_what_was_passed(backward):
     return run
 
 
-def without_autocast(cpu):
-    """``cpu`` where autocast is off: a product of another dtype than a kernel expects would be written past its end.
+def without_autocast(function):
+    """``function`` where autocast is off on the device of its tensors: a product of another dtype than a kernel expects
+    would be written past its end, and one that is to be in float32 be rounded.
 
     Backward runs with autocast on where a user calls it in such a block.
     """
 
-    @functools.wraps(cpu)
+    @functools.wraps(function)
     def run(*args):
-        with torch.autocast('cpu', enabled=False):
-            return cpu(*args)
+        device = device_type_of(args)
+        if not torch.is_autocast_enabled(device):
+            return function(*args)
+        with torch.autocast(device, enabled=False):
+            return function(*args)
 
     return run
+
+
+def device_type_of(args):
+    """Of the first tensor among an operator's arguments, some of which may be lists of tensors."""
+    for x in args:
+        first = x[0] if isinstance(x, list | tuple) and x else x
+        if isinstance(first, torch.Tensor):
+            return first.device.type
+    return 'cpu'
 
 
 def gradients_again(reference, inputs, needed, grad):

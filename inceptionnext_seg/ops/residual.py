@@ -91,8 +91,11 @@ def residual_backward_cuda(grad, y, gamma, factors, y_dtype, need_y, need_gamma)
     y = None if y is None else y.contiguous(memory_format=layout(grad))
     grad_y, grad_gamma = residual_backward_fake(grad, y, gamma, factors, y_dtype, need_y, need_gamma)
     if grad.numel():
-        residual_triton_backward(grad, y, *map(contiguous, (gamma, factors)), grad_y if need_y else None,
-                                 grad_gamma if need_gamma else None)
+        try:
+            residual_triton_backward(grad, y, *map(contiguous, (gamma, factors)), grad_y if need_y else None,
+                                     grad_gamma if need_gamma else None)
+        except _triton.LaunchError:     # Triton is off on this device now, as a log line says
+            return residual_backward_cpu(grad, y, gamma, factors, y_dtype, need_y, need_gamma)
     elif need_gamma:
         grad_gamma.zero_()
     return [grad_y, grad_gamma]

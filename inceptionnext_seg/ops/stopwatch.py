@@ -3,9 +3,13 @@
 A thread that waits for a core counts for the form that it happens to run, and two threads that wait for each other take
 ten times as long on a busy machine as on a quiet one. Linux says how long each thread has waited (``schedstat``): times
 in which this process waited are not used.
+
+A GPU runs what is queued. There each form runs a few times before it is timed, since its first call loads kernels and
+lets cuDNN try its own; and a time is that of several calls in a row, so that it is the device's and not the host's.
 """
 import contextlib
 import copy
+import functools
 import math
 import time
 from pathlib import Path
@@ -24,6 +28,8 @@ HOPELESS = 3
 LONG, CLEARLY = 0.5, 1.5
 # Waiting, as a share of the time, that disturbs it.
 DISTURBED = 0.1
+# Elsewhere than on a CPU: calls before the first time, and calls in a row of one time, as many as fit into the seconds.
+WARM_UP, QUEUED, QUEUE_SECONDS = 2, 10, 0.02
 
 
 def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
@@ -35,27 +41,28 @@ def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
         clock (Callable), waited (Callable): Seconds now, and those that threads have waited so far; for tests.
 
     Returns:
-        dict[str, float]: Infinity where every time was disturbed. A form that fails, for want of memory, is left out.
+        dict[str, float]: Of one call; infinity where every time was disturbed. A form that fails, for want of memory,
+        is left out.
     """
     waited = waited or seconds_waited
-    calls, times, fastest, begin = {}, {}, math.inf, clock()
+    samples, times, fastest, begin = {}, {}, math.inf, clock()
     for name, form in forms.items():
-        with leaving_out(name, times, calls):
-            calls[name] = call = prepared(form, args)
-            first = timed(call, device, clock, waited)      # compiles, allocates, plans
+        with leaving_out(name, times, samples):
+            samples[name] = sample = sampling(prepared(form, args), device, clock, waited)
+            first = sample()        # on a CPU it compiles, allocates, plans
             # Of what takes a tenth of a second, little is planning.
             hopeless = math.inf > first > min(max(0.1, 2 * HOPELESS * fastest), max(LONG, CLEARLY * fastest))
-            times[name] = [first] if hopeless else [timed(call, device, clock, waited)]
+            times[name] = [first] if hopeless else [sample()]
             fastest = min(fastest, times[name][0])
     for attempt in range(TRIES):
         late = clock() - begin > SECONDS
-        for name, call in list(calls.items()):
+        for name, sample in list(samples.items()):
             enough = 1 if late and (attempt or min(times[name]) > LONG) else ENOUGH
             undisturbed = sum(map(math.isfinite, times[name]))
             hopeless = undisturbed and min(times[name]) > HOPELESS * fastest
             if not hopeless and undisturbed < enough and (not late or attempt < TRIES // 4):
-                with leaving_out(name, times, calls):
-                    times[name].append(timed(call, device, clock, waited))
+                with leaving_out(name, times, samples):
+                    times[name].append(sample())
                     fastest = min(fastest, times[name][-1])
     return {name: min(seconds) for name, seconds in times.items()}
 
@@ -71,14 +78,26 @@ def leaving_out(name, *tables):
         print_log(f'The form {name!r} is not measured, since it fails: {type(error).__name__}: {error}', 'current')
 
 
-def timed(call, device, clock, waited):
-    """Seconds that a call took, or infinity where threads of this process waited for a core meanwhile."""
+def sampling(call, device, clock, waited):
+    """A function that times ``call``, which has run before unless the device is a CPU."""
+    count = 1
+    if device.type != 'cpu':
+        for _ in range(WARM_UP):
+            seconds = timed(call, device, clock, lambda: 0.)
+        count = max(1, min(QUEUED, int(QUEUE_SECONDS / max(seconds, 1e-9))))
+    return functools.partial(timed, call, device, clock, waited, count)
+
+
+def timed(call, device, clock, waited, count=1):
+    """Seconds that each of ``count`` calls in a row took, or infinity where threads of this process waited for a core
+    meanwhile."""
     synchronize(device)
     waited_before, begin = waited(), clock()
-    call()
+    for _ in range(count):
+        call()
     synchronize(device)
     seconds = clock() - begin
-    return math.inf if waited() - waited_before > DISTURBED * seconds else seconds
+    return math.inf if waited() - waited_before > DISTURBED * seconds else seconds / count
 
 
 def seconds_waited():

@@ -1,8 +1,11 @@
 """All cells one after another, each in a process of its own, and a result file after each."""
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -17,8 +20,8 @@ from .cells import ROOT, cells
 from .conditions import conditions, slug
 from .report import report
 
-# Of a cell, after which something hangs.
-SECONDS = 3600
+# Of a cell, after which something hangs; and those that what is stopped has to end.
+SECONDS, GRACE = 3600, 10
 
 
 def no_gpu(device):
@@ -88,11 +91,44 @@ def origin_of(device, quick):
 def in_a_process(cell, device):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'cell.json'
-        done = subprocess.run([sys.executable, '-m', 'studies.gpu.cell', str(path)], cwd=ROOT, capture_output=True,
-                              text=True, timeout=SECONDS, input=json.dumps(dict(cell=cell._asdict(), device=device)))
-        if done.returncode or not path.is_file():
-            raise RuntimeError(f'exit status {done.returncode}: {done.stderr[-3000:]}')
+        status, errors = run_with_children([sys.executable, '-m', 'studies.gpu.cell', str(path)], SECONDS,
+                                           json.dumps(dict(cell=cell._asdict(), device=device)))
+        if status or not path.is_file():
+            raise RuntimeError(f'exit status {status}: {errors[-3000:]}')
         return read_object(path, 'what a cell has written', 'report it')
+
+
+def run_with_children(command, seconds, text):
+    """Exit status and standard error of a command that reads ``text``, of whose children none outlives a time-out.
+
+    A test run that went on would take the GPU from the cells that follow.
+
+    Raises:
+        TimeoutError: It takes longer than ``seconds``.
+    """
+    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        try:
+            errors = process.communicate(text, timeout=seconds)[1]
+            return process.returncode, errors
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f'it did not end in {seconds} s, and was stopped') from None
+        finally:
+            end_session(process)
+
+
+def end_session(process):
+    """End what is left of a process and of its children: politely, so that a launcher ends its own, then for good."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end:
+            process.poll()
+            os.killpg(process.pid, 0)       # is anyone there?
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):       # the latter on macOS, where all are dead and not yet waited for
+        return
 
 
 def failures(result):

@@ -115,6 +115,15 @@ def test_parameters_of_norms_are_in_the_type_of_the_map_where_torch_mixes_none(d
     assert found == kept
 
 
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_the_hosts_cpu_decides_the_forms_of_a_model_in_bfloat16_only_where_that_is_on_it(device, monkeypatch):
+    monkeypatch.setattr(precision.native, 'has_fast_bf16', lambda: False)
+    model = segmentor().to(device)
+    precision.to_bfloat16(model)
+    forms = [module.forms for module in model.modules() if 'forms' in vars(module)]
+    assert any('factorized' in found.values() for found in forms) == (device == 'cpu')
+
+
 @needs_int8
 def test_a_model_in_8_bits_is_near_that_in_float(plain, lowered):
     assert error(lowered, plain) < ROUGHLY

@@ -197,6 +197,22 @@ def test_the_device_is_waited_for_before_each_reading_of_the_clock(monkeypatch):
     assert events == [('wait', 'cuda'), 'read'] * 5
 
 
+def test_the_peak_of_the_training_is_known_after_a_validation_that_counts_anew(run, monkeypatch):
+    """On a GPU the first validation measures operators, and forgets the peak with what these have needed."""
+    peaks = iter([900., 700., 100.])
+    monkeypatch.setattr('inceptionnext_seg.engine.hooks.peak_memory', lambda: next(peaks))
+    hook = ThroughputHook(warmup_iters=0, clock=lambda: 0.)
+    hook.before_train(run)
+    for i in range(2):
+        hook.after_train_iter(run, i, dict(inputs=[1, 2]))
+    assert run.message_hub.get_scalar('train/peak_memory_MiB').current() == 900
+    with monkeypatch.context() as patch:
+        patch.setattr(run.message_hub, 'update_info', lambda name, found, resumed: reported.append(found))
+        reported = []
+        hook.after_train(run)
+    assert reported[0]['peak_memory_MiB'] == 900
+
+
 def test_a_cpu_needs_no_waiting(monkeypatch):
     monkeypatch.setattr(torch, 'get_device_module', lambda device: pytest.fail('a CPU was waited for'))
     environment.synchronize('cpu')

@@ -1,10 +1,12 @@
 """Measuring before the first step of a run: what it leaves alone, what it tells other processes and checkpoints."""
 import copy
+import gc
 import json
 import multiprocessing
 import os
 import random
 import shutil
+import weakref
 from types import SimpleNamespace
 from unittest import mock
 
@@ -79,6 +81,20 @@ def test_a_run_is_the_same_with_and_without_measuring_before_it(measuring_is_on,
     assert all(value.equal(before[name]) for name, value in runner.model.state_dict().items())
     assert runner.model.calls == 0 and all(p.grad is None for p in runner.model.parameters())
     assert all(map(torch.equal, BATCH['inputs'], batch['inputs']))
+
+
+def test_on_a_gpu_peak_memory_counts_from_after_measuring_without_the_copy(measuring_is_on, runner, monkeypatch):
+    copies, calls, device = weakref.WeakSet(), [], torch.device('cuda', 1)
+    forward = Model.forward
+    monkeypatch.setattr(Model, 'forward', lambda self, *args, **kwargs: (
+        copies.add(self) or forward(self, *args, **kwargs)))
+    monkeypatch.setattr(measuring, 'device_of', lambda model: device)
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: calls.append((len(copies), gc.collect())[0]))
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', calls.append)
+    measure_first_batch(runner, BATCH, 'loss')
+    assert calls == [0, device]
+    measure_first_batch(runner, BATCH, 'loss')      # nothing is measured
+    assert calls == [0, device]
 
 
 def test_the_second_run_does_not_even_run_the_model(measuring_is_on, runner):

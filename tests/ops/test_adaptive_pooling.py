@@ -3,9 +3,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close, draw
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from inceptionnext_seg.ops import adaptive_pooling as pooling
-from inceptionnext_seg.ops import dispatch
+from inceptionnext_seg.ops import dispatch, registration
 from inceptionnext_seg.ops.adaptive_pooling import FORMS, adaptive_avg_pools2d
 
 GRIDS = [1, 2, 3, 6]
@@ -77,3 +78,24 @@ def test_torch_compile_takes_the_whole_graph_and_gives_the_same():
 def test_the_registered_operators_are_what_torch_wants_of_operators():
     x = draw(2, 3, 9, 8, layout=torch.channels_last).requires_grad_()
     torch.library.opcheck(pooling.adaptive_avg_pools2d_operator, (x, [1, 3]))
+
+
+@pytest.fixture
+def autocast_on_cuda():
+    """As in ``torch.autocast('cuda')``, which does nothing where there is no GPU."""
+    torch.set_autocast_enabled('cuda', True)
+    pooling.constant_averages.cache_clear()
+    yield
+    pooling.constant_averages.cache_clear()     # fake ones
+    torch.set_autocast_enabled('cuda', False)
+
+
+def test_under_autocast_on_a_gpu_the_products_of_float32_maps_stay_in_float32(autocast_on_cuda, monkeypatch):
+    dtypes, matmul = [], torch.matmul
+    monkeypatch.setattr(torch, 'matmul', lambda *args: dtypes.append((y := matmul(*args)).dtype) or y)
+    with FakeTensorMode():
+        x = torch.empty(2, 3, 8, 8, device='cuda')
+        assert (x.flatten(2) @ x.flatten(2).mT).dtype == torch.float16
+        maps = registration.without_autocast(pooling.pools)(x, GRIDS)
+        registration.without_autocast(pooling.pools_backward)(maps, 8, 8)
+    assert set(dtypes) == {torch.float32} and len(dtypes) > 5

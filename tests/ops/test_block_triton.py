@@ -11,6 +11,7 @@ import sys
 import block_checks
 import pytest
 import torch
+from helpers import assert_close, draw
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from inceptionnext_seg.ops import _triton, inception_dwconv, residual
@@ -55,7 +56,7 @@ def test_they_are_at_random_shapes(root):
 def test_they_are_on_cuda():
     block_checks.check_cases('cuda')
     block_checks.check_real('cuda')
-    block_checks.random_checks('cuda', 0, 100, side=100, branch=70)
+    block_checks.random_checks('cuda', **block_checks.ON_A_GPU)
 
 
 # Launches and bytes, on the meta device at the sizes of a training
@@ -215,3 +216,36 @@ def test_what_the_residuals_kernel_cannot_take_is_said():
         x = torch.empty(2, 4, 2, 2, device='cuda')
         assert 'torch.float64' in residual.why_not_triton(x, x.double())
         assert 'gradient' in residual.why_not_triton(x, x, None, torch.empty(2, device='cuda', requires_grad=True))
+
+
+# Kernels that fail
+
+
+class Fails:
+    """Stands for a kernel that its GPU cannot run."""
+
+    def __getitem__(self, grid):
+        raise RuntimeError('out of resource: shared memory')
+
+
+@pytest.mark.parametrize('layout', ['nhwc', 'nchw'])
+def test_where_a_kernel_fails_in_backward_the_gradients_are_torchs_and_one_line_says_so(layout, monkeypatch):
+    from inceptionnext_seg.ops import inception_dwconv_triton, residual_triton
+    lines = []
+    monkeypatch.setattr(_triton, 'failures', {})
+    monkeypatch.setattr(_triton, 'print_log', lambda line, **options: lines.append(line))
+    monkeypatch.setattr(inception_dwconv_triton, 'convolution_kernel', Fails())
+    monkeypatch.setattr(inception_dwconv_triton, 'products_kernel', Fails())
+    monkeypatch.setattr(residual_triton, 'gradient_kernel', Fails())
+    x, parameters, grad = block_checks.inputs((2, 13, 4, 9, 3, 3, (5, 7)), layout, FP32)
+    _, *expected = block_checks.run(block_checks.definition, x.double(), [p.double() for p in parameters],
+                                    grad.double())
+    found = inception_dwconv.inception_dwconv2d_backward_cuda(grad, x, *parameters[::2], True, True)
+    assert_close(found, [expected[0], *expected[1::2], *expected[2::2]], 1e-6)
+    assert [g.stride() for g in found] == [t.stride() for t in (x, *parameters[::2], *parameters[1::2])]
+    alone = inception_dwconv.inception_dwconv2d_backward_cuda(grad, x, *parameters[::2], False, True)
+    assert alone[0].numel() == 0 and all(map(torch.equal, alone[1:], found[1:]))
+    gamma, factors = draw(13, dtype=FP32), torch.tensor([0., 1.25])
+    arguments = grad, x, gamma, factors, FP32, True, True
+    assert_close(residual.residual_backward_cuda(*arguments), residual.gradients(*arguments), 1e-6)
+    assert len(lines) == 1 and 'shared memory' in lines[0]

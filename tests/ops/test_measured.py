@@ -206,6 +206,41 @@ def test_a_form_of_seconds_that_is_clearly_slower_runs_once(clock):
     assert len(calls) == 1
 
 
+class Queue(Clock):
+    """A GPU's clock: each form's first call takes long, and whoever waits for the queue waits a moment longer."""
+
+    def takes(self, seconds, first=0.):
+        seconds = iter([first, *[seconds] * 1000])
+
+        def form(x):
+            self.now += next(seconds)
+            return x * 1
+        return Form(form)
+
+    def synchronize(self, device):
+        self.now += 50e-6
+
+
+@pytest.fixture
+def queue(clock, monkeypatch):
+    queue = Queue()
+    monkeypatch.setattr(stopwatch, 'synchronize', queue.synchronize)
+    monkeypatch.setattr(measured, 'time_forms', lambda forms, args, device: queue.time(
+        forms, args, torch.device('cuda')))
+    return queue
+
+
+def test_on_a_gpu_a_first_call_of_seconds_is_no_time_of_its_form(queue):
+    with inceptionnext_seg.measuring() as found:
+        assert chosen(dict(native=queue.takes(0.02, first=3.), torch=queue.takes(0.01, first=3.)), X) == 'torch'
+    assert found.choices[0].seconds == pytest.approx(dict(native=0.02, torch=0.01), rel=0.1)
+
+
+def test_on_a_gpu_the_wait_for_the_queue_does_not_hide_that_a_short_form_is_faster(queue):
+    with inceptionnext_seg.measuring():
+        assert chosen(dict(native=queue.takes(20e-6), torch=queue.takes(18e-6)), X) == 'torch'
+
+
 @pytest.mark.parametrize('content', [
     b'\xff\xfe', b'[' * 200_000, b'{}', b'{"choices": [["double", "x", "native"]], "passes": []}',
     b'{"choices": [["double", "x", "native", "native", ["native"]]], "passes": []}',
@@ -238,6 +273,16 @@ def test_a_table_with_a_form_that_does_not_exist_or_cannot_run_leaves_the_rule(c
         measured.TABLE.clear()
         measured.pin({key: form})
         assert chosen(forms, X) == 'native'
+
+
+def test_where_a_form_is_remembered_it_alone_is_asked_whether_it_can_run(clock):
+    asked = []
+
+    def form(name):
+        return Form(clock.takes(0.02).run, lambda x: asked.append(name), lambda x: asked.append(f'is {name} worth it'))
+    measured.pin({measured.as_text('double', measured.describe_call((X, ))): 'native'})
+    assert chosen(dict(triton=form('triton'), native=form('native'), torch=form('torch')), X) == 'native'
+    assert asked == ['native']
 
 
 def test_what_a_checkpoint_brought_comes_before_what_is_measured_here(clock):

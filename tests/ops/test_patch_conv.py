@@ -90,6 +90,15 @@ def test_autocast_gives_bfloat16_near_float64_and_gradients_of_the_parameters_ty
     assert_close(found, run(lambda x, conv: conv(x * scale), *inputs(kernel, (13, 11))), 5e-3)
 
 
+def test_by_torch_a_half_map_with_factors_in_float32_is_not_copied_to_float32():
+    conv, x = nn.Conv2d(6, 10, 1).half(), draw(2, 6, 5, 4, dtype=torch.float16)
+    factors = torch.tensor([0., 1 / 0.9])[torch.arange(12).view(2, 6) % 2]
+    with torch.profiler.profile(record_shapes=False) as profile:
+        found = patch_conv2d(x, conv, factors, impl='torch')
+    assert torch.equal(found, conv(x * factors[:, :, None, None].half()))
+    assert found.dtype == torch.float16 and any(event.key == 'aten::mul' for event in profile.key_averages())
+
+
 def test_autocast_leaves_float64_alone_as_it_does_for_a_convolution():
     conv, x = inputs(2, (12, 8))
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -1,16 +1,20 @@
 """Products that stand for convolutions follow the convolutions' setting of TF32."""
+import contextlib
+
 import pytest
 import torch
 from helpers import draw
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from inceptionnext_seg.ops import precision
+from inceptionnext_seg import provenance
+from inceptionnext_seg.ops import measured, precision
 from inceptionnext_seg.ops.resize_concat_conv import resize_concat_conv2d
 
 
 def takes_tf32():
     """As cuBLAS is told: by the setting where there is one, which the older flag has to agree with."""
     allowed = torch.backends.cuda.matmul.allow_tf32
-    assert not precision.HAS_SETTINGS or (torch.backends.cuda.matmul.fp32_precision == 'tf32') == allowed
+    assert not provenance.HAS_SETTINGS or (torch.backends.cuda.matmul.fp32_precision == 'tf32') == allowed
     return allowed
 
 
@@ -67,7 +71,7 @@ def test_the_precision_medium_is_medium_again(flags, products):
     assert torch.get_float32_matmul_precision() == 'medium'
 
 
-@pytest.mark.skipif(not precision.HAS_SETTINGS, reason='torch before 2.9 has flags alone')
+@pytest.mark.skipif(not provenance.HAS_SETTINGS, reason='torch before 2.9 has flags alone')
 def test_the_settings_of_newer_torch_are_followed_and_as_they_were_afterwards(flags, products):
     convolutions, matmul = flags.cudnn.conv, flags.cuda.matmul
     for wanted, own in (('tf32', 'ieee'), ('ieee', 'tf32'), ('tf32', 'tf32'), ('ieee', 'ieee')):
@@ -75,3 +79,23 @@ def test_the_settings_of_newer_torch_are_followed_and_as_they_were_afterwards(fl
         with precision.products_as_convolutions(torch.zeros(1)):
             assert matmul.fp32_precision == wanted
         assert (convolutions.fp32_precision, matmul.fp32_precision) == (wanted, own)
+
+
+@pytest.mark.skipif(not provenance.HAS_SETTINGS, reason='torch before 2.9 has flags alone')
+def test_where_the_older_flags_cannot_be_read_results_and_choices_say_the_precision_all_the_same(flags, monkeypatch):
+    monkeypatch.setattr(measured, 'accelerator', lambda device: 'a GPU')
+    monkeypatch.setattr(provenance, 'device_name', lambda device: 'a GPU')
+    settings = flags, flags.cudnn.conv, flags.cuda.matmul
+    before, found = [owner.fp32_precision for owner in settings], []
+    try:
+        for precision_of_all in ('ieee', 'tf32'):
+            flags.fp32_precision = flags.cudnn.conv.fp32_precision = precision_of_all
+            with pytest.raises(RuntimeError) if precision_of_all == 'ieee' else contextlib.nullcontext():
+                flags.cudnn.allow_tf32      # noqa: B018
+            with FakeTensorMode():
+                found.append(str(measured.describe_call((torch.empty(1, device='cuda'), ))))
+            assert provenance.environment('cuda')['convolutions_use_tf32'] == (precision_of_all == 'tf32')
+    finally:
+        for owner, own in zip(settings, before, strict=True):
+            owner.fp32_precision = own
+    assert found[0] != found[1]

@@ -17,12 +17,9 @@ def triton():
 def nothing_tried(monkeypatch):
     """A machine that seems to have a CUDA device, on which Triton was not tried yet."""
     monkeypatch.setattr(_triton, 'failures', {})
-    _triton.try_on.cache_clear()
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'is_current_stream_capturing', lambda: False)
     monkeypatch.setattr(_triton, 'on', lambda device: torch.no_grad())
-    yield
-    _triton.try_on.cache_clear()
 
 
 @pytest.fixture
@@ -42,6 +39,17 @@ def test_a_device_is_tried_once_and_the_answer_is_kept(trial):
     assert _triton.why_not(CUDA) is None and _triton.why_not(CUDA) is None
     assert trial == [CUDA]
     assert _triton.why_not(torch.device('cuda', 1)) is None and len(trial) == 2
+
+
+def test_once_a_device_works_nothing_is_looked_for_again(trial, monkeypatch):
+    """An operator asks in each of its calls; to look for a package takes as long as to launch a kernel."""
+    looked = []
+    monkeypatch.setattr(_triton.importlib.util, 'find_spec', lambda name: looked.append(name) or True)
+    assert [_triton.why_not(CUDA) for _ in range(3)] == [None] * 3
+    assert len(looked) == 1
+    monkeypatch.setattr(_triton, 'print_log', lambda line, **options: None)
+    _triton.give_up(CUDA, 'a kernel fails')
+    assert 'a kernel fails' in _triton.why_not(CUDA)
 
 
 @pytest.mark.parametrize('broken', [failing, lambda device: [1., 2.]], ids=['raises', 'computes nonsense'])
