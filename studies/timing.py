@@ -19,7 +19,7 @@ import psutil
 import torch
 from scipy.stats import bootstrap, mannwhitneyu
 
-from inceptionnext_seg.provenance import synchronize
+from inceptionnext_seg.provenance import convolutions_take_tf32, synchronize
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 MEMORY_FORMATS = dict(nchw=torch.contiguous_format, nhwc=torch.channels_last)
@@ -281,7 +281,7 @@ def convolution_precision(device):
     """Let matrix products on CUDA use TF32 where convolutions do, as they do by default and products do not."""
     before = torch.get_float32_matmul_precision()
     if torch.device(device).type == 'cuda':
-        torch.set_float32_matmul_precision('high' if torch.backends.cudnn.allow_tf32 else 'highest')
+        torch.set_float32_matmul_precision('high' if convolutions_take_tf32() else 'highest')
     try:
         yield
     finally:
