@@ -48,6 +48,8 @@ def test_what_the_parts_of_the_recipe_bring_is_shown_once_it_was_measured(tool, 
     assert text.startswith('- 60 minutes') and '\n- 20 minutes' in text and 'runs of 20 minutes' in text
     assert 'not measured' not in text and '| no_ema | 50.00 | 1 | -0.50 (' in text
     assert tool['camvid_own_words']().count('\n') == 0 and '60 minutes on' in tool['camvid_own_words']()
+    assert tool['camvid_own_words']().endswith(
+        '; [20 minutes](docs/results/machine/camvid_own_20min.md): 50.50 ± 0.71 (2 seeds)')
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'docs/results').rglob('*.md')), ids=lambda path: path.stem)

@@ -35,7 +35,8 @@ def test_the_recipe_for_own_images_is_among_the_files_though_its_runs_alone_reco
             dict(seed=1, environment=None)]
     content = dict(config='x.py', minutes=60, threads=2, command='python -m x', runs=runs)
     name = 'some-2cores/camvid_own.json'
-    assert row_of(tmp_path, name, content) == ['some-2cores', 'seeds 0, 1', 2, 'none', '1.2', '2', 'abc', 'nothing']
+    *row, decided = row_of(tmp_path, name, content)
+    assert row == ['some-2cores', 'seeds 0, 1', 2, 'none', '1.2', '2', 'abc'] and 'schedule' in decided
     results = Results(tmp_path)
     results.files[tmp_path / name] = content
     assert '| [some-2cores/camvid_own.json](results/some-2cores/camvid_own.json) |' in checklist(results)
@@ -51,3 +52,8 @@ def test_an_image_of_256_is_no_larger_image(tmp_path):
     results = Results(tmp_path)
     results.speed = [('a', Speed(speed(*(cell.name for cell in cells() if cell.suite == 'growth'))))]
     assert [(figure.what, figure.value) for figure in growing(results)] == [('side 768', 2), ('side 1024', 2)]
+
+
+def test_of_a_study_with_a_list_of_processes_each_counts(tmp_path):
+    content = dict(threads=2, environment=MACHINE, processes=[dict(load_average=0.7), dict(load_average=1.7)])
+    assert row_of(tmp_path, 'a/window_speed.json', content)[1:6] == ['2 processes', 2, 'none', '0.7–1.7', '2']
