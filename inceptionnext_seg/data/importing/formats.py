@@ -38,12 +38,18 @@ FORMATS = {
 }
 
 
+# What says something of some formats alone: by attribute of Options, the formats that it is for.
+MASKS, SHAPES = (COLOR, 'index'), ('coco', 'labelme', 'cvat')
+ONLY_OF = dict(tolerance=MASKS, mask_suffix=MASKS, image_suffix=MASKS, masks=MASKS, reduce_zero_label=('index', ),
+               unlabelled=SHAPES, empty=SHAPES, overlap=SHAPES)
+
+
 def format_of(tree: Tree, options: Options) -> str:
     """The name of a source's format: the one that is asked for, or the first that recognizes it.
 
     Raises:
-        UserError: There is no such format, ``exif`` says something of one whose labels are always upright, or
-            ``palette`` of one that is not of colours.
+        UserError: There is no such format, ``exif`` says something of one whose labels are always upright,
+            ``palette`` of one that is not of colours, or another option of a format that it is not for.
     """
     if options.format != 'auto' and options.format not in FORMATS:
         raise UserError(f'the format is {options.format!r}; expected: auto, {", ".join(FORMATS)}')
@@ -55,4 +61,11 @@ def format_of(tree: Tree, options: Options) -> str:
     if options.palette and name != COLOR:
         raise UserError(f'--palette is {options.palette}, and the source is read as {FORMATS[name].what}, which has no '
                         f'colours. Next: leave --palette out, or --format {COLOR} where masks of colours are meant.')
+    for setting, formats in ONLY_OF.items():
+        value = getattr(options, setting)
+        if value != getattr(Options, setting) and name not in formats:
+            flag = f'--{setting.replace("_", "-")}'
+            raise UserError(f'{flag}{"" if value is True else f" is {value}"}, and the source is read as '
+                            f'{FORMATS[name].what}, of which it says nothing. Expected: {" or ".join(formats)}. Next: '
+                            f'leave {flag} out, or name the --format that is meant.')
     return name
