@@ -1,6 +1,7 @@
 """Writing a graph: ONNX, torch.export's archive, OpenVINO's pair of files; and running what was written."""
 import contextlib
 import importlib
+import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +25,18 @@ DTYPES = ('fp32', 'bf16', 'int8')
 # Below, the smallest map has one pixel on a side, where torch.export cannot tell layouts apart.
 SMALLEST, LARGEST = 64, 8192
 AXES = ('batch', 'height', 'width')
+# Without it an open size is guarded by what the example happens to be.
+DEFERRED = 'prefer_deferred_runtime_asserts_over_guards'
+
+
+def can_export() -> bool:
+    """Whether torch.export is one that takes these graphs; torch 2.4's is not."""
+    return DEFERRED in inspect.signature(torch.export.export).parameters
 
 
 def require_packages(kind: str, dtype: str = 'fp32') -> None:
-    """Raise a UserError where a file of this format and dtype cannot be, or a package for it cannot be imported."""
+    """Raise a UserError where a file of this format and dtype cannot be, torch is too old, or a package for it cannot
+    be imported."""
     if kind == 'torch-export' and dtype != 'fp32':
         raise UserError(f'--dtype {dtype} is for --format openvino or onnx; expected for torch-export: fp32. Next: '
                         f"in torch, inceptionnext_seg.fuse_for_inference(model, dtype='{dtype}').")
@@ -35,6 +44,10 @@ def require_packages(kind: str, dtype: str = 'fp32') -> None:
         raise UserError("--dtype bf16 is for --format openvino: ONNX Runtime does not convolve bfloat16 on a CPU, "
                         'so that the file could not be proved. Expected for onnx: fp32 or int8. Next: --format '
                         'openvino; or fp32, whose precision TensorRT and Core ML lower themselves.')
+    if not can_export():
+        raise UserError(f'torch is {torch.__version__}, whose torch.export.export does not take {DEFERRED}; expected: '
+                        'one that does, such as 2.14, which was tried. Next: export with a newer torch; checkpoints of '
+                        'an older one are read as they are.')
     quantizer, extra = (['nncf'], 'export-int8') if (kind, dtype) == ('openvino', 'int8') else ([], 'export')
     for name in (*FORMATS[kind][1], *quantizer):
         try:
@@ -63,7 +76,7 @@ def export(graph: Graph, batch: int, size: tuple[int, int] | None) -> torch.expo
         axes = {0: torch.export.Dim('batch', min=1, max=1024), first: sides[0], first + 1: sides[1]}
         dynamic = dict(images=axes)
     with torch.no_grad():
-        return torch.export.export(graph.eval(), (example, ), dynamic_shapes=dynamic,
+        return torch.export.export(graph.eval(), (example, ), dynamic_shapes=dynamic, strict=False,
                                    prefer_deferred_runtime_asserts_over_guards=True)
 
 

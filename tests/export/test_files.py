@@ -36,6 +36,9 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def export(trained, monkeypatch, capsys):
+    if not files.can_export():
+        pytest.skip(f'torch {torch.__version__} cannot export')
+
     def run(*arguments):
         config, weights, _ = trained
         monkeypatch.setattr('sys.argv', ['export', str(config), str(weights), *map(str, arguments)])
@@ -126,6 +129,7 @@ def test_the_fastest_form_is_found_in_turns_and_kept(export, tmp_path, monkeypat
     assert choose(dict(plain=1.0, factorized=0.96)) == 'plain' and choose(dict(plain=1.0, factorized=0.9)) != 'plain'
 
 
+@pytest.mark.skipif(not files.can_export(), reason=f'torch {torch.__version__} cannot export')
 def test_a_head_without_a_rewritten_graph_has_no_form_to_choose(tmp_path, monkeypatch, capsys):
     weights = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=create_model('fpn_inceptionnext_a_mini', accelerate=False).state_dict()), weights)
@@ -198,7 +202,16 @@ def test_miou_is_the_mean_over_the_classes_that_occur():
     assert miou(counts) == pytest.approx(100 * (3 / 6 + 4 / 7) / 2)
 
 
+def test_a_torch_that_cannot_export_is_named(monkeypatch):
+    monkeypatch.setattr(torch.export, 'export', lambda module, args, *, dynamic_shapes=None: None)
+    for kind in files.FORMATS:
+        with pytest.raises(UserError, match=rf'torch is {re.escape(torch.__version__)}, .*2\.14.*a newer torch'):
+            files.require_packages(kind)
+
+
 def test_a_quantizer_that_is_missing_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(files, 'can_export', lambda: True)
+
     def import_module(name):
         if name == 'nncf':
             raise ImportError('No module named nncf')
