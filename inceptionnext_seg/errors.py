@@ -1,5 +1,6 @@
 """Errors that a user can cause and fix: one message, no traceback."""
 import functools
+import re
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -21,8 +22,9 @@ def quantity(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def shown(path: object) -> str:
-    """A path as text that can be printed and written: what of it is not UTF-8 is escaped."""
-    return str(path).encode(errors='backslashreplace').decode()
+    """A path, or other text, that can be printed and written: bytes of a name that are no UTF-8 as ``\\xdf``."""
+    text = re.sub('[\udc80-\udcff]', lambda byte: f'\\x{ord(byte[0]) - 0xdc00:x}', str(path))
+    return text.encode('utf-8', 'backslashreplace').decode()
 
 
 def exit_on_user_error(main: Callable[P, R]) -> Callable[P, R]:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..api import Prediction, Predictor
-from ..data.importing.pictures import FORMATS
+from ..data.decoding import FORMATS
 from ..data.mini import draw_scene
 from ..engine.image_files import IMAGE_SUFFIXES
 from ..engine.inference import save_png

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from ..data.decoding import why_wrong_depth
-from ..data.importing.pictures import FORMATS
+from ..data.decoding import FORMATS, why_wrong_depth
 from ..data.importing.tree import PICTURES as IMAGE_SUFFIXES
 from ..data.importing.tree import UNREAD_PICTURES
 from ..data.prediction_folder import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import UserError, quantity
+from ...errors import UserError, quantity, shown
 from .options import BACKGROUND, BACKGROUND_NAMES, IGNORE, IGNORE_NAMES, Options
 from .palettes import MOST_CLASSES, Entry, distinct_colors, palette_text, unpacked
 from .samples import Classes, Survey
-from .tree import is_utf8, readable
+from .tree import is_utf8
 
 # Colours of a mask that a person chose; more are those of a lossy or smoothed picture.
 MOST_COLORS = 64
@@ -61,7 +61,7 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
             )
     for name in known:
         if not is_utf8(name):
-            raise UserError(f'the class {readable(name)!r} has a name that is no text. Next: give it another.')
+            raise UserError(f'the class {shown(name)!r} has a name that is no text. Next: give it another.')
     names, colors, table = [], [], dict.fromkeys(ignored, IGNORE)
     for meaning in meanings:
         name = options.rename.get(meaning.name, meaning.name)
@@ -113,7 +113,7 @@ def numbered(survey, options, zero):
     if options.classes is None:
         return build([Meaning(value, f'class_{value}') for value in values], options, (IGNORE, *zero))
     names, first = options.classes, int(bool(zero))
-    shown = f'{", ".join(map(str, values[:30]))}{" …" if len(values) > 30 else ""}'
+    listed = f'{", ".join(map(str, values[:30]))}{" …" if len(values) > 30 else ""}'
     if max(values) < len(names) + first and (first == 0 or min(values) >= 1):
         pass
     elif min(values) >= 1 and max(values) <= len(names):
@@ -128,7 +128,7 @@ def numbered(survey, options, zero):
             if 0 in values and max(values) == count
             else ' Next: give --classes a name for each, in the order of the values; 255 needs none.'
         )
-        raise UserError(f'the masks hold the values {shown}, and --classes names {count}: {", ".join(names[:20])}. '
+        raise UserError(f'the masks hold the values {listed}, and --classes names {count}: {", ".join(names[:20])}. '
                         f'Expected: 0 to {count - 1}, 1 to {count}, or {count} values.{hint}')
     return build([Meaning(i + first, name) for i, name in enumerate(names)], options, (IGNORE, *zero))
 
@@ -283,9 +283,10 @@ def of_two_colors(colors, options):
         other = max(colors)
         codes = [0 if name in black else other for name in names]
         return [Meaning(code, name, unpacked(code)) for code, name in zip(codes, names, strict=True)]
-    shown = ', '.join(' '.join(map(str, unpacked(code))) for code in sorted(colors, key=lambda code: -colors[code])[:8])
+    first = sorted(colors, key=lambda code: -colors[code])[:8]
+    listed = ', '.join(' '.join(map(str, unpacked(code))) for code in first)
     raise UserError(
-        f'the masks have {quantity(len(colors), "colour")}, {shown}{" …" if len(colors) > 8 else ""}, and nothing says '
+        f'the masks have {quantity(len(colors), "colour")}, {listed}{" …" * (len(colors) > 8)}, and nothing says '
         f'which is which of --classes {", ".join(names[:20])}. Expected: --palette FILE with lines of "R G B name". '
         'Next: give the command without --classes, which writes such a file of these colours, and name them in it.')
 

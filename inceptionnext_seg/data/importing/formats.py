@@ -8,7 +8,6 @@ from .mask_files import looks_coloured, read_color_masks, read_index_masks
 from .options import Options
 from .samples import Source
 from .tree import Tree
-from .turned import AUTO
 
 
 class Format(NamedTuple):
@@ -19,53 +18,43 @@ class Format(NamedTuple):
         recognizes (Callable[[Tree, Options], bool]): Whether a source is of this format; asked in the order of
             ``FORMATS``.
         read (Callable[[Tree, Options], Source]): The images and labels.
-        may_be_turned (bool): Whether labels may fit the pixels as stored, where viewers turn an image (``exif``).
     """
     what: str
     recognizes: Callable[[Tree, Options], bool]
     read: Callable[[Tree, Options], Source]
-    may_be_turned: bool = False
 
 
 COLOR = 'color'
 FORMATS = {
-    'coco': Format(
-        'COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco, True),
+    'coco': Format('COCO JSON: polygons and run-length codes', lambda tree, _: coco.recognizes(tree), coco.read_coco),
     'labelme': Format('Labelme JSON', lambda tree, _: labelme.recognizes(tree), labelme.read_labelme),
     'cvat': Format('CVAT for images 1.1', lambda tree, _: cvat.recognizes(tree), cvat.read_cvat),
-    COLOR: Format('masks of colours', looks_coloured, read_color_masks, True),
-    'index': Format('masks of class indices', lambda tree, options: True, read_index_masks, True),
+    COLOR: Format('masks of colours', looks_coloured, read_color_masks),
+    'index': Format('masks of class indices', lambda tree, options: True, read_index_masks),
 }
 
 
-# What says something of some formats alone: by attribute of Options, the formats that it is for.
+# What says something of some formats alone: by attribute of Options, the formats that it is for. Shapes of Labelme and
+# CVAT are always drawn on what viewers show.
 MASKS, SHAPES = (COLOR, 'index'), ('coco', 'labelme', 'cvat')
-ONLY_OF = dict(tolerance=MASKS, mask_suffix=MASKS, image_suffix=MASKS, masks=MASKS, reduce_zero_label=('index', ),
-               unlabelled=SHAPES, empty=SHAPES, overlap=SHAPES)
+ONLY_OF = dict(palette=(COLOR, ), tolerance=MASKS, mask_suffix=MASKS, image_suffix=MASKS, masks=MASKS,
+               reduce_zero_label=('index', ), exif=('coco', *MASKS), unlabelled=SHAPES, empty=SHAPES, overlap=SHAPES)
 
 
 def format_of(tree: Tree, options: Options) -> str:
     """The name of a source's format: the one that is asked for, or the first that recognizes it.
 
     Raises:
-        UserError: There is no such format, ``exif`` says something of one whose labels are always upright,
-            ``palette`` of one that is not of colours, or another option of a format that it is not for.
+        UserError: There is no such format, or an option is for others than that of the source.
     """
     if options.format != 'auto' and options.format not in FORMATS:
         raise UserError(f'the format is {options.format!r}; expected: auto, {", ".join(FORMATS)}')
     name = options.format if options.format != 'auto' else next(
         name for name, known in FORMATS.items() if known.recognizes(tree, options))
-    if options.exif != AUTO and not FORMATS[name].may_be_turned:
-        raise UserError(f'--exif is {options.exif}, and the source is read as {FORMATS[name].what}, whose shapes are '
-                        f'drawn on what viewers show. Expected: {AUTO}. Next: leave --exif out.')
-    if options.palette and name != COLOR:
-        raise UserError(f'--palette is {options.palette}, and the source is read as {FORMATS[name].what}, which has no '
-                        f'colours. Next: leave --palette out, or --format {COLOR} where masks of colours are meant.')
     for setting, formats in ONLY_OF.items():
-        value = getattr(options, setting)
+        value, flag = getattr(options, setting), f'--{setting.replace("_", "-")}'
         if value != getattr(Options, setting) and name not in formats:
-            flag = f'--{setting.replace("_", "-")}'
             raise UserError(f'{flag}{"" if value is True else f" is {value}"}, and the source is read as '
-                            f'{FORMATS[name].what}, of which it says nothing. Expected: {" or ".join(formats)}. Next: '
-                            f'leave {flag} out, or name the --format that is meant.')
+                            f'{FORMATS[name].what}, of which it says nothing. Expected: a --format of '
+                            f'{", ".join(formats)}. Next: leave {flag} out, or name the format that is meant.')
     return name

@@ -2,10 +2,10 @@
 from collections import Counter
 from typing import NamedTuple
 
-from ...errors import quantity
+from ...errors import quantity, shown
 from ..description import Description
 from .splits import TRAINING, VALIDATION
-from .tree import LeftOut, readable
+from .tree import LeftOut
 
 SHOWN = 20
 
@@ -43,16 +43,16 @@ class Report(NamedTuple):
         if about.unlabelled:
             lines.append(f'  unlabelled: {quantity(about.unlabelled, "image")} without labels, for predictions alone')
         lines.append(f'  split {self.split}')
-        shown = [f'{width}×{height} ({count})' for (width, height), count in self.sizes.most_common(5)]
+        sizes = [f'{width}×{height} ({count})' for (width, height), count in self.sizes.most_common(5)]
         lines.append(
-            f'  sizes: {", ".join(shown)}{f" and {len(self.sizes) - 5} others" if len(self.sizes) > 5 else ""}'
+            f'  sizes: {", ".join(sizes)}{f" and {len(self.sizes) - 5} others" if len(self.sizes) > 5 else ""}'
         )
         lines += ['', *self.table(), '']
         lines += [f'note: {note}' for note in self.notes]
         lines += left_out_lines(self.left_out)
         if len(self.left_out) > SHOWN:
             lines.append(f'  all of them are in {about.root}/report.txt')
-        return readable('\n'.join(lines).replace('\n\n\n', '\n\n'))
+        return shown('\n'.join(lines).replace('\n\n\n', '\n\n'))
 
     def table(self):
         """A line a class: its share of the labelled pixels, and the images that have it, on each side."""
@@ -74,7 +74,7 @@ class Report(NamedTuple):
     def whole(self) -> str:
         """As :meth:`text`, with every file that was left out."""
         rest = [f'  {entry.path} {entry.reason}' for entry in self.left_out[SHOWN:]]
-        return readable('\n'.join([self.text(), *rest])) + '\n'
+        return shown('\n'.join([self.text(), *rest])) + '\n'
 
 
 def class_notes(description: Description) -> list[str]:

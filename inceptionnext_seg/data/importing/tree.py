@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...errors import UserError
+from ...errors import UserError, shown
 
 PICTURES = ('.bmp', '.gif', '.jfif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 UNREAD_PICTURES = ('.arw', '.avif', '.cr2', '.cr3', '.dng', '.heic', '.heif', '.jp2', '.jxl', '.nef', '.orf', '.psd',
@@ -86,7 +86,7 @@ class Tree:
             self.by_name[PurePosixPath(file).name.casefold()].append(file)
 
     def leave_out(self, path, reason):
-        self.left_out.append(LeftOut(readable(Path(path).relative_to(self.root).as_posix()), readable(reason)))
+        self.left_out.append(LeftOut(shown(Path(path).relative_to(self.root).as_posix()), shown(reason)))
 
     def drop(self, chosen: Callable[[str], bool]) -> None:
         """Take files out."""
@@ -153,16 +153,10 @@ def is_utf8(name: str | Path) -> bool:
     return True
 
 
-def readable(text: str) -> str:
-    """Text that can be printed and written: bytes of a name that are no UTF-8 as ``\\xdf``."""
-    text = re.sub('[\udc80-\udcff]', lambda byte: f'\\x{ord(byte[0]) - 0xdc00:x}', text)
-    return text.encode('utf-8', 'backslashreplace').decode()
-
-
 def require_utf8(path: Path) -> None:
     """Raises UserError for a folder whose name is no UTF-8."""
     if not is_utf8(path):
-        raise UserError(f'the folder {readable(str(path))} {NO_UTF8}.')
+        raise UserError(f'the folder {shown(path)} {NO_UTF8}.')
 
 
 def is_litter(name):

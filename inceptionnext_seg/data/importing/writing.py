@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..._version import __version__
-from ...errors import UserError
+from ...errors import UserError, shown
 from ...files import synchronize
 from ..description import Description
 from ..threads import any_size, threads
@@ -20,7 +20,7 @@ from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
 from .samples import Classes, Sample
 from .splits import TRAINING, UNLABELLED, VALIDATION
-from .tree import readable, require_utf8
+from .tree import require_utf8
 
 JPEG_QUALITY = 95
 LONGEST_NAME = 120
@@ -234,6 +234,6 @@ def suffix_for(facts: list[Facts]) -> str:
 
 
 def source_facts(root: Path, format_name: str, command: list[str]) -> dict[str, object]:
-    return dict(path=str(root), format=format_name, command=[*map(readable, command)], version=__version__)
+    return dict(path=str(root), format=format_name, command=[*map(shown, command)], version=__version__)
 
 

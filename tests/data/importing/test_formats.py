@@ -221,7 +221,7 @@ def test_zero_is_a_class_or_not_labelled_as_the_user_says_and_an_ambiguous_count
         UserError, match=r'0, 1, 2, and --classes names 2.*--reduce-zero-label.*--classes background,car,'
     ):
         convert(source, classes=('car', 'sky'))
-    with pytest.raises(UserError, match=r'--overlap is small, .* masks of class indices.*Expected: coco or labelme'):
+    with pytest.raises(UserError, match=r'--overlap is small, .* masks of class indices.*coco, labelme, cvat'):
         convert(source, overlap='small')
     convert(source, classes=('car', 'sky'), reduce_zero_label=True)
     assert (masks_of(source)['a'] == truth().astype(np.int16) - 1 + 256 * (truth() == 0)).all()
@@ -237,7 +237,7 @@ def test_labelme_polygons_are_the_class_map_that_they_were_made_of(source):
     assert_is_truth(source)
     with pytest.raises(UserError, match=r'--exif is stored, and the source is read as Labelme JSON.*leave --exif out'):
         import_dataset(source, source.parent / 'again', Options(exif='stored'), progress=False)
-    with pytest.raises(UserError, match=r'--tolerance is 9, .* read as Labelme JSON.*Expected: color or index.*leave'):
+    with pytest.raises(UserError, match=r'--tolerance is 9, .* read as Labelme JSON.*color, index.*leave'):
         import_dataset(source, source.parent / 'again', Options(tolerance=9), progress=False)
     assert not (source.parent / 'again').exists()
 
