@@ -332,7 +332,7 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
     assert active.main([*small, str(folder), *OUT, str(tmp_path / 'ranking.csv')]) == 0
     rows = list(csv.DictReader((tmp_path / 'ranking.csv').open()))
     predictor = Predictor(Segmentor(Config.fromfile(small[0]), small[1]), torch.device('cpu'))
-    assert sum(row['image'].endswith('stra\\udcdfe.png') for row in rows) == 1     # as it is shown: it is not UTF-8
+    assert sum(row['image'].endswith('stra\\xdfe.png') for row in rows) == 1     # as it is shown: it is not UTF-8
     rows = [row for row in rows if 'stra' not in row['image']]
     entropy = {row['image']: predictor.predict(row['image']).entropy.mean() / math.log(11) for row in rows}
     assert all(abs(float(row['entropy']) - entropy[row['image']]) < 1e-3 for row in rows)
