@@ -73,7 +73,9 @@ class AccelerateHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if 'loss' in self.to_measure:
             self.to_measure.remove('loss')
-            measure_first_batch(runner, data_batch, 'loss')
+            # The model takes no more than a part at once where gradients are accumulated within an iteration.
+            split = getattr(runner.train_loop, 'split', None)
+            measure_first_batch(runner, split(data_batch)[0] if split else data_batch, 'loss')
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         # Several processes have images of different sizes, and in the end not even as many.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from .._fast import plain_type
 from ..ops import measured
@@ -28,12 +28,15 @@ def measure_first_batch(runner, data_batch, mode):
 
     Args:
         runner (Runner): With its model accelerated.
-        data_batch (dict): From the data loader.
+        data_batch (dict): What the model takes at once: the data loader's, or a part of it. Of a multi-scale test, all
+            versions, of which the largest is measured.
         mode (str): 'loss' as a training step, 'predict' as an evaluation.
     """
     if not measured.is_enabled() or torch.are_deterministic_algorithms_enabled() or runner.cfg.get('compile'):
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if isinstance(model, BaseTTAModel):
+        model, data_batch = model.module, largest_version(data_batch)
     with keeping_random_states():
         try:
             data, signature, known = together(lambda: prepare(runner, model, data_batch, mode))
@@ -46,6 +49,12 @@ def measure_first_batch(runner, data_batch, mode):
             return
     if get_world_size() > 1:
         measured.load_state(from_main_process(measured.state() if is_main_process() else None))
+
+
+def largest_version(data_batch):
+    """Of the images in several sizes that a multi-scale test has, those that take the most time."""
+    versions = [dict(zip(data_batch, parts, strict=True)) for parts in zip(*data_batch.values(), strict=True)]
+    return max(versions, key=lambda version: version['inputs'][0].numel())
 
 
 def measure_copy(runner, model, data, mode, signature):

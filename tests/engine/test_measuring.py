@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.optim import OptimWrapper
 
 from inceptionnext_seg.engine import measuring
@@ -105,6 +105,40 @@ def test_the_second_run_does_not_even_run_the_model(measuring_is_on, runner):
         assert not forward.called
         measure_first_batch(runner, dict(BATCH, inputs=[torch.randn(3, 9, 8)] * 2), 'loss')
         assert forward.called
+
+
+class Parts:
+    """The part of a training loop that accumulates gradients over two halves of a batch."""
+
+    @staticmethod
+    def split(data_batch):
+        return [{key: value[i:i + 1] for key, value in data_batch.items()} for i in range(2)]
+
+
+def test_of_a_batch_that_the_model_takes_in_parts_one_part_is_measured(measuring_is_on, runner, monkeypatch):
+    """The whole one may need more memory than there is."""
+    sizes, forward = [], Model.forward
+    monkeypatch.setattr(Model, 'forward', lambda self, inputs, *args, **kwargs: (
+        sizes.append(len(inputs)) or forward(self, inputs, *args, **kwargs)))
+    runner.train_loop, hook = Parts(), AccelerateHook()
+    hook.before_run(runner)
+    hook.before_train_iter(runner, 0, BATCH)
+    assert sizes == [1]
+
+
+class InSeveralSizes(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
+
+
+def test_of_a_multi_scale_test_the_largest_version_is_measured(measuring_is_on, runner, monkeypatch):
+    shapes, forward = [], Model.forward
+    monkeypatch.setattr(Model, 'forward', lambda self, inputs, *args, **kwargs: (
+        shapes.append(inputs[0].shape) or forward(self, inputs, *args, **kwargs)))
+    runner.model = InSeveralSizes(runner.model)
+    measure_first_batch(runner, dict(
+        inputs=[(torch.randn(3, side, 8), ) for side in (8, 16, 4)], data_samples=[(None, )] * 3), 'predict')
+    assert shapes == [(3, 16, 8)]
 
 
 def test_deterministic_and_compiled_runs_are_not_measured(measuring_is_on, runner):
