@@ -129,9 +129,9 @@ def predictions(segmentor, device, with_confidence):
 
 def join_processes(launcher, device):
     """Join what torchrun started; the device of this process."""
+    check_launcher(launcher)
     if launcher == 'none':
         return device
-    check_launcher(launcher)
     if torch.cuda.is_available() and device is None:
         device = f'cuda:{int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count()}'
     join('gloo')

@@ -120,21 +120,35 @@ def prepare(cfg: Config, args: Namespace) -> None:
         os.environ['LOCAL_RANK'] = str(args.local_rank)
     if not torch.cuda.is_available():
         keep_freed_memory()
+        announce_idle_gpu()
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
     check_writable(cfg.work_dir, 'work_dir', 'give another --work-dir')
     if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
         # mmengine reads it only where a config names no wrapper.
         cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
-    if args.launcher != 'none':
-        check_launcher(args.launcher)
-        if not torch.distributed.is_initialized() and (not torch.cuda.is_available() or is_elastic()):
-            # Before the runner does, since mmengine selects a CUDA device first, and takes torchrun's store as it is.
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-            join('nccl' if torch.cuda.is_available() else 'gloo')
-            atexit.register(leave_process_group)
-            LIFELINE.begin()
+    check_launcher(args.launcher)
+    if args.launcher != 'none' and not torch.distributed.is_initialized() and (
+            not torch.cuda.is_available() or is_elastic()):
+        # Before the runner does, since mmengine selects a CUDA device first, and takes torchrun's store as it is.
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        join('nccl' if torch.cuda.is_available() else 'gloo')
+        atexit.register(leave_process_group)
+        LIFELINE.begin()
+
+
+# There where the driver of an NVIDIA GPU is loaded.
+GPU_FILE = Path('/dev/nvidia0')
+
+
+def announce_idle_gpu() -> None:
+    """Say so where this machine has a GPU that torch cannot use, and nobody has hidden it."""
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    if GPU_FILE.exists() and not hidden and os.environ.get('RANK', '0') == '0':
+        built = f'for CUDA {torch.version.cuda}' if torch.version.cuda else 'without CUDA'
+        print(f'Everything runs on the CPU: this machine has an NVIDIA GPU, but torch {torch.__version__}, built '
+              f'{built}, cannot use it. python -c "import torch; torch.zeros(1).cuda()" says why.')
 
 
 def default_work_dir(config: str | Path) -> str:
@@ -161,7 +175,25 @@ def leave_process_group() -> None:
 
 
 def check_launcher(launcher: str) -> None:
-    """Whether this process was started as ``--launcher`` says, and as a machine without a GPU can run it."""
+    """Refuse a process that was not started as ``--launcher`` says, or that this machine cannot run.
+
+    Raises:
+        UserError: It is one of several that torchrun started and ``--launcher`` does not say so, it is not one of
+            torchrun's and ``--launcher`` says so, this machine has fewer GPUs than processes, or none.
+    """
+    processes = os.environ.get('WORLD_SIZE', '1')
+    if launcher == 'none':
+        if 'RANK' in os.environ and processes != '1' and not torch.distributed.is_initialized():
+            raise UserError(f'this is one of {processes} processes, by the environment variables RANK and WORLD_SIZE '
+                            'that torchrun sets, and --launcher is none: each would do all of the work alone, and '
+                            "write over the others' files. Next: --launcher pytorch; or, if this process is alone, "
+                            'unset RANK and WORLD_SIZE.')
+        return
+    here, gpus = os.environ.get('LOCAL_WORLD_SIZE', ''), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and here.isdecimal() and int(here) > gpus:
+        raise UserError(f'{here} processes were started on this machine, which has {gpus} GPU(s) that torch can use; '
+                        f'expected: no more than {gpus}. Next: --nproc_per_node={gpus}, or another '
+                        'CUDA_VISIBLE_DEVICES.')
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch: this process was not started by torchrun. '
                         'Next: torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch')
@@ -249,8 +281,10 @@ def announce_scratch(cfg: Config, path: str | Path) -> None:
     named = Config.fromfile(find_config(path)).model.backbone.get('init_cfg')
     if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
         print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, '
-              f'{named["checkpoint"]}. To train from them, leave the option out; to train from a file that you have: '
-              '--cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+              f'{named["checkpoint"]}. The rest is a recipe for fine-tuning: layer scales of 1e-6 leave the blocks all '
+              'but idle (model.backbone.layer_scale_init_value=1.0), and the rate is low. To train from the weights, '
+              'leave the option out; to train from a file that you have: --cfg-options '
+              'model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -14,6 +14,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, Registry, init_default_scope
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
+from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
     announce_scratch,
@@ -132,6 +133,39 @@ def test_a_launcher_that_cannot_work_here_is_told(monkeypatch, launcher, message
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(UserError, match=message):
         prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
+
+
+def test_processes_of_torchrun_without_a_launcher_are_refused_and_one_alone_is_not(monkeypatch):
+    """Each would train all of the batch into one work_dir."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '4')
+    with pytest.raises(UserError, match=r'one of 4 processes.*--launcher pytorch'):
+        prepare(Config(), parse('--work-dir', 'a'))
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    prepare(Config(), parse('--work-dir', 'a'))
+
+
+def test_more_processes_than_gpus_are_refused_before_cuda_is_asked(monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '4')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(UserError, match=r'4 processes.*has 2 GPU.*nproc_per_node=2'):
+        prepare(Config(), parse('--launcher', 'pytorch', '--work-dir', 'a'))
+
+
+def test_a_gpu_that_torch_cannot_use_is_told_unless_it_is_hidden(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(launch, 'GPU_FILE', tmp_path / 'nvidia0')
+    for file, visible, told in ((False, None, False), (True, '0', True), (True, '', False)):
+        if file:
+            launch.GPU_FILE.touch()
+        if visible is not None:
+            monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+        prepare(Config(), parse('--work-dir', 'a'))
+        assert ('has an NVIDIA GPU, but torch' in capsys.readouterr().out) == told
 
 
 def test_find_unused_parameters_reaches_the_wrapper_that_a_config_names(monkeypatch):
