@@ -19,6 +19,7 @@ from ..files import left_behind, replacing
 from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
+from .optim import check_precision, precisions
 from .resuming import find_latest, forget, is_pointed_to, number_of, point_to, was_restarted
 from .schedules import check_hyperparameters, hyperparameters
 
@@ -80,6 +81,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         self.held = None        # random states of training, while validation runs
         self.resumed = None     # the run's state in the checkpoint, until the first iteration
         self.built = None       # rates, weight decay and the like of the optimizer, as the config says
+        self.precision = None   # of each optimizer's steps, in words
         self.saving_best = self.best_is_new = False
 
     # The begin of a run
@@ -91,6 +93,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         LIFELINE.begin()
         optimizers = [wrapper.optimizer for wrapper in run_state.wrappers_of(runner.optim_wrapper)]
         self.built = hyperparameters(group for optimizer in optimizers for group in optimizer.param_groups)
+        self.precision = precisions(runner.optim_wrapper)
         restarted = was_restarted()
         if not restarted and not runner._resume:
             forget(runner.work_dir)  # before anything fails that torchrun would start again
@@ -109,6 +112,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         self.resumed = checkpoint.get('run_state')
         if self.built is not None:
             check_hyperparameters(self.built, self.trained_with(checkpoint))
+            check_precision(self.precision, (self.resumed or {}).get('precision'))
         if self.resumed is None:
             runner.logger.warning('The checkpoint to resume has no random states: training goes on from its weights, '
                                   'but is not the run that it would have been.')
@@ -272,7 +276,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         if self.saving_best:
             self.best_is_new = True  # saved when all hooks have seen the validation
             return
-        self.state = dict(run_state.capture(runner, self.held), hyperparameters=self.built)
+        self.state = dict(run_state.capture(runner, self.held), hyperparameters=self.built, precision=self.precision)
         hub, outdated = runner.message_hub, []
         if self.max_keep_ckpts > 0:
             steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]

@@ -3,10 +3,11 @@ import contextlib
 import re
 
 import torch
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 from ..errors import UserError
+from .run_state import wrappers_of
 
 
 def metanext_layer_id(name, decay_type, num_layers):
@@ -91,3 +92,36 @@ class BFloat16OptimWrapper(OptimWrapper):
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(BFloat16OptimWrapper):
     """The name of :class:`BFloat16OptimWrapper` in configs of before."""
+
+
+def precisions(optim_wrapper):
+    """What each optimizer's steps are computed in, in words: 'float32', 'bfloat16', or 'float16'."""
+    return [precision(wrapper) for wrapper in wrappers_of(optim_wrapper)]
+
+
+def precision(wrapper):
+    if isinstance(wrapper, BFloat16OptimWrapper):
+        return 'bfloat16'
+    if isinstance(wrapper, AmpOptimWrapper):    # what CUDA takes where no type is named
+        return str(wrapper.cast_dtype or torch.float16).removeprefix('torch.')
+    return 'float32'
+
+
+def check_precision(asked, trained):
+    """A run goes on in the precision that it began with, so that its figures are of one.
+
+    Args:
+        asked (list[str]): As :func:`precisions` gives them.
+        trained (object): Of the checkpoint; other than such a list where it does not say.
+
+    Raises:
+        UserError: They differ.
+    """
+    if not isinstance(trained, list) or trained == asked:
+        return
+    way = {'float32': '--resume without --amp', 'bfloat16': '--resume with --amp', 'float16': '--resume with '
+           '--cfg-options optim_wrapper.type=AmpOptimWrapper optim_wrapper.loss_scale=dynamic'}.get(
+               str(trained[0]) if trained else '', 'the same optim_wrapper')
+    raise UserError(f'the checkpoint to resume was trained in {", ".join(map(str, trained))}, and this run would go on '
+                    f'in {", ".join(asked)}. Expected: the same. Next: {way}; or a new run from its weights, '
+                    'load_from=CHECKPOINT without --resume.')

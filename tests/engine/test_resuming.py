@@ -266,6 +266,13 @@ def test_another_rate_or_weight_decay_than_the_run_was_trained_with_is_refused(s
         runner.train()
 
 
+def test_another_precision_than_the_run_was_trained_in_is_refused(short_run):
+    runner = build(short_run, resume=True)
+    runner.optim_wrapper['type'] = 'BFloat16OptimWrapper'
+    with pytest.raises(UserError, match=r'trained in float32.*go on in bfloat16.*without --amp'):
+        runner.train()
+
+
 def test_a_checkpoint_without_the_settings_of_its_optimizer_is_compared_by_what_that_says(short_run, tmp_path):
     checkpoint = torch.load(short_run / 'iter_4.pth', weights_only=False)
     checkpoint['run_state'].pop('hyperparameters')
