@@ -3,11 +3,13 @@
     python tools/compare.py NAME=RUN[,RUN...] NAME=RUN[,RUN...] ... --out docs/results/camvid.md
     python tools/compare.py --from docs/results/camvid.json --out docs/results/camvid.md
     python tools/compare.py NAME=RUN[,RUN...] --format latex
+    python tools/compare.py NAME=RUN/TRAINED/metrics.json,RUN/TESTED/metrics.json ... --format latex --paper
 
-
-A RUN is a run's work_dir, of which the newest metrics.json counts, or a metrics.json. Several RUNs of one NAME are its
-seeds. Differences are to the first NAME. Beside the report lie its pictures, and a JSON that rebuilds it. With --format
-only the tables of totals and classes are written, to be pasted; one NAME is enough for them.
+A RUN is a run's work_dir, of which the newest metrics.json counts, or a metrics.json: give that where one folder has
+results with and without --tta. Several RUNs of one NAME are its seeds. Differences are to the first NAME. Beside the
+report lie its pictures, and a JSON that rebuilds it. With --format only the tables of totals and classes are written,
+to be pasted; one NAME is enough for them. With --paper it is the table of a paper: parameters, MACs, mIoU of the RUNs
+without --tta, and of those with it.
 """
 import argparse
 import re
@@ -19,7 +21,7 @@ from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_text
 from studies.comparison.collecting import collect, read_collected
 from studies.comparison.report import write_report
-from studies.comparison.tables import FORMATS, read_candidates, tables
+from studies.comparison.tables import FORMATS, paper_rows, paper_table, read_candidates, tables
 
 
 def parse_args(argv=None):
@@ -32,6 +34,8 @@ def parse_args(argv=None):
                         help='the report to write, a name that ends in .md; with --format any (default: the terminal)')
     parser.add_argument('--format', choices=FORMATS,
                         help='write the tables alone: LaTeX for booktabs, CSV with full precision, or Markdown')
+    parser.add_argument('--paper', action='store_true',
+                        help='with --format: parameters, MACs, mIoU at a single scale and at several')
     parser.add_argument('--title', help="the report's title (default: the candidates' names)")
     parser.add_argument('--benchmark', action='append', default=[], type=Path, metavar='RESULT.json',
                         help='add throughput from a result of tools/benchmark.py; may be repeated')
@@ -41,6 +45,8 @@ def parse_args(argv=None):
         parser.error('give either two candidates or more, NAME=RUN[,RUN...] each, or --from REPORT.json')
     if args.source and args.benchmark:
         parser.error('--benchmark adds to a report that is made from runs; --from rebuilds one as it was')
+    if args.paper and (args.source or not args.format):
+        parser.error('--paper writes a table from runs: NAME=RUN[,RUN...], with a --format')
     if args.format:
         if args.title or args.benchmark or args.html:
             parser.error('--title, --benchmark and --html are of a report; --format writes the tables alone')
@@ -69,9 +75,11 @@ def candidates_of(arguments, least=2):
 def main(argv=None):
     args = parse_args(argv)
     if args.format:
-        candidates = (read_collected(args.source)['candidates'] if args.source
-                      else read_candidates(candidates_of(args.candidates, least=1)))
-        text = tables(candidates, args.format)
+        if args.paper:
+            text = paper_table(paper_rows(candidates_of(args.candidates, least=1)), args.format)
+        else:
+            text = tables(read_collected(args.source)['candidates'] if args.source
+                          else read_candidates(candidates_of(args.candidates, least=1)), args.format)
         if args.out is None:
             print(text, end='')
         else:

@@ -25,8 +25,9 @@ OUTPUT_NORM = re.compile(r'^norm\d+\.')
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
-WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None. To use a file that you '
-           'have downloaded elsewhere: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+WAYS_ON = ('To go on without pretrained weights: --cfg-options model.backbone.init_cfg=None, with a recipe for '
+           'training from scratch (docs/ade20k.md). To use a file that you have downloaded elsewhere: --cfg-options '
+           'model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
 
 
 def first_line(text):

@@ -8,7 +8,7 @@ from inceptionnext_seg.files import read_object
 from inceptionnext_seg.provenance import environment
 
 from .differences import paired_bootstrap
-from .reading import find_metrics, public_command, read_benchmark, read_run
+from .reading import find_metrics, is_multi_scale, public_command, read_benchmark, read_run
 
 FORMAT = 'inceptionnext_seg comparison 1'
 # The JSON is for a repository: the pixel counts of every image are left out where they would make it larger.
@@ -26,7 +26,8 @@ def collect(candidates, title=None, benchmarks=()):
         dict: What the JSON beside a report holds.
 
     Raises:
-        UserError: A run cannot be read, or the candidates were not evaluated on the same classes, images and labels.
+        UserError: A run cannot be read, or the candidates were not evaluated on the same classes, images and labels, at
+            the same scales.
     """
     read = []
     for name, runs in candidates.items():
@@ -38,6 +39,7 @@ def collect(candidates, title=None, benchmarks=()):
         read.append(dict(name=name, runs=[read_run(run) for run in runs]))
     runs = all_runs(read)
     check_same_classes(runs)
+    check_same_scales(runs)
     paired, images = None, None
     if all(run['counts'] for run in runs):
         check_same_images(runs)
@@ -70,6 +72,14 @@ def read_collected(path):
 
 def all_runs(candidates):
     return [run for candidate in candidates for run in candidate['runs']]
+
+
+def check_same_scales(runs):
+    kinds = {is_multi_scale(run['metrics']): run['path'] for run in runs}
+    if len(kinds) > 1:
+        raise UserError(f'{kinds[True]} is of a multi-scale test (--tta) and {kinds[False]} of a single scale; '
+                        'expected: all of one kind, since scales alone raise the mIoU. Next: evaluate both with '
+                        'tools/test.py and --tta, or both without.')
 
 
 def check_same_classes(runs):

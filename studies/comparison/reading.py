@@ -35,7 +35,8 @@ def find_metrics(run):
     """The ``metrics.json`` meant by a run's path: the file itself, or the newest one below a directory.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or one is of a multi-scale test and another is not: tools/test.py writes both beside
+            those of training, and which is the newer one is no choice.
     """
     run = Path(run)
     if run.is_file():
@@ -45,7 +46,28 @@ def find_metrics(run):
         state = 'holds no metrics.json' if run.is_dir() else 'does not exist'
         raise UserError(f'run {run} {state}; expected a metrics.json, or a work_dir with one. '
                         'Next: train it (tools/train.py) or evaluate its checkpoint (tools/test.py), which write one.')
-    return found[-1]
+    newest = found[-1]
+    of_newest = is_multi_scale_file(newest)
+    other = next((path for path in reversed(found) if is_multi_scale_file(path) not in (None, of_newest)), None)
+    if other and of_newest is not None:
+        single, multi = (other, newest) if of_newest else (newest, other)
+        raise UserError(f'run {run} has results of a multi-scale test (--tta), {multi}, and of a single scale, '
+                        f'{single}; expected: results of one kind. Next: give the metrics.json that you mean in place '
+                        'of the folder.')
+    return newest
+
+
+def is_multi_scale(metrics):
+    """Whether metrics are of a test with ``--tta``."""
+    return '--tta' in metrics['environment']['command'].split()
+
+
+def is_multi_scale_file(path):
+    """:func:`is_multi_scale` of a file; None where it does not say."""
+    try:
+        return is_multi_scale(read_object(path, "a run's metrics.json", f'delete {path}'))
+    except (UserError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def read_metrics(path):

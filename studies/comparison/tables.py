@@ -1,14 +1,21 @@
 """Tables for a paper or a spreadsheet: totals and classes of one candidate or more, as LaTeX, CSV or Markdown.
 
-The mean over the runs of a candidate, in percent, and where there are several the sample standard deviation.
+The mean over the runs of a candidate, in percent, and where there are several the sample standard deviation. A paper's
+table has the columns that papers on backbones have for UperNet: parameters, MACs, and mIoU at a single scale and at
+several.
 """
 import csv
 import io
 import statistics
+from pathlib import Path
+from typing import NamedTuple
 
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.files import markdown_table
+from inceptionnext_seg.segmentation.complexity import count
 
-from .reading import METRICS, read_run
+from .collecting import check_same_scales
+from .reading import METRICS, find_metrics, is_multi_scale, read_metrics, read_run
 
 FORMATS = ('latex', 'csv', 'markdown')
 SPECIAL = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
@@ -16,8 +23,21 @@ SPECIAL = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasc
 
 
 def read_candidates(candidates):
-    """As ``collect``, without comparing anything: one run is enough, and the classes may differ."""
-    return [dict(name=name, runs=[read_run(run) for run in runs]) for name, runs in candidates.items()]
+    """As ``collect``, without comparing anything: one run is enough, and the classes may differ.
+
+    Where some were evaluated at several scales and others were not, their names say so.
+
+    Raises:
+        UserError: A run cannot be read, or runs of one candidate differ in that.
+    """
+    read = [dict(name=name, runs=[read_run(run) for run in runs]) for name, runs in candidates.items()]
+    for candidate in read:
+        check_same_scales(candidate['runs'])
+    scales = [is_multi_scale(candidate['runs'][0]['metrics']) for candidate in read]
+    if len(set(scales)) > 1:
+        for candidate, several in zip(read, scales, strict=True):
+            candidate['name'] += ', multi-scale' if several else ', single scale'
+    return read
 
 
 def entry(values):
@@ -25,6 +45,77 @@ def entry(values):
     if not values or None in values:
         return None
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+class Row(NamedTuple):
+    """A candidate in a paper's table.
+
+    Attributes:
+        name (str): Of the candidate.
+        parameters (int): With the auxiliary head, as in the papers.
+        macs (int): Multiply-accumulates of one image, without the auxiliary head.
+        shape (tuple[int, int]): Height and width of that image.
+        single, multi (tuple | None): mIoU as :func:`entry` gives it, of the runs without and with ``--tta``.
+    """
+    name: str
+    parameters: int
+    macs: int
+    shape: tuple
+    single: tuple | None
+    multi: tuple | None
+
+
+def paper_rows(candidates):
+    """The rows of a paper's table. Runs of a candidate with ``--tta`` and without stand side by side.
+
+    Args:
+        candidates (dict[str, list]): Paths of each candidate's runs.
+
+    Returns:
+        list[Row]
+
+    Raises:
+        UserError: A run cannot be read, or its config is not found.
+    """
+    rows = []
+    for name, paths in candidates.items():
+        files = [find_metrics(path) for path in paths]
+        metrics = [read_metrics(file) for file in files]
+        cost = count(segmentors_config(files[0], metrics[0]['config']))
+        of_kind = [[m['mIoU'] for m in metrics if is_multi_scale(m) is several] for several in (False, True)]
+        rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind)))
+    return rows
+
+
+def segmentors_config(metrics, named):
+    """The config of a run: as mmengine dumped it beside ``metrics.json``, with every option of the command line, or
+    where it is gone the one that ``metrics.json`` names."""
+    dumped = Path(metrics).parent / 'vis_data/config.py'
+    cfg = load_config(dumped if dumped.is_file() else named)
+    if cfg.model.type == 'SegTTAModel':
+        cfg.model = cfg.model.module
+    return cfg
+
+
+def paper_table(rows, form):
+    """The rows as text in one of ``FORMATS``."""
+    size = ' or '.join(sorted({'×'.join(map(str, row.shape)) for row in rows}))
+    header = ['', 'parameters (M)', f'MACs (G) at {size}', 'mIoU (%), single scale', 'mIoU (%), multi-scale']
+    if form == 'csv':
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator='\n')
+        writer.writerow(['candidate', 'parameters', 'MACs', 'size', *(
+            f'mIoU {scale} {what}' for scale in ('single', 'multi') for what in ('mean', 'standard deviation'))])
+        writer.writerows([row.name, row.parameters, row.macs, '×'.join(map(str, row.shape)),
+                          *(row.single or (None, None)), *(row.multi or (None, None))] for row in rows)
+        return out.getvalue()
+    plus_minus = dict(latex=r'\,$\pm$\,', markdown=' ± ')[form]
+    cells = [[row.name, f'{row.parameters / 1e6:.1f}', f'{row.macs / 1e9:.0f}', text_of(row.single, plus_minus),
+              text_of(row.multi, plus_minus)] for row in rows]
+    if form == 'markdown':
+        return markdown_table(header, [[cell.replace('|', '\\|') for cell in row] for row in cells]) + '\n'
+    header = [text.replace('×', r'$\times$').replace('%', r'\%') for text in header]
+    return f'% \\usepackage{{booktabs}}\n{tabular(header, [[in_latex(row[0]), *row[1:]] for row in cells])}\n'
 
 
 def totals(candidates):
@@ -73,21 +164,23 @@ def markdown(total_rows, class_rows, names):
     return f'{first}\n\n{second}\n'
 
 
+def in_latex(text):
+    return ''.join(SPECIAL.get(character, character) for character in text)
+
+
+def tabular(header, rows):
+    lines = [rf'\begin{{tabular}}{{l{"r" * (len(header) - 1)}}}', r'\toprule', ' & '.join(header) + r' \\',
+             r'\midrule', *(' & '.join(row) + r' \\' for row in rows), r'\bottomrule', r'\end{tabular}']
+    return '\n'.join(lines)
+
+
 def latex(total_rows, class_rows, names):
-    def escaped(text):
-        return ''.join(SPECIAL.get(character, character) for character in text)
-
-    def tabular(header, rows):
-        lines = [rf'\begin{{tabular}}{{l{"r" * (len(header) - 1)}}}', r'\toprule', ' & '.join(header) + r' \\',
-                 r'\midrule', *(' & '.join(row) + r' \\' for row in rows), r'\bottomrule', r'\end{tabular}']
-        return '\n'.join(lines)
-
     def cells(row):
         return [text_of(cell, r'\,$\pm$\,') for cell in row]
 
     first = tabular(['', *(rf'{metric} (\%)' for metric in METRICS)],
-                    [[escaped(name), *cells(row)] for name, _, row in total_rows])
-    second = tabular([r'IoU (\%)', *map(escaped, names)], [[escaped(name), *cells(row)] for name, row in class_rows])
+                    [[in_latex(name), *cells(row)] for name, _, row in total_rows])
+    second = tabular([r'IoU (\%)', *map(in_latex, names)], [[in_latex(name), *cells(row)] for name, row in class_rows])
     return f'% \\usepackage{{booktabs}}\n{first}\n\n{second}\n'
 
 

@@ -27,6 +27,13 @@ def test_candidates_on_other_images_or_labels_are_an_error(tmp_path, images, lab
         collect(dict(A=[a], B=[b]))
 
 
+def test_candidates_at_one_scale_and_at_several_are_an_error_that_names_them(tmp_path):
+    single = write_run(tmp_path / 'a', miou=40.)
+    multi = write_run(tmp_path / 'b', miou=42., command='python tools/test.py configs/a.py a.pth --tta')
+    with pytest.raises(UserError, match=r'b/20260101_000000 is of a multi-scale test.*a/20260101_000000 of a single'):
+        collect(dict(A=[single], B=[multi]))
+
+
 def test_counts_of_another_evaluation_than_the_metrics_are_an_error(tmp_path):
     a = write_run(tmp_path / 'a', counts=counts_of(20, 0.5), mIoU=12.)
     with pytest.raises(UserError, match='not of one evaluation'):

@@ -21,6 +21,16 @@ def test_the_newest_metrics_below_a_directory_are_taken(tmp_path):
     assert find_metrics(old) == old
 
 
+def test_a_folder_with_results_at_one_scale_and_at_several_is_no_choice(tmp_path):
+    write_run(tmp_path / 'run', miou=40.)
+    write_run(tmp_path / 'run/tested', miou=42., command='python tools/test.py configs/a.py a.pth --tta')
+    single, = tmp_path.glob('run/2*/metrics.json')
+    multi, = tmp_path.glob('run/tested/*/metrics.json')
+    with pytest.raises(UserError, match=f'multi-scale test .--tta., {multi}, and of a single scale, {single}'):
+        find_metrics(tmp_path / 'run')
+    assert find_metrics(multi) == multi
+
+
 @pytest.mark.parametrize(('text', 'message'), [
     ('{"mIoU": 4', 'cannot be read'), ('[]', 'holds a list'), ('{"mIoU": NaN}', 'holds NaN'),
     ('{"mIoU": null}', 'mIoU is None; expected a number'), ('{"mIoU": 4, "mAcc": 4, "aAcc": 4}', 'per_class'),

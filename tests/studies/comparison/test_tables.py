@@ -3,7 +3,9 @@ import compare
 import pytest
 
 from inceptionnext_seg.errors import UserError
-from studies.comparison.tables import tables
+from studies.comparison.tables import read_candidates, tables
+
+from .common import write_run
 
 
 def run(miou, sky, bus):
@@ -71,3 +73,32 @@ def test_one_run_is_enough_for_tables_and_a_report_needs_two(candidates, tmp_pat
     assert (tmp_path / 'table.csv').read_text() == printed
     with pytest.raises((UserError, SystemExit)):
         compare.main([only, '--out', str(tmp_path / 'report.md')])
+
+
+def test_tables_of_runs_at_one_scale_and_at_several_say_so(tmp_path):
+    single = write_run(tmp_path / 'a', miou=40.)
+    multi = write_run(tmp_path / 'b', miou=42., command='python tools/test.py configs/a.py a.pth --tta')
+    assert [c['name'] for c in read_candidates(dict(A=[single], B=[multi]))] == ['A, single scale', 'B, multi-scale']
+    assert [c['name'] for c in read_candidates(dict(A=[single], B=[single]))] == ['A', 'B']
+    with pytest.raises(UserError, match='multi-scale test'):
+        read_candidates(dict(A=[single, multi]))
+
+
+def test_the_table_of_a_paper_has_cost_and_miou_at_one_scale_and_at_several(tmp_path, capsys):
+    """Parameters and MACs as in docs/results/complexity.md; the paper's Table 5 counts the norms too."""
+    names = ['upernet_inceptionnext_t_ade20k', 'upernet_convnext_t_ade20k']
+    runs = [write_run(tmp_path / f'{name}{command[13:15]}', miou, config=f'configs/{name}.py', command=command)
+            for name, mious in zip(names, ((45., 47.), (44., 46.)), strict=True)
+            for miou, command in zip(mious, ('python tools/train.py', 'python tools/test.py a b --tta'), strict=True)]
+    arguments = [f'A_1={runs[0]},{runs[1]}', f'B={runs[2]}', '--paper', '--format']
+    compare.main([*arguments, 'markdown'])
+    header = '|  | parameters (M) | MACs (G) at 512×2048 | mIoU (%), single scale | mIoU (%), multi-scale |'
+    assert capsys.readouterr().out == header + '''
+| :-- | --: | --: | --: | --: |
+| A_1 | 56.4 | 933 | 45.00 | 47.00 |
+| B | 60.2 | 938 | 44.00 | – |
+'''
+    compare.main([*arguments, 'latex'])
+    assert 'A\\_1 & 56.4 & 933 & 45.00 & 47.00' in capsys.readouterr().out
+    compare.main([*arguments, 'csv'])
+    assert '512×2048,44.0,,,\n' in capsys.readouterr().out
