@@ -1,10 +1,15 @@
 """docs/moving_from_*.md: their snippets, run from top to bottom in one namespace, with small models and no network."""
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import mmseg
 import pytest
 import timm
 import torch
+from mmengine.config import Config
+from mmengine.registry import HOOKS, init_default_scope
+from mmseg.registry import MODELS
 
 from inceptionnext_seg import SegmentationModel
 from inceptionnext_seg.acceleration import Acceleration
@@ -94,3 +99,32 @@ def test_the_page_for_users_of_hugging_face(in_a_folder_with_weights):
     assert here['loss'] > 0 and here['classes'].shape == (2, 64, 64)
     assert isinstance(here['model'], SegmentationModel)
     assert {'config.json', 'model.safetensors'} <= {path.name for path in Path('my-segmentor').iterdir()}
+
+
+def test_the_page_for_users_of_mmsegmentation(in_a_folder_with_weights):
+    """Its configs, built on one of MMSegmentation's with a ResNet-18, with few channels."""
+    configs = Path(mmseg.__file__).with_name('.mim') / 'configs/upernet'
+    if not configs.is_dir():
+        pytest.skip(f'this mmsegmentation has no configs: {configs}')
+    for number, code in enumerate(snippets('moving_from_mmsegmentation.md')):
+        code = code.replace("'upernet_r50_", f"'{configs}/upernet_r18_").replace("'tiny'", "'atto'").replace(
+            'https://github.com/sail-sg/inceptionnext/releases/download/model/inceptionnext_tiny.pth', 'atto.pth')
+        Path('own.py').write_text(code)
+        cfg = Config.fromfile('own.py')
+        cfg.merge_from_dict({'model.pretrained': None, 'model.decode_head.channels': 16,
+                             'model.auxiliary_head.channels': 16, 'model.data_preprocessor.test_cfg': None})
+        if number:
+            cfg.merge_from_dict({'model.decode_head.in_channels': [40, 80, 160, 320],
+                                 'model.auxiliary_head.in_channels': 160})
+        init_default_scope('mmseg')
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        runner = SimpleNamespace(model=model, cfg=cfg)
+        hook = HOOKS.build(cfg.default_hooks.accelerate)
+        hook.before_run(runner)
+        hook.before_train(runner)
+        assert type(model.decode_head).__name__ == 'FastUPerHead'
+        assert (type(model.backbone).__name__ == 'InceptionNeXt') == bool(number)
+        if number:
+            assert model.backbone.stem[0].weight.equal(in_a_folder_with_weights['stem.0.weight'])
+        assert model.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 150, 16, 16)
