@@ -1,10 +1,12 @@
 """GitHub's workflows and the Dockerfile, as far as they can be checked without running them."""
+import os
 import re
 import shutil
 import subprocess
 
 import pytest
 
+from inceptionnext_seg import __version__
 from inceptionnext_seg.cli import COMMANDS
 
 yaml = pytest.importorskip('yaml')
@@ -52,6 +54,63 @@ def test_what_a_job_takes_over_another_has_left(workflow):
     given = {step['with']['name'] for step in steps(workflow) if 'upload-artifact' in step.get('uses', '')}
     taken = {step['with']['name'] for step in steps(workflow) if 'download-artifact' in step.get('uses', '')}
     assert taken <= given
+
+
+def test_a_release_gives_each_artifact_a_name_of_its_own(root):
+    """ci.yml runs within it, as the same run, and GitHub refuses a name that the run has already."""
+    files = [yaml.safe_load((root / f'.github/workflows/{name}.yml').read_text()) for name in NAMES]
+    names = [step['with']['name'] for file in files for step in steps(file)
+             if 'upload-artifact' in step.get('uses', '')]
+    assert len(names) == len(set(names)) > 2, names
+    assert not any('strategy' in job and 'upload-artifact' in str(job) for file in files
+                   for job in file['jobs'].values())
+
+
+@pytest.fixture
+def released(root, tmp_path):
+    """A folder with what the steps before building make of README, changelog and pyproject.toml at the tag v1.2.3."""
+    for name in ('README.md', 'pyproject.toml'):
+        shutil.copy(root / name, tmp_path)
+    (tmp_path / 'CHANGELOG.md').write_text('# Changelog\n\n## 1.2.3\n\n### Added\n\n- A.\n\n## 1.2.2\n\n- Old.\n')
+    build = yaml.safe_load((root / '.github/workflows/release.yml').read_text())['jobs']['build']['steps']
+    scripts = [step['run'] for step in build if step.get('name', '').startswith(('The notes', 'Links'))]
+    assert len(scripts) == 2
+    for script in scripts:
+        variables = dict(os.environ, GITHUB_REF_NAME='v1.2.3', GITHUB_REPOSITORY='owner/name')
+        subprocess.run(['bash', '-e', '-c', script], cwd=tmp_path, env=variables, check=True)
+    return tmp_path
+
+
+@pytest.mark.skipif(not shutil.which('bash'), reason='needs bash')
+def test_a_release_has_the_notes_of_its_version_and_links_that_work_on_pypi(released, root):
+    assert (released / 'notes.md').read_text().split() == ['###', 'Added', '-', 'A.']
+    before, after = ((folder / 'README.md').read_text() for folder in (root, released))
+    old, new = (re.findall(r'\]\(([^)]+)\)', text) for text in (before, after))
+    assert all(link.startswith('https://') for link in new) and len(new) == len(old) > 20
+    for link, target in zip(old, new, strict=True):
+        if not link.startswith('https:'):
+            at = 'https://raw.githubusercontent.com/owner/name/v1.2.3/' if link.endswith('.png') else \
+                'https://github.com/owner/name/blob/v1.2.3/'
+            assert target == at + link
+    assert re.sub(r'\]\([^)]+\)', '', after) == re.sub(r'\]\([^)]+\)', '', before)
+    urls = tomllib.loads((released / 'pyproject.toml').read_text())['project']['urls']
+    assert urls['Repository'] == 'https://github.com/owner/name' and urls['Changelog'].endswith('v1.2.3/CHANGELOG.md')
+
+
+def test_the_changelog_has_a_section_of_this_version(root):
+    heads = re.findall(r'^## (\S+)', (root / 'CHANGELOG.md').read_text(), re.M)
+    assert __version__ in heads and len(heads) == len(set(heads))
+
+
+def test_the_audit_looks_at_every_package_and_an_unknown_one_is_an_error(root):
+    """PyPI has no versions like 2.14.1+cpu: pip-audit would leave torch out in silence."""
+    steps_of = yaml.safe_load((root / '.github/workflows/ci.yml').read_text())['jobs']['audit']['steps']
+    script, = (step['run'] for step in steps_of if 'pip-audit' in step.get('run', ''))
+    assert re.search(r'pip-audit --strict .*--requirement installed\.txt', script)
+    listing, = re.findall(r'pip list .* \| (sed .*) > installed\.txt', script)
+    found = subprocess.run(['bash', '-c', listing], input='torch==2.14.1+cpu\nnumpy==2.4.0\n', text=True,
+                           capture_output=True, check=True).stdout
+    assert found == 'torch==2.14.1\nnumpy==2.4.0\n'
 
 
 def test_the_tests_run_on_every_python_and_on_the_oldest_and_the_newest_torch(root):
