@@ -52,13 +52,26 @@ def root():
     return ROOT
 
 
+def real_data(name):
+    """The folder of a real data set: where configs look, in INCEPTIONNEXT_SEG_DATA, or beside the repository."""
+    given = os.environ.get('INCEPTIONNEXT_SEG_DATA')
+    for place in (ROOT / 'data', *([Path(given)] if given else []), ROOT.parent / 'shared/data'):
+        if (place / name).is_dir():
+            return place / name
+    pytest.skip(f'needs {name} in data/ of the repository, or in the folder that INCEPTIONNEXT_SEG_DATA names'
+                f'{f" ({given})" if given else ""}')
+
+
 @pytest.fixture(scope='session')
-def shared():
-    """The folder of real data beside the repository."""
-    folder = ROOT.parent / 'shared'
-    if not folder.is_dir():
-        pytest.skip(f'needs the data in {folder}')
-    return folder
+def camvid():
+    """CamVid in the layout of its config."""
+    return real_data('camvid')
+
+
+@pytest.fixture(scope='session')
+def ade20k_sample():
+    """Three real images of ADE20K with their annotations, and objectInfo150.csv."""
+    return real_data('ade20k_sample')
 
 
 @pytest.fixture(scope='session')

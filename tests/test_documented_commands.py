@@ -1,4 +1,7 @@
-"""Every command line in a block of the documents is taken by its own parser, or is named here with what it needs."""
+"""Every command line in a block of the documents is taken by its own parser, or its document says what it needs.
+
+Nothing is run here but the parsers.
+"""
 import argparse
 import importlib.util
 import re
@@ -14,13 +17,11 @@ from inceptionnext_seg import cli
 from inceptionnext_seg.zoo import configs
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-# Programs of others, and what they need.
-OTHERS = {
-    'docker': 'Docker', 'git': 'git', 'kill': 'a process', 'mim': 'openmim', 'sbatch': 'Slurm', 'srun': 'Slurm',
-    'scontrol': 'Slurm', 'ssh': 'another machine', 'tensorboard': 'its extra', 'trtexec': 'TensorRT', 'cd': 'a folder',
-    'export': 'a shell', 'source': 'a shell', 'unzip': 'an archive', 'curl': 'a network', 'jupyter': 'Jupyter',
-    'labelme': 'Labelme'}
+DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md')),
+             *sorted((ROOT / 'docs/studies').glob('*.md'))]
+# Programs of others, and how a document that uses one says where it comes from.
+OTHERS = {'docker': '## Docker', 'labelme': 'pip install labelme', 'mim': 'pip install openmim', 'source': '.venv'}
+STANDARD = ('sed', 'tar')
 WORDS = {'N': '1', 'HxW': '512x512', 'HxW|dynamic': '512x512'}      # what stands for a value that is not a name
 
 
@@ -79,6 +80,11 @@ def script(name):
 def is_ours(words):
     """(main, its arguments) of a command of this repository, or None."""
     words = list(words)
+    if words[:2] == ['docker', 'run']:      # the command is what the image runs
+        image = next(i for i, word in enumerate(words) if re.match(r'inceptionnext-seg:\w+$', word))
+        words = [cli.NAME, *words[image + 1:]]
+    if words[0] == 'srun':
+        words = words[1:]
     if words[0] == 'torchrun' or words[:3] == ['python', '-m', 'torch.distributed.run']:
         words = ['python', *words[next(i for i, word in enumerate(words) if word.endswith('.py')):]]
     if Path(words[0]).name in ('python', 'python3'):
@@ -114,8 +120,9 @@ def test_a_command_of_the_documents_is_taken_by_its_parser_or_says_what_it_needs
         assert all(re.search(rf'^{name} = \[', project, re.M) for group in extras for name in group.split(','))
     elif words[:3] == ['python', '-m', 'pytest'] or words[0] == '.venv/bin/python':
         assert all((ROOT / word).exists() for word in words if word.startswith('tests'))
-    else:
+    elif program not in STANDARD:
         assert program in OTHERS, f'{path.name}: {line}'
+        assert OTHERS[program] in path.read_text(), f'{path.name} does not say where {program} comes from'
 
 
 def test_configs_that_commands_name_are_there():

@@ -57,7 +57,7 @@ Architecture, normalization and class names are in `config.json`, the weights in
 
 
 def check_types(settings: Any) -> None:
-    """Whether everything that ``settings`` would build is one of ``TYPES``.
+    """Refuse ``settings`` that would build anything but ``TYPES``.
 
     Raises:
         SettingError: Names what is not.

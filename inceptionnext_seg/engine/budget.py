@@ -291,6 +291,13 @@ class TimeBudgetHook(Hook):
         self.apply(runner, done, length, interval, iteration, validation, 'fitted again')
 
     def apply(self, runner, done, length, interval, iteration, validation, how):
+        """Give loop and schedules the plan of process 0, from iteration ``done`` on, and log ``how`` it came about.
+
+        Args:
+            length (int): Iterations of the whole run.
+            interval (int): Iterations between validations.
+            iteration, validation (float): Seconds that one takes.
+        """
         plan = [length, interval, iteration, validation]
         broadcast_object_list(plan)
         length, interval, iteration, validation = plan

@@ -129,7 +129,8 @@ def forget_before_restarts(work_dir):
 
 
 def agree(what, value):
-    """
+    """Make sure that all processes of the run have the same ``value``, which messages call ``what``.
+
     Raises:
         UserError: Not all processes have the same ``value``.
     """

@@ -34,7 +34,8 @@ def random_state():
 
 
 def set_random_state(state):
-    """
+    """Go on with the random numbers of Python, NumPy and torch from ``state``, of a checkpoint.
+
     Raises:
         UserError: It is no such state.
     """

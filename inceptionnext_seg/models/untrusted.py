@@ -154,7 +154,7 @@ def stand_ins():
 
 
 def check_zip(path, size):
-    """Whether a zip is laid out as torch.save writes it: stored, not compressed, so that it holds what it announces.
+    """Refuse a zip that is not laid out as torch.save writes it: stored, not compressed, holding what it announces.
 
     Raises:
         Refused: It is not.
@@ -214,7 +214,8 @@ class Plain:
         self.storages, self.done = {}, {}
 
     def __call__(self, value, depth=0):
-        """
+        """``value`` built anew: containers of tensors, numbers and text, shared parts built once.
+
         Raises:
             Refused: It holds anything else, itself, or is nested too deeply.
         """

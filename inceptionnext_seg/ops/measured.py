@@ -52,7 +52,7 @@ class Choice(NamedTuple):
     operator: str
     arguments: str
     form: str
-    rule: str
+    rule: str | None
     seconds: dict
 
     @property

@@ -54,7 +54,7 @@ def why_not(dtype):
 
 @functools.cache
 def why_not_here(dtype):
-    """Whether this build of torch has them, and they compute what they should: they are none of its public ones."""
+    """Why oneDNN's operators cannot be used, or None: they are none of torch's public ones, so they are tried once."""
     with torch.inference_mode(), torch.autocast('cpu', enabled=False):
         x, weight, bias, added = (
             torch.linspace(-1.5, 1, shape.numel(), device='cpu').to(dtype).view(shape)

@@ -2,7 +2,7 @@
 
 The sum is what ``x``, ``γ`` and ``y`` promote to, as with stock operators: under autocast ``γ`` is float32, and with it
 the sum and the residual stream after it. It has to be: a new network's layer scale is 1e-6, and what is added then is
-far below the last digit of half precision (:mod:`studies.gpu.stream` has the numbers). Unlike stock operators, the
+far below the last digit of half precision (``docs/results/gpu_stream.md`` has the numbers). Unlike stock operators, the
 backward pass keeps no copy of ``y`` in float32. With
 ``∂`` the gradient of the output, ``∂x = ∂``, ``∂y = s · γ · ∂`` and ``∂γ = Σ s · y · ∂`` over images and pixels; ``y``
 is kept only where γ takes a gradient. On CUDA a Triton kernel (:mod:`inceptionnext_seg.ops.residual_triton`).

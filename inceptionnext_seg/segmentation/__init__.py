@@ -1,4 +1,4 @@
-"""What needs MMSegmentation: fast heads and segmentor, metric, complexity. Importing it registers the metric."""
+"""What needs MMSegmentation: fast heads and segmentor, metrics, complexity. Importing it registers the metrics."""
 from . import _mmseg as _mmseg  # isort: skip
 from . import finder, metrics
 

@@ -131,7 +131,8 @@ STUDIES = {
 
 
 def study_of(name):
-    """
+    """The study of this name.
+
     Raises:
         UserError: There is none of this name.
     """

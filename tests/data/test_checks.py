@@ -230,8 +230,8 @@ def test_the_hook_says_what_is_in_the_folders_and_not_used(folder, monkeypatch):
     assert len(lines) == 2 and '0.JPG' in lines[0] and '0.png' in lines[1]
 
 
-def test_the_real_street_scenes_of_camvid_pass(root, shared):
-    cfg = load_config(root, 'upernet_inceptionnext_a_camvid', shared / 'data/camvid')
+def test_the_real_street_scenes_of_camvid_pass(root, camvid):
+    cfg = load_config(root, 'upernet_inceptionnext_a_camvid', camvid)
     for loader, count in ((cfg.train_dataloader, 367), (cfg.val_dataloader, 101)):
         settings = {name: value for name, value in loader.dataset.items() if name not in ('type', 'pipeline')}
         dataset = BaseSegDataset(**settings)

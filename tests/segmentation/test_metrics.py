@@ -122,9 +122,9 @@ def corrupt(annotation):
 
 
 @pytest.fixture(scope='module')
-def real_pairs(shared):
+def real_pairs(ade20k_sample):
     """(prediction, annotation) in ADE20K's numbers, of the three real annotations."""
-    files = sorted((shared / 'data/ade20k_sample/annotations/validation').glob('*.png'))
+    files = sorted((ade20k_sample / 'annotations/validation').glob('*.png'))
     assert len(files) == 3
     annotations = [np.asarray(Image.open(file)).astype(int) for file in files]
     return [(corrupt(annotation), annotation) for annotation in annotations]

@@ -36,7 +36,7 @@ class Report(NamedTuple):
     notes: list[str]
 
     def text(self) -> str:
-        """The whole report, with the first files that were left out."""
+        """What is printed: the report with the first files that were left out. :meth:`whole` names all of them."""
         about = self.description
         lines = [f'{about.root}: {self.format}']
         lines += [f'  {name}: {quantity(split["images"], "image")}' for name, split in about.splits.items()]

@@ -11,8 +11,6 @@ from inceptionnext_seg.data import ade20k
 from .common import ANNOTATION, IMAGE, files_of, zip_folder
 
 REPOSITORY = Path(__file__).parents[3]
-SAMPLE = REPOSITORY.parent / 'shared/data/ade20k_sample'
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason='needs ../shared/data/ade20k_sample')
 
 
 def load_tool():
@@ -80,18 +78,16 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ade, monkeypatch, capsys):
 # The three real images
 
 
-@needs_sample
-def test_the_real_images_verify_unpacked():
-    report = ade20k.verify(SAMPLE, partial=True, workers=2)
+def test_the_real_images_verify_unpacked(ade20k_sample):
+    report = ade20k.verify(ade20k_sample, partial=True, workers=2)
     assert report.ok
     assert report.images == report.annotations == {'training': 0, 'validation': 3}
 
 
-@needs_sample
-def test_the_real_images_verify_zipped(tmp_path):
-    path = zip_folder(SAMPLE, tmp_path / 'ADEChallengeData2016.zip')
+def test_the_real_images_verify_zipped(ade20k_sample, tmp_path):
+    path = zip_folder(ade20k_sample, tmp_path / 'ADEChallengeData2016.zip')
     tool = load_tool()
     assert tool.main([str(path), '--out', str(tmp_path), '--partial']) == 0
     assert tool.main([str(path), '--out', str(tmp_path)]) == 1, 'three images are not the whole set'
     unpacked = files_of(tmp_path / 'ADEChallengeData2016')
-    assert unpacked == {name: data for name, data in files_of(SAMPLE).items() if name != 'objectInfo150.csv'}
+    assert unpacked == {name: data for name, data in files_of(ade20k_sample).items() if name != 'objectInfo150.csv'}
