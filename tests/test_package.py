@@ -1,4 +1,5 @@
 """The wheel, built from the source distribution of the checkout, and used where the checkout is not."""
+import ast
 import json
 import os
 import re
@@ -15,6 +16,12 @@ from inceptionnext_seg import __version__
 
 SOURCES = ('pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'model-index.yml', 'inceptionnext_seg', 'studies',
            'tests', 'tools', 'configs')
+# What is not called as it is imported, and what comes with a dependency (pyproject.toml says why).
+DISTRIBUTIONS = {'PIL': 'pillow', **{f'mm{name}': f'onedl-mm{long}' for name, long in (
+    ('engine', 'engine'), ('cv', 'cv'), ('seg', 'segmentation'), ('pretrain', 'pretrain'))}}
+BROUGHT = {'cv2', 'triton'}
+# Modules that are imported where their package is there.
+OPTIONAL = {'classification.py', 'demo/page.py', 'acceleration/smp_decoders.py', 'acceleration/transformers_upernet.py'}
 COMPILERS = (os.environ.get('CXX', 'g++'), 'g++', 'c++', 'clang++')
 
 USE = """
@@ -97,13 +104,47 @@ def test_the_source_distribution_holds_what_the_wheel_is_built_from_and_no_link(
     assert all(member.isreg() for member in members)
 
 
-def test_scipy_and_matplotlib_are_of_an_extra(built):
+@pytest.fixture(scope='module')
+def requirements(built):
+    """(distribution, extra) of each, '' where it is no extra's."""
     with zipfile.ZipFile(built[0]) as wheel:
         metadata = wheel.read(f'inceptionnext_seg-{__version__}.dist-info/METADATA').decode()
-    requirements = re.findall(r'^Requires-Dist: ([\w-]+)(?:[^;\n]*)(?:; extra == ["\'](\w+)["\'])?$', metadata, re.M)
+    found = re.findall(r'^Requires-Dist: ([\w-]+)(?:[^;\n]*)(?:; extra == ["\']([\w-]+)["\'])?$', metadata, re.M)
+    return [(name.lower().replace('_', '-'), extra) for name, extra in found]
+
+
+def test_scipy_and_matplotlib_are_of_an_extra(requirements):
     assert ('torch', '') in requirements
     for name in ('scipy', 'matplotlib'):
         assert [extra for found, extra in requirements if found == name] == ['studies']
+
+
+def imported(node):
+    """Packages of others that a statement or a call imports."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        names = [] if node.level else [node.module]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(('import_module', 'find_spec')):
+        names = [node.args[0].value] if isinstance(node.args[0], ast.Constant) else []
+    else:
+        names = []
+    packages = {name.split('.')[0] for name in names} - {'', 'inceptionnext_seg', *sys.stdlib_module_names} - BROUGHT
+    return {DISTRIBUTIONS.get(name, name).lower().replace('_', '-') for name in packages}
+
+
+def test_what_the_package_imports_is_a_dependency_or_of_an_extra(root, requirements):
+    always, known = {name for name, extra in requirements if not extra}, {name for name, _ in requirements}
+    folder = root / 'inceptionnext_seg'
+    seen = set()
+    for path in folder.rglob('*.py'):
+        tree = ast.parse(path.read_text())
+        everywhere = set().union(*map(imported, ast.walk(tree)))
+        at_once = set().union(*map(imported, tree.body))
+        assert everywhere <= known, f'{path}: {everywhere - known}'
+        assert at_once <= always or path.relative_to(folder).as_posix() in OPTIONAL, f'{path}: {at_once - always}'
+        seen |= everywhere
+    assert {'torch', 'onedl-mmsegmentation', 'pillow', 'gradio', 'openvino'} <= seen
 
 
 def test_building_prints_no_warning(built):
@@ -145,10 +186,13 @@ def test_the_console_command_trains_and_evaluates_a_config_that_it_finds_by_name
     assert checkpoint.is_file()
 
 
-def test_the_wheel_installs_the_console_command(built):
-    with zipfile.ZipFile(built[0]) as wheel:
-        entries = wheel.read(f'inceptionnext_seg-{__version__}.dist-info/entry_points.txt').decode()
-    assert 'inceptionnext-seg = inceptionnext_seg.cli:main' in entries
+@pytest.mark.slow
+def test_the_console_command_that_pip_writes_runs(installed, tmp_path):
+    target, python = installed
+    script = target / 'bin/inceptionnext-seg'
+    assert os.access(script, os.X_OK)
+    result = python(f'import runpy\nrunpy.run_path({str(script)!r}, run_name="__main__")', '--version', cwd=tmp_path)
+    assert result.stdout.strip() == __version__
 
 
 @pytest.mark.slow
