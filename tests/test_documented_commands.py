@@ -115,7 +115,7 @@ def test_a_command_of_the_documents_is_taken_by_its_parser_or_says_what_it_needs
         targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.M))
         assert {word for word in words[1:] if '=' not in word} <= targets, line
     elif program == 'pip' or words[:3] == ['python', '-m', 'pip']:
-        extras = re.findall(r'(?:inceptionnext-seg|\.)\[([\w,]+)\]', line)
+        extras = re.findall(r'(?:inceptionnext-seg|\.|\)")\[([\w,-]+)\]', line)
         project = (ROOT / 'pyproject.toml').read_text()
         assert all(re.search(rf'^{name} = \[', project, re.M) for group in extras for name in group.split(','))
     elif words[:3] == ['python', '-m', 'pytest'] or words[0] == '.venv/bin/python':
