@@ -137,3 +137,10 @@ def test_configs_that_commands_name_are_there():
 def test_there_are_commands_to_check():
     assert len(COMMANDS) > 30
     assert importlib.util.find_spec('studies')
+
+
+def test_the_page_of_the_tools_tells_those_of_the_package_from_those_of_a_checkout():
+    page = (ROOT / 'docs/tools.md').read_text().split('| command')[0]
+    package, found, checkout = page.partition('are in the package')
+    assert found and all(f'`{name}`' in package for name in cli.COMMANDS)
+    assert all(re.search(rf'`(?:{cli.NAME} )?{name}`', ' '.join(checkout.split())) for name in cli.OF_A_CHECKOUT)
