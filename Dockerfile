@@ -1,6 +1,6 @@
 # docker build --target cpu  -t inceptionnext-seg:cpu .
-# docker build --target cuda -t inceptionnext-seg:cuda .      # runs with --gpus all
-# docker run --rm -v "$PWD:/work" inceptionnext-seg:cpu train upernet_inceptionnext_a_mini
+# docker build --target cuda -t inceptionnext-seg:cuda .
+# How they are run, with which options and why: docs/installation.md
 FROM python:3.11.11-slim-bookworm AS base
 # The native operators, and Triton's kernels on a GPU, are compiled on first use; OpenCV loads libGL and GLib.
 # hadolint ignore=DL3008
