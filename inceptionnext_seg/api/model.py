@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from ..acceleration import accelerate as accelerate_model
-from ..engine.launch import explain_errors
+from ..engine.explaining import explained
 from ..errors import SettingError
 from ..models.checkpoint import load_strictly, read_file
 from ..ops import measured
@@ -119,7 +119,7 @@ class SegmentationModel(
             raise SettingError(f'the architecture has {", ".join(sorted(architecture)) or "nothing"}; expected: '
                                'backbone and decode_head, and at most neck and auxiliary_head')
         # Only while it is built: a scope that stays would be another library's, too.
-        with DefaultScope.overwrite_default_scope('mmseg'), explain_errors():
+        with DefaultScope.overwrite_default_scope('mmseg'), explained():
             for part in PARTS:
                 setattr(self, part, MODELS.build(dict(architecture[part])) if architecture.get(part) else None)
         with quietly():
