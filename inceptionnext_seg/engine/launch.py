@@ -192,7 +192,7 @@ def enable_amp(cfg: Config) -> None:
     A GPU that emulates bf16, as those of before compute capability 8.0, does not have it.
     """
     kind = cfg.optim_wrapper.type
-    if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper', 'CPUAmpOptimWrapper'):
+    if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
         return
     if kind != 'OptimWrapper':
         raise UserError(f'--amp works where optim_wrapper.type is OptimWrapper; this config has {kind}.')

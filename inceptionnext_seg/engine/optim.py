@@ -86,8 +86,3 @@ class BFloat16OptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
-
-
-@OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(BFloat16OptimWrapper):
-    """The name of :class:`BFloat16OptimWrapper` in configs of before."""
