@@ -96,22 +96,25 @@ def read_object(path):
                         f'{type(error).__name__}: {first_line(str(error))}. Download or copy it again.') from error
 
 
-def location_of(source):
-    """The URL of ``timm://NAME`` on the Hugging Face hub, or its path where the hub's cache has it; others stay."""
-    if not source.startswith('timm://'):
+def location_of(source, cache_dir=None):
+    """The URL of ``timm://NAME`` or ``hf-hub://OWNER/NAME[@REVISION]`` on the Hugging Face hub, or its path where the
+    hub's cache has it; others stay."""
+    scheme, _, name = source.partition('://')
+    if scheme not in ('timm', 'hf-hub'):
         return source
-    repository = f'timm/{source.removeprefix("timm://")}'
-    cached = huggingface_hub.try_to_load_from_cache(repository, 'model.safetensors')
-    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(repository, 'model.safetensors')
+    repository, _, revision = (f'timm/{name}' if scheme == 'timm' else name).partition('@')
+    file = dict(repo_id=repository, filename='model.safetensors', revision=revision or None)
+    cached = huggingface_hub.try_to_load_from_cache(**file, cache_dir=cache_dir)
+    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(**file)
 
 
-def fetch(location):
+def fetch(location, cache_dir=None):
     """The object at a path or behind a URL, downloaded once; a download that cannot be read is not kept."""
     if '://' not in location:
         return read_file(location)
     # By URL, not by name alone: on the Hugging Face hub every model's file has the same name.
     name = f'{hashlib.sha256(location.encode()).hexdigest()[:8]}-{Path(urlsplit(location).path).name}'
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    path = Path(cache_dir or Path(torch.hub.get_dir()) / 'checkpoints') / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(location, str(path), progress=get_rank() == 0)
@@ -122,10 +125,11 @@ def fetch(location):
         raise
 
 
-def read_checkpoint(source):
-    """The object at ``source``: a path, a URL, or ``timm://NAME``, NAME being a model on the hub's timm page.
+def read_checkpoint(source, cache_dir=None):
+    """The object at ``source``: a path, a URL, ``timm://NAME``, NAME being a model on the hub's timm page, or
+    ``hf-hub://OWNER/NAME[@REVISION]``, whose ``model.safetensors`` it is.
 
-    One process of a run downloads, the others find its file.
+    One process of a run downloads, the others find its file, in ``cache_dir`` in place of the hub's and torch's caches.
 
     Raises:
         UserError: It cannot be had or read. The message says what was tried and how to go on.
@@ -135,13 +139,13 @@ def read_checkpoint(source):
         return read_file(source)
     tried = source
     try:
-        location = location_of(source)
+        location = location_of(source, cache_dir)
         if location != source:
             tried = f'{source} ({location})'
         if get_rank() == 0:
-            checkpoint = fetch(location)
+            checkpoint = fetch(location, cache_dir)
         barrier()
-        return checkpoint if get_rank() == 0 else fetch(location)
+        return checkpoint if get_rank() == 0 else fetch(location, cache_dir)
     # Behind one line are urllib, the network and the disk, each with errors of its own.
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {first_line(str(error))}.'
@@ -194,7 +198,7 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     module.load_state_dict(state_dict, strict=False)
 
 
-def load_pretrained(backbone, source, prefix=None):
+def load_pretrained(backbone, source, prefix=None, cache_dir=None):
     """Load ImageNet or segmentation weights into a MetaNeXt backbone, strictly.
 
     The classifier is left out by name and output norms may be new; any other key that is missing, unexpected or of
@@ -202,13 +206,16 @@ def load_pretrained(backbone, source, prefix=None):
 
     Args:
         backbone (MetaNeXt): Where to load.
-        source (str): A path (.pth, .safetensors), a URL, or ``timm://inception_next_tiny.sail_in1k``.
+        source (str | dict): A path (.pth, .safetensors), a URL, ``timm://inception_next_tiny.sail_in1k``,
+            ``hf-hub://OWNER/NAME[@REVISION]``, or a state dict.
         prefix (str | None): Of the backbone in the checkpoint; ``backbone.`` is found by itself.
 
     Raises:
         UserError: It cannot be read, or does not fit.
     """
-    state_dict = state_dict_of(read_checkpoint(source), source, prefix)
+    checkpoint, source = (source, 'the state dict') if isinstance(source, dict) else (
+        read_checkpoint(source, cache_dir), source)
+    state_dict = state_dict_of(checkpoint, source, prefix)
     to_metanext_names(state_dict)
     own = backbone.state_dict()
     state_dict = {
@@ -231,3 +238,4 @@ def load_model(model, source):
         to_metanext_names(state_dict, 'backbone.')
     load_strictly(model, state_dict, source)
     return checkpoint.get('meta', {}) if isinstance(checkpoint, dict) else {}
+        cache_dir (str | Path | None): Where downloads are kept.

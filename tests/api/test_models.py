@@ -341,6 +341,41 @@ def test_a_timm_entry_is_an_encoder_of_segmentation_models_pytorch():
     assert np.allclose(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-4)
 
 
+@pytest.mark.parametrize('settings', [
+    lambda path: dict(pretrained_cfg_overlay=dict(file=str(path), mean=(0.5, 0.5, 0.5))),
+    lambda path: dict(pretrained_cfg=dict(file=path)),
+    lambda path: dict(pretrained_cfg_overlay=dict(state_dict=load_file(path))),
+    lambda path: dict(pretrained_cfg_overlay=dict(hf_hub_id=None, url=path.as_uri()), cache_dir=path.parent / 'cache')])
+def test_weights_of_a_timm_entry_are_those_that_timms_own_arguments_name(settings, tmp_path):
+    theirs = timm.create_model('inception_next_atto').state_dict()
+    save_file(theirs, tmp_path / 'mine.safetensors')
+    settings = settings(tmp_path / 'mine.safetensors')
+    ours = timm.create_model('inceptionnext_seg_atto', pretrained=True, features_only=True, **settings)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+    assert len([*tmp_path.glob('cache/*')]) == ('cache_dir' in settings)
+    mean = settings.get('pretrained_cfg_overlay', {}).get('mean', timm.data.IMAGENET_DEFAULT_MEAN)
+    assert timm.data.resolve_model_data_config(ours)['mean'] == mean
+
+
+def test_weights_of_a_timm_entry_are_by_default_those_of_its_tag(monkeypatch):
+    asked = []
+    monkeypatch.setattr('inceptionnext_seg.models.timm_models.load_pretrained',
+                        lambda model, source, cache_dir=None: asked.append(source))
+    for tag in ('', '.sail_in1k_384'):
+        with torch.device('meta'):
+            timm.create_model(f'inceptionnext_seg_base{tag}', pretrained=True, features_only=True)
+    assert asked == ['hf-hub://timm/inception_next_base.sail_in1k', 'hf-hub://timm/inception_next_base.sail_in1k_384']
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(pretrained_cfg='none_such'), 'none_such'), (dict(pretrained_cfg_overlay=dict(fiel='a.pth')), 'fiel'),
+    (dict(pretrained_cfg_overlay=dict(hf_hub_filename='b.bin')), r"hf_hub_filename.*'b\.bin'.*dict\(file=PATH\)"),
+    (dict(pretrained_cfg=dict(num_classes=3)), 'names no weights')])
+def test_an_argument_of_timm_that_leads_to_no_weights_is_one_message(settings, message):
+    with torch.device('meta'), pytest.raises(SettingError, match=message):
+        timm.create_model('inceptionnext_seg_atto', pretrained=True, features_only=True, **settings)
+
+
 def test_a_timm_entry_without_features_only_points_to_the_classifier():
     with pytest.raises(SettingError, match=r'features_only=True.*inception_next_tiny'):
         timm.create_model('inceptionnext_seg_tiny')
