@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -174,6 +175,42 @@ def state_dict_of(checkpoint, source, prefix=None):
     return state_dict
 
 
+class Differences(NamedTuple):
+    """Names of tensors in which a checkpoint differs from a model.
+
+    Attributes:
+        missing, unexpected (list[str]): Of the model alone, and of the checkpoint alone.
+        misshapen (list[str]): Of both, with different shapes.
+    """
+    missing: list
+    unexpected: list
+    misshapen: list
+
+    def describe(self, own, state_dict, shown=None):
+        """``missing (1): a; unexpected (2): b, c``, at most ``shown`` of each; '' where there are none."""
+        shapes = [f'{name}: {tuple(state_dict[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model'
+                  for name in self.misshapen]
+        return '; '.join(f'{title} ({len(names)}): {listed(names, shown)}' for title, names in (
+            ('missing', self.missing), ('unexpected', self.unexpected), ('of another shape', shapes)) if names)
+
+
+def compare(own, state_dict):
+    """The :class:`Differences` of a model's tensors and a checkpoint's, two dicts by name.
+
+    Counters may be missing: old checkpoints have none, and nothing is computed from them.
+    """
+    return Differences(
+        [name for name in own if name not in state_dict and not name.endswith('num_batches_tracked')],
+        [name for name in state_dict if name not in own],
+        [name for name in own if name in state_dict and state_dict[name].shape != own[name].shape])
+
+
+def listed(names, shown=None):
+    """The first names, and how many more there are."""
+    more = len(names) - len(names[:shown])
+    return ', '.join([*names[:shown], *([f'and {more} more'] if more else [])])
+
+
 def load_strictly(module, state_dict, source, may_be_missing=None):
     """Load ``state_dict`` into ``module``; only keys that match the pattern ``may_be_missing`` may be left out.
 
@@ -183,18 +220,13 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     own = module.state_dict()
     if any(isinstance(part, Folded) for part in module.modules()):
         refuse_unfused([key for key in state_dict if key not in own and key.endswith(('running_mean', 'gamma'))])
-    # Counters, not weights: old checkpoints have none.
-    missing = [key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')
-               and not (may_be_missing and may_be_missing.search(key))]
-    unexpected = [key for key in state_dict if key not in own]
-    shapes = [f'{key}: {tuple(state_dict[key].shape)} in the checkpoint, {tuple(value.shape)} in the model'
-              for key, value in own.items() if key in state_dict and state_dict[key].shape != value.shape]
-    problems = [f'{title} ({len(keys)}): {", ".join(keys)}' for title, keys in (
-        ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys]
-    if problems:
+    found = compare(own, state_dict)
+    if may_be_missing:
+        found = found._replace(missing=[key for key in found.missing if not may_be_missing.search(key)])
+    if any(found):
         raise UserError(f'{source} does not fit {plain_type(module).__name__}. Expected: the same keys and shapes. '
-                        f'Found {"; ".join(problems)}. Next: check that `arch`, `in_channels` and the number of '
-                        'classes are those of the checkpoint.')
+                        f'Found {found.describe(own, state_dict)}. Next: check that `arch`, `in_channels` and the '
+                        'number of classes are those of the checkpoint.')
     module.load_state_dict(state_dict, strict=False)
 
 
@@ -209,6 +241,7 @@ def load_pretrained(backbone, source, prefix=None, cache_dir=None):
         source (str | dict): A path (.pth, .safetensors), a URL, ``timm://inception_next_tiny.sail_in1k``,
             ``hf-hub://OWNER/NAME[@REVISION]``, or a state dict.
         prefix (str | None): Of the backbone in the checkpoint; ``backbone.`` is found by itself.
+        cache_dir (str | Path | None): Where downloads are kept.
 
     Raises:
         UserError: It cannot be read, or does not fit.
@@ -238,4 +271,3 @@ def load_model(model, source):
         to_metanext_names(state_dict, 'backbone.')
     load_strictly(model, state_dict, source)
     return checkpoint.get('meta', {}) if isinstance(checkpoint, dict) else {}
-        cache_dir (str | Path | None): Where downloads are kept.
