@@ -92,11 +92,11 @@ def check_dtype(dtype, calibration):
     if dtype not in (None, torch.bfloat16, torch.int8):
         raise SettingError(f"dtype of fuse_for_inference is {dtype!r}; expected: 'bf16', 'int8', or 'fp32'")
     if (dtype == torch.int8) != (calibration is not None):
+        found = 'is int8, and there are no calibration images' if calibration is None else \
+            "is not 'int8', and there are calibration images"
         raise SettingError(
-            'dtype of fuse_for_inference is int8, and there are no calibration images' if calibration is None else
-            "there are calibration images, and dtype of fuse_for_inference is not 'int8'; expected: both or neither. "
-            "Next: fuse_for_inference(model, dtype='int8', calibration=images), with some 32 images that are like "
-            'those the model will see')
+            f'dtype of fuse_for_inference {found}; expected: both or neither. Next: fuse_for_inference(model, '
+            "dtype='int8', calibration=images), with some 32 images that are like those the model will see")
     return dtype
 
 

@@ -272,10 +272,9 @@ def quantize(model: nn.Module, images: Iterable) -> tuple[list[str], dict[str, s
         UserError: There are no images, or one has another shape.
     """
     found, kept = quantizable(model)
-    convolutions = {}
-    for name, module in found.items():
-        for path in ((f'{name}.fc1', f'{name}.fc2') if isinstance(module, ConvMlp) else (name, )):
-            convolutions[path] = model.get_submodule(path)
+    paths = {name: (f'{name}.fc1', f'{name}.fc2') if isinstance(module, ConvMlp) else (name, )
+             for name, module in found.items()}
+    convolutions = {path: model.get_submodule(path) for name in found for path in paths[name]}
     observed = {path: Observed(conv) for path, conv in convolutions.items()}
     try:
         for path, module in observed.items():
@@ -295,14 +294,14 @@ def quantize(model: nn.Module, images: Iterable) -> tuple[list[str], dict[str, s
                   'current')
     quantized = []
     for name, module in found.items():
-        paths = (f'{name}.fc1', f'{name}.fc2') if isinstance(module, ConvMlp) else (name, )
-        ranges = [observed[path].range for path in paths]
-        unseen = next((r for r in ranges if r is None or not all(torch.isfinite(t).all() for t in r)), False)
-        if unseen is not False:
-            kept[name] = 'no image came through it' if unseen is None else 'its input was NaN or infinite'
-            continue
-        put(model, name, (Int8Mlp if isinstance(module, ConvMlp) else Int8Conv2d)(module, *ranges))
-        quantized.append(name)
+        ranges = [observed[path].range for path in paths[name]]
+        if None in ranges:
+            kept[name] = 'no image came through it'
+        elif not all(bound.isfinite().all() for range_ in ranges for bound in range_):
+            kept[name] = 'its input was NaN or infinite'
+        else:
+            put(model, name, (Int8Mlp if isinstance(module, ConvMlp) else Int8Conv2d)(module, *ranges))
+            quantized.append(name)
     return quantized, kept
 
 

@@ -117,7 +117,7 @@ def plain(value: Any) -> Any:
 
 
 def create_model(name: str | Path | Config, num_classes: int | None = None, *, pretrained: bool | str = False,
-                 checkpoint: str | Path | None = None, in_channels: int = 3, auxiliary_head: bool = False,
+                 checkpoint: str | Path | None = None, in_channels: int | None = None, auxiliary_head: bool = False,
                  accelerate: bool = True, class_names: list[str] | None = None,
                  backbone: dict | None = None, decode_head: dict | None = None) -> SegmentationModel:
     """A segmentor as an ``nn.Module``: ``create_model('upernet_inceptionnext_t', num_classes=19, pretrained=True)``.
@@ -129,7 +129,8 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
             or ``timm://NAME``. False leaves the model as it is initialized.
         checkpoint (str | Path | None): Weights of the whole model, of ``tools/train.py`` or of this class: a path
             (.pth, .safetensors) or a URL; loaded strictly, never unpickled freely.
-        in_channels (int): Of the images. Other than 3, they have to be normalized floats.
+        in_channels (int | None): Of the images. None takes those of the config, which are 3 where it names none. Other
+            than 3, they have to be normalized floats.
         auxiliary_head (bool): Build the config's auxiliary head, which only :meth:`SegmentationModel.loss` uses.
         accelerate (bool): Make it fast; the function and the state dict stay the same. The forms of operators are those
             that earlier runs measured on this machine for such inputs.
@@ -162,7 +163,9 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
     if auxiliary_head and 'auxiliary_head' not in architecture:
         raise SettingError(f'auxiliary_head is True, but the config of {name} has none')
     source = (architecture['backbone'].pop('init_cfg', None) or {}).get('checkpoint')
-    architecture['backbone'].update(plain(backbone or {}), in_channels=in_channels)
+    architecture['backbone'].update(plain(backbone or {}))
+    if in_channels is not None:
+        architecture['backbone']['in_channels'] = in_channels
     architecture['decode_head'].update(plain(decode_head or {}))
     for head in ('decode_head', 'auxiliary_head'):
         if head in architecture:
@@ -171,13 +174,9 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
     palette = None
     if class_names is None:
         class_names, palette = names_and_colors(cfg, found)
-    preprocessor = cfg.model.get('data_preprocessor') or {}
-    mean, std = (list(preprocessor.get(name, default)) for name, default in (
-        ('mean', IMAGENET_MEAN), ('std', IMAGENET_STD)))
-    usable = len(mean) == in_channels and preprocessor.get('bgr_to_rgb', True)
+    mean, std = normalization_of(cfg.model.get('data_preprocessor'), image_channels(architecture['backbone']))
     model = SegmentationModel(
-        architecture, mean=mean if usable else None, std=std if usable else None, class_names=class_names,
-        palette=palette, accelerate=False)
+        architecture, mean=mean, std=std, class_names=class_names, palette=palette, accelerate=False)
     if pretrained:
         if pretrained is True and not source:
             source = weights_of(backbone_name(model.backbone), True)
@@ -189,6 +188,31 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
         model.acceleration = accelerate_model(model)
         measured.recall()
     return model
+
+
+def image_channels(backbone):
+    """The channels of images by a backbone's settings, or by those of the model that it is made of."""
+    inner = backbone.get('model')
+    return backbone.get('in_channels', image_channels(inner) if isinstance(inner, dict) else 3)
+
+
+def normalization_of(preprocessor, in_channels):
+    """Mean and standard deviation of a config's data preprocessor as lists, those of ImageNet without one; None twice
+    where images have other channels, or BGR's.
+
+    Files are read as BGR, which mmseg's preprocessor leaves as they are unless its config says otherwise; its mean and
+    std are then those of BGR, and a :class:`SegmentationModel` takes RGB.
+    """
+    if not preprocessor:
+        return (list(IMAGENET_MEAN), list(IMAGENET_STD)) if in_channels == 3 else (None, None)
+    if in_channels == 3 and not (preprocessor.get('bgr_to_rgb') or preprocessor.get('rgb_to_bgr')):
+        return None, None
+    mean, std = preprocessor.get('mean'), preprocessor.get('std')
+    if mean is None and std is None:    # images from 0 to 255
+        mean, std = [0.], [1.]
+    if None in (mean, std) or not {len(mean), len(std)} <= {1, in_channels}:
+        return None, None
+    return [list(values) * (in_channels // len(values)) for values in (mean, std)]
 
 
 def backbone_name(backbone):

@@ -13,9 +13,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from ..acceleration import accelerate as accelerate_model
-from ..engine.launch import explain_errors
+from ..engine.explaining import explained
 from ..errors import SettingError
 from ..models.checkpoint import load_strictly, read_file
+from ..models.layers import input_channels
 from ..ops import measured
 from ..ops.bilinear import resize
 
@@ -106,6 +107,10 @@ class SegmentationModel(
         accelerate (bool): Call :func:`inceptionnext_seg.accelerate` on it: the same function, faster, with the
             parameters in channels_last.
 
+    Attributes:
+        in_channels (int): Of the images.
+        num_classes (int): Channels of the logits.
+
     Raises:
         SettingError: A part is missing or unknown; in ``from_pretrained`` also a type that is not one of ``TYPES``.
         UserError: A class does not know one of its settings.
@@ -119,13 +124,14 @@ class SegmentationModel(
             raise SettingError(f'the architecture has {", ".join(sorted(architecture)) or "nothing"}; expected: '
                                'backbone and decode_head, and at most neck and auxiliary_head')
         # Only while it is built: a scope that stays would be another library's, too.
-        with DefaultScope.overwrite_default_scope('mmseg'), explain_errors():
+        with DefaultScope.overwrite_default_scope('mmseg'), explained():
             for part in PARTS:
                 setattr(self, part, MODELS.build(dict(architecture[part])) if architecture.get(part) else None)
         with quietly():
             for part in filter(None, map(self._modules.get, PARTS)):
                 if not next(part.parameters()).is_meta:
                     part.init_weights()
+        self.in_channels = input_channels(self.backbone)
         self.num_classes: int = self.decode_head.out_channels
         self.class_names = None if class_names is None else tuple(class_names)
         self.palette = None if palette is None else tuple(map(tuple, palette))
@@ -156,9 +162,8 @@ class SegmentationModel(
 
     def extract_features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps of the backbone, or of the neck where there is one, from images as :meth:`forward` takes them."""
-        in_channels = self.backbone.stem[0].in_channels
-        if images.dim() != 4 or images.shape[1] != in_channels:
-            raise SettingError(f'the images are {tuple(images.shape)}; expected: (B, {in_channels}, H, W)')
+        if images.dim() != 4 or images.shape[1] != self.in_channels:
+            raise SettingError(f'the images are {tuple(images.shape)}; expected: (B, {self.in_channels}, H, W)')
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
                 raise SettingError(f'the images are {images.dtype}; expected: torch.uint8, or normalized floats')

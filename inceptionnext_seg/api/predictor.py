@@ -4,6 +4,7 @@ The images go through the config's test pipeline and its ``test_cfg``, so that a
 ``tools/test.py`` evaluates. Full-resolution logits of a large image would not fit into memory, 600 bytes a pixel for
 150 classes, so they are made, used and dropped a few rows at a time.
 """
+import operator
 import warnings
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
@@ -16,15 +17,16 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from PIL import Image, ImageOps
 
 from ..engine.image_files import images_below
 from ..engine.inference import Labels, Segmentor, draw_overlay, open_device, prepared, save_png, shares
 from ..errors import SettingError, UserError
 from ..ops.bilinear import AxisMap, resize
-from ..segmentation.large import CROP_SIZE, LARGE_IMAGE, STRIDE
+from ..segmentation.heads import upsamples_as_stock
+from ..segmentation.large import LARGE_IMAGE, windows_of
 from ..segmentation.segmentor import postprocessing
+from ..segmentation.windows import Windows
 from .create import find_model
 from .video import VIDEO_SUFFIXES, frames
 
@@ -163,36 +165,34 @@ class Predictor:
         data = self.model.data_preprocessor(dict(
             inputs=[item['inputs'] for _, _, item in batch],
             data_samples=[item['data_samples'] for _, _, item in batch]), False)
-        crop, stride = self.windows(window, tuple(batch[0][2]['inputs'].shape[1:]))
-        low = None if crop else self.logits(data['inputs'], data['data_samples'])
+        windows = self.windows(window, batch[0][2]['inputs'].shape[1:], data['inputs'].shape[2:])
+        low = None if windows else self.logits(data['inputs'], data['data_samples'])
         for i, (path, image, _) in enumerate(batch):
             sample = data['data_samples'][i]
             out = Output(image.shape[:2], self.model, keep_logits)
-            if crop:
-                self.slide(data['inputs'][i:i + 1], sample, crop, stride, batch_size, out)
+            if windows:
+                self.slide(data['inputs'][i:i + 1], sample, windows, batch_size, out)
             else:
                 self.whole(low[i], data['inputs'].shape[2:], sample, out)
             yield Prediction(out.classes, out.confidence, out.entropy, out.logits, self.labels, image[..., ::-1], path)
 
-    def windows(self, window, size):
-        """Height and width of a window, and of the steps between windows; None twice where there are none.
+    def windows(self, window, size, padded):
+        """The windows of an image, or None where it goes through the network whole.
 
         Args:
-            size (tuple[int, int]): Of the image after its pipeline.
+            size (tuple[int, int]): Of the image after its pipeline: whether it is a large one.
+            padded (tuple[int, int]): With the padding of the data preprocessor: what the windows cover.
         """
         if window is not None:
-            return (window, window), (max(window * 2 // 3, 1), ) * 2
-        test_cfg = self.model.test_cfg
-        if test_cfg.get('mode', 'whole') == 'slide':
-            return tuple(test_cfg['crop_size']), tuple(test_cfg['stride'])
-        return (CROP_SIZE, STRIDE) if size[0] * size[1] > LARGE_IMAGE else (None, None)
+            window = operator.index(window)
+            return Windows.sliding(padded, (window, window), (window * 2 // 3, window * 2 // 3))
+        slides = self.model.test_cfg.get('mode', 'whole') == 'slide'
+        return windows_of(self.model, padded) if slides or size[0] * size[1] > LARGE_IMAGE else None
 
     def logits(self, inputs, samples):
         """(B, C, h, w), at the resolution that the head gives them."""
-        head = self.model.decode_head
-        if (isinstance(head, BaseDecodeHead) and type(head).predict is BaseDecodeHead.predict
-                and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat):
-            return head.forward(self.model.extract_feat(inputs))
+        if upsamples_as_stock(self.model.decode_head):
+            return self.model.decode_head.forward(self.model.extract_feat(inputs))
         return self.model.encode_decode(inputs, [sample.metainfo for sample in samples])
 
     def whole(self, low, size, sample, out):
@@ -203,18 +203,17 @@ class Predictor:
                     low.shape[1:], size, (top, left), (bottom, right), out.size, strict=True)]
         out.fill(low, 0, *axes, out.size[0])
 
-    def slide(self, inputs, sample, crop, stride, batch_size, out):
+    def slide(self, inputs, sample, windows, batch_size, out):
         """As mmseg's ``slide_inference``, from the top; rows that no other window covers are used and dropped."""
         left, right, top, bottom = postprocessing(sample.metainfo)['padding']
-        height, width = inputs.shape[2:]
+        (height, width), crop, ys, xs = windows
         down, across = (
             AxisMap.resizing_twice(n, n, before, after, False, last, self.model.align_corners, torch.float32)
             for n, before, after, last in zip(
                 (height, width), (top, left), (bottom, right), out.size, strict=True))
-        ys, xs = (starts(n, side, step) for n, side, step in zip((height, width), crop, stride, strict=True))
         total, count, first = None, None, 0         # of rows first, first + 1, …
         for k, y in enumerate(ys):
-            end = min(y + crop[0], height)
+            end = y + crop[0]
             rows = [inputs[..., y:end, x:x + crop[1]] for x in xs]
             parts = []
             for begin in range(0, len(rows), batch_size):
@@ -279,11 +278,6 @@ class Output:
         self.entropy[rows] = -(probabilities * log_probabilities).sum(0).cpu().numpy()
         if self.logits is not None:
             self.logits[:, rows] = logits[-self.channels:].cpu().numpy()
-
-
-def starts(size: int, window: int, step: int) -> list[int]:
-    """Where mmseg's windows begin along an axis; the last one ends at its end."""
-    return [max(min(i * step + window, size) - window, 0) for i in range(max(size - window + step - 1, 0) // step + 1)]
 
 
 def is_image(source: Any) -> bool:

@@ -233,7 +233,7 @@ def parts_of(dataset):
     return [part for below in inner for part in parts_of(below)]
 
 
-@HOOKS.register_module(name=['DataCheckHook', 'MaskCheckHook'])
+@HOOKS.register_module()
 class DataCheckHook(Hook):
     """Decodes every image and mask with :func:`check_samples` before the first iteration, and says what is not used.
 

@@ -104,17 +104,17 @@ def configured_parts(cfg):
     Args:
         cfg (Config): With or without such a hook, among its ``default_hooks`` or its ``custom_hooks``.
     """
-    settings = configured_hook(cfg)
-    if settings is None:
-        return None
-    return {name: value for name, value in settings.items() if name not in ('type', 'priority', 'measure')}
+    return configured(cfg)[0]
 
 
-def configured_hook(cfg):
-    """The settings of a config's ``AccelerateHook``, or None where there is none that does anything."""
+def configured(cfg):
+    """As :func:`configured_parts`, and whether the hook measures."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     settings = next((dict(hook) for hook in hooks if hook and hook.get('type') == 'AccelerateHook'), None)
-    return settings if settings is not None and settings.pop('enabled', True) else None
+    if settings is None or not settings.pop('enabled', True):
+        return None, False
+    measures = settings.pop('measure', True)
+    return {name: value for name, value in settings.items() if name not in ('type', 'priority')}, measures
 
 
 def accelerate_as_configured(model, cfg):
@@ -125,9 +125,9 @@ def accelerate_as_configured(model, cfg):
     Returns:
         Acceleration | None: What was done.
     """
-    parts = configured_parts(cfg)
+    parts, measures = configured(cfg)
     if parts is None:
         return None
-    if configured_hook(cfg).get('measure', True):
+    if measures:
         measured.recall()
     return accelerate(model, **parts)

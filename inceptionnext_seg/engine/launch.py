@@ -1,31 +1,29 @@
 """From the command line to a runner: what tools/train.py, tools/test.py and tools/predict.py share."""
 import atexit
 import contextlib
-import errno
 import inspect
 import linecache
 import logging
 import os
-import re
 import sys
 import tempfile
 import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.nn as nn
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import build_from_cfg, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import METRICS
 
-from ..errors import SettingError, UserError
+from ..errors import UserError
 from ..zoo import PREFIX, drop_scope, find_config, framework_of
 from .allocator import keep_freed_memory
+from .explaining import FULL, explained
 from .joining import is_elastic, join
 from .lifeline import LIFELINE
 from .options import OptionsAction, merge_options, set_data_root
@@ -226,7 +224,7 @@ def enable_amp(cfg: Config) -> None:
     A GPU that emulates bf16, as those of before compute capability 8.0, does not have it.
     """
     kind = cfg.optim_wrapper.type
-    if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper', 'CPUAmpOptimWrapper'):
+    if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
         return
     if kind != 'OptimWrapper':
         raise UserError(f'--amp works where optim_wrapper.type is OptimWrapper; this config has {kind}.')
@@ -297,10 +295,6 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
-# Of a disk: full, over the quota, over the limit of one file, turned read-only.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
 def stop_on_full_disk(handler: logging.FileHandler) -> None:
     """Let a log that cannot be written end the run, as a checkpoint does.
 
@@ -317,99 +311,18 @@ def stop_on_full_disk(handler: logging.FileHandler) -> None:
     handler.handleError = handle
 
 
-# Of torch.nn.functional.batch_norm, which has no exception type for it.
-ONE_VALUE_A_CHANNEL = 'Expected more than 1 value per channel when training'
-CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
-# What torch puts around an error of a dataloader's worker: a traceback as text.
-IN_A_WORKER = re.compile(r'Caught \w+ in DataLoader worker process')
-
-
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
-    """Turn the failures of building and running that a user can fix into the way on.
-
-    In a run of several processes an error ends the others too, with its message.
+    """What a run is in: :func:`~.explaining.explained`, and in a run of several processes an error ends the others too,
+    with its message.
 
     Raises:
-        UserError: The GPU has too little memory, the disk is full, a setting of the config has a name or a value that
-            its class does not know, a BatchNorm was to train on a single value a channel, or a worker met a file that
-            it cannot load.
+        UserError: As in :func:`~.explaining.explained`.
     """
-    try:
+    with explained():
         with LIFELINE.tied():
             yield
         LIFELINE.end()
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
-            'train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many images; a BatchNorm '
-            'sees fewer, and a loss with class weights is another), --amp, or model.backbone.with_cp=True.') from error
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(f'{error.filename or "a file of the run"} cannot be written: {error.strerror}. Next: make room '
-                        'there, and go on with --resume, from the last checkpoint.') from error
-    except UserError as error:
-        if IN_A_WORKER.match(str(error)):
-            # The last line that begins with a name of an exception, and what follows it.
-            raise UserError(re.split(r'^[\w.]*Error: ', str(error), flags=re.M)[-1].strip()) from error
-        below = built_from(error)
-        if not isinstance(error, SettingError) or below is None:
-            raise
-        raise UserError(f'the config cannot be built: {str(error).rstrip(".")}. Next: correct it in the config or in '
-                        '--cfg-options.') from error
-    except (TypeError, KeyError, ValueError, AssertionError) as error:
-        message = str(error.args[0]) if error.args else ''
-        if message.startswith(ONE_VALUE_A_CHANNEL):
-            raise UserError(
-                "a BatchNorm cannot train on one value a channel, which is what a head's 1×1 pooled map of one image "
-                'has. Next: two images or more at a time, train_dataloader.batch_size=2, and '
-                'train_cfg.micro_batch_size=2 where that is set.') from error
-        if not is_refused_by_its_class(error):
-            raise
-        message = ' '.join(message.split(". More details")[0].split()).rstrip('.') or failed_line(error)
-        raise UserError(f'the config cannot be built: {message}{settings_in(error)}. Next: check the spelling and the '
-                        'values in the config and in --cfg-options.') from error
-
-
-def built_from(error: Exception) -> list[FrameType] | None:
-    """The frames below the innermost building from a config that ended with ``error``, innermost last; None where none
-    did."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    places = [i for i, frame in enumerate(frames) if frame.f_code is build_from_cfg.__code__]
-    return frames[places[-1]:] if places else None
-
-
-def failed_line(error: Exception) -> str:
-    """The line of code that raised ``error``, of an assertion without a message."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f'{frame.line} in {frame.name}' if frame.line else type(error).__name__
-
-
-def settings_in(error: Exception) -> str:
-    """`` (RandomCrop with crop_size=0)``: what was being built when ``error`` was raised, in words."""
-    frames = built_from(error)
-    cfg = dict(frames[0].f_locals.get('cfg') or {}) if len(frames) > 1 else {}
-    given = ', '.join(f'{name}={value!r}' for name, value in cfg.items()
-                      if name not in ('type', '_scope_') and isinstance(value, str | int | float | list | tuple))
-    kind = cfg.get('type')
-    return f' ({getattr(kind, "__name__", kind)} with {given})' if kind and given and len(given) < 400 else ''
-
-
-def is_refused_by_its_class(error: Exception) -> bool:
-    """Whether building from a config ended with ``error`` for a type that no registry has, a setting that its class
-    does not take, or a value that its constructor refuses.
-
-    Told by where it was raised: a KeyError in mmengine's ``build_from_cfg`` itself, others there or in a constructor
-    below it, which may hand its settings on to that of its base class. Assertions may be deeper: they are how mmcv and
-    mmseg refuse settings.
-    """
-    frames = built_from(error)
-    if frames is None:
-        return False
-    below = frames[1:]
-    return not below or isinstance(error, AssertionError) or (not isinstance(error, KeyError) and all(
-        frame.f_code.co_name in CONSTRUCTORS for frame in below))
 
 
 def without_training(cfg: Config) -> None:

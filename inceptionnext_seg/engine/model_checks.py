@@ -3,6 +3,7 @@ import torch
 import torch.nn as nn
 
 from ..errors import UserError
+from ..models.layers import input_channels
 from ..models.metanext import MetaNeXt
 
 
@@ -61,14 +62,14 @@ def channels_of(model):
 def channels_by_running(model):
     """As :func:`channels_of`, of a black image of 64×64 pixels; None where the model does not take that."""
     parts = [part for part in (getattr(model, 'backbone', None), getattr(model, 'neck', None)) if part is not None]
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    if not parts or first is None or not hasattr(model, 'extract_feat'):
+    in_channels = input_channels(model)
+    if not parts or in_channels is None or not hasattr(model, 'extract_feat'):
         return None
     training = [module for module in model.modules() if module.training]
     try:
         for part in parts:
             part.eval()
-        maps = model.extract_feat(first.weight.new_zeros(1, first.in_channels * first.groups, 64, 64))
+        maps = model.extract_feat(next(model.parameters()).new_zeros(1, in_channels, 64, 64))
         return [feature.shape[1] for feature in maps]
     except Exception:  # any: a model from elsewhere may want another size, a list, or the images' names
         return None

@@ -89,11 +89,6 @@ class BFloat16OptimWrapper(OptimWrapper):
             yield
 
 
-@OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(BFloat16OptimWrapper):
-    """The name of :class:`BFloat16OptimWrapper` in configs of before."""
-
-
 def precisions(optim_wrapper):
     """What each optimizer's steps are computed in, in words: 'float32', 'bfloat16', or 'float16'."""
     return [precision(wrapper) for wrapper in wrappers_of(optim_wrapper)]

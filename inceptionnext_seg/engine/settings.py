@@ -192,8 +192,10 @@ def check_sections(cfg: Config) -> None:
                 refuse_unknown(path, metric, arguments_of(cls))
 
 
-def arguments_of(cls: type) -> set[str]:
-    """What the constructors of a class and of its bases take by name."""
+def arguments_of(cls: Any) -> set[str]:
+    """What the constructors of a class and of its bases, or a function, take by name."""
+    if not inspect.isclass(cls):
+        return set(inspect.signature(cls).parameters)
     return {name for base in cls.__mro__ if '__init__' in vars(base) and base is not object
             for name in inspect.signature(base.__init__).parameters} - {'self', 'args', 'kwargs'}
 

@@ -1,20 +1,17 @@
 """Weights that a run starts from or goes on with fit its model, or the run ends; mmengine only logs what differs."""
 import re
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
-from ..models.checkpoint import state_dict_of
+from ..models.checkpoint import Differences, compare, listed, state_dict_of
 from ..models.weight_names import to_metanext_names
 
 # The classifiers of heads: they depend on the number of classes and on nothing else.
 CLASSIFIERS = r'(decode|auxiliary)_head\.(\d+\.)?(conv_seg|fc_seg)\.'
-# Old checkpoints have no such counters, and nothing is computed from them.
-COUNTER = 'num_batches_tracked'
 SHOWN = 6
 
 
@@ -49,7 +46,7 @@ class StrictLoadHook(Hook):
             checkpoint.pop(wrapper, None)
         checkpoint['state_dict'] = state_dict
         if new:
-            print_log(f'{source} does not have all of this model: {", ".join(listed(new))} stay as they were '
+            print_log(f'{source} does not have all of this model: {listed(new, SHOWN)} stay as they were '
                       f'initialized; {len(model.state_dict()) - len(new)} tensors are loaded.', 'current')
 
 
@@ -66,32 +63,18 @@ def fit(own, state_dict, source, may_differ=None):
     Raises:
         UserError: Others are missing, are more, or have another shape.
     """
-    missing = [name for name in own if name not in state_dict and not name.endswith(COUNTER)]
-    more = [name for name in state_dict if name not in own]
-    shapes = [name for name, value in own.items() if name in state_dict and (
-        not isinstance(state_dict[name], torch.Tensor) or state_dict[name].shape != value.shape)]
-    allowed = [name for name in (*missing, *more, *shapes) if may_differ and re.match(may_differ, name)]
-    wrong = {
-        f'{title} ({len(names)})': names for title, names in (
-            ('missing', [name for name in missing if name not in allowed]),
-            ('more than the model has', [name for name in more if name not in allowed]),
-            ('of another shape', [f'{name} {tuple(state_dict[name].shape)}, in the model {tuple(own[name].shape)}'
-                                  for name in shapes if name not in allowed])) if names}
-    if wrong:
-        found = '; '.join(f'{title}: {", ".join(listed(names))}' for title, names in wrong.items())
-        backbone_alone = missing and not any(name.startswith('backbone.') for name in state_dict)
+    differences = compare(own, state_dict)
+    wrong = Differences(*([name for name in names if not (may_differ and re.match(may_differ, name))]
+                          for names in differences))
+    if any(wrong):
+        backbone_alone = wrong.missing and not any(name.startswith('backbone.') for name in state_dict)
         raise UserError(
-            f'{source} does not fit the model, and what does not fit would be trained from nothing. {found}. Expected: '
-            'every tensor of the model. Next: ' + (
+            f'{source} does not fit the model, and what does not fit would be trained from nothing. Found '
+            f'{wrong.describe(own, state_dict, SHOWN)}. Expected: every tensor of the model. Next: ' + (
                 'if these are the weights of a backbone, model.backbone.init_cfg="{\'type\': \'Pretrained\', '
                 '\'checkpoint\': \'PATH\'}" in place of load_from; ' if backbone_alone else '') +
             'give the config that they were trained with, or say what may differ, --cfg-options '
             "default_hooks.weights.may_differ='decode_head|auxiliary_head'.")
-    for name in allowed:
-        state_dict.pop(name, None)
-    return [name for name in (*missing, *shapes) if name in allowed]
-
-
-def listed(names):
-    """The first names, and how many more."""
-    return [*names[:SHOWN], *([f'and {len(names) - SHOWN} more'] if len(names) > SHOWN else [])]
+    for name in (*differences.unexpected, *differences.misshapen):
+        del state_dict[name]
+    return [*differences.missing, *differences.misshapen]

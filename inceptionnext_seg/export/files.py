@@ -65,10 +65,10 @@ def export(graph: Graph, batch: int, size: tuple[int, int] | None) -> torch.expo
         size (tuple[int, int] | None): Height and width; None leaves them and the batch open.
     """
     height, width = size or (160, 224)
-    channels = graph.backbone.stem[0].in_channels
     first = 1 if graph.preprocess else 2        # the axis of the height
     batch = batch if size else 2                # 1 would be taken for a constant
-    shape = (batch, height, width, channels) if graph.preprocess else (batch, channels, height, width)
+    shape = (batch, height, width, graph.in_channels) if graph.preprocess else (
+        batch, graph.in_channels, height, width)
     example = torch.zeros(shape, dtype=torch.uint8 if graph.preprocess else torch.float32)
     dynamic = None
     if size is None:

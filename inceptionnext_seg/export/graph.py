@@ -139,7 +139,8 @@ class Graph(nn.Module):
         self.head = model.decode_head
         if form != 'plain' and self.note is None:
             self.head = UPerHeadGraph(model.decode_head, form == 'winograd')
-        self.align_corners, self.num_classes = model.decode_head.align_corners, model.num_classes
+        self.align_corners = model.decode_head.align_corners
+        self.in_channels, self.num_classes = model.in_channels, model.num_classes
         self.preprocess, self.postprocess = preprocess, postprocess
         if preprocess:
             model.normalize(torch.zeros(1, model.mean.shape[1] if model.mean is not None else 1, 1, 1))

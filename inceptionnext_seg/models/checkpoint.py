@@ -6,6 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -97,22 +98,25 @@ def read_object(path):
                         f'{type(error).__name__}: {first_line(str(error))}. Download or copy it again.') from error
 
 
-def location_of(source):
-    """The URL of ``timm://NAME`` on the Hugging Face hub, or its path where the hub's cache has it; others stay."""
-    if not source.startswith('timm://'):
+def location_of(source, cache_dir=None):
+    """The URL of ``timm://NAME`` or ``hf-hub://OWNER/NAME[@REVISION]`` on the Hugging Face hub, or its path where the
+    hub's cache has it; others stay."""
+    scheme, _, name = source.partition('://')
+    if scheme not in ('timm', 'hf-hub'):
         return source
-    repository = f'timm/{source.removeprefix("timm://")}'
-    cached = huggingface_hub.try_to_load_from_cache(repository, 'model.safetensors')
-    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(repository, 'model.safetensors')
+    repository, _, revision = (f'timm/{name}' if scheme == 'timm' else name).partition('@')
+    file = dict(repo_id=repository, filename='model.safetensors', revision=revision or None)
+    cached = huggingface_hub.try_to_load_from_cache(**file, cache_dir=cache_dir)
+    return cached if isinstance(cached, str) else huggingface_hub.hf_hub_url(**file)
 
 
-def fetch(location):
+def fetch(location, cache_dir=None):
     """The object at a path or behind a URL, downloaded once; a download that cannot be read is not kept."""
     if '://' not in location:
         return read_file(location)
     # By URL, not by name alone: on the Hugging Face hub every model's file has the same name.
     name = f'{hashlib.sha256(location.encode()).hexdigest()[:8]}-{Path(urlsplit(location).path).name}'
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    path = Path(cache_dir or Path(torch.hub.get_dir()) / 'checkpoints') / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(location, str(path), progress=get_rank() == 0)
@@ -123,10 +127,11 @@ def fetch(location):
         raise
 
 
-def read_checkpoint(source):
-    """The object at ``source``: a path, a URL, or ``timm://NAME``, NAME being a model on the hub's timm page.
+def read_checkpoint(source, cache_dir=None):
+    """The object at ``source``: a path, a URL, ``timm://NAME``, NAME being a model on the hub's timm page, or
+    ``hf-hub://OWNER/NAME[@REVISION]``, whose ``model.safetensors`` it is.
 
-    One process of a run downloads, the others find its file.
+    One process of a run downloads, the others find its file, in ``cache_dir`` in place of the hub's and torch's caches.
 
     Raises:
         UserError: It cannot be had or read. The message says what was tried and how to go on.
@@ -136,13 +141,13 @@ def read_checkpoint(source):
         return read_file(source)
     tried = source
     try:
-        location = location_of(source)
+        location = location_of(source, cache_dir)
         if location != source:
             tried = f'{source} ({location})'
         if get_rank() == 0:
-            checkpoint = fetch(location)
+            checkpoint = fetch(location, cache_dir)
         barrier()
-        return checkpoint if get_rank() == 0 else fetch(location)
+        return checkpoint if get_rank() == 0 else fetch(location, cache_dir)
     # Behind one line are urllib, the network and the disk, each with errors of its own.
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {first_line(str(error))}.'
@@ -171,6 +176,42 @@ def state_dict_of(checkpoint, source, prefix=None):
     return state_dict
 
 
+class Differences(NamedTuple):
+    """Names of tensors in which a checkpoint differs from a model.
+
+    Attributes:
+        missing, unexpected (list[str]): Of the model alone, and of the checkpoint alone.
+        misshapen (list[str]): Of both, with different shapes.
+    """
+    missing: list
+    unexpected: list
+    misshapen: list
+
+    def describe(self, own, state_dict, shown=None):
+        """``missing (1): a; unexpected (2): b, c``, at most ``shown`` of each; '' where there are none."""
+        shapes = [f'{name}: {tuple(state_dict[name].shape)} in the checkpoint, {tuple(own[name].shape)} in the model'
+                  for name in self.misshapen]
+        return '; '.join(f'{title} ({len(names)}): {listed(names, shown)}' for title, names in (
+            ('missing', self.missing), ('unexpected', self.unexpected), ('of another shape', shapes)) if names)
+
+
+def compare(own, state_dict):
+    """The :class:`Differences` of a model's tensors and a checkpoint's, two dicts by name.
+
+    Counters may be missing: old checkpoints have none, and nothing is computed from them.
+    """
+    return Differences(
+        [name for name in own if name not in state_dict and not name.endswith('num_batches_tracked')],
+        [name for name in state_dict if name not in own],
+        [name for name in own if name in state_dict and state_dict[name].shape != own[name].shape])
+
+
+def listed(names, shown=None):
+    """The first names, and how many more there are."""
+    more = len(names) - len(names[:shown])
+    return ', '.join([*names[:shown], *([f'and {more} more'] if more else [])])
+
+
 def load_strictly(module, state_dict, source, may_be_missing=None):
     """Load ``state_dict`` into ``module``; only keys that match the pattern ``may_be_missing`` may be left out.
 
@@ -180,22 +221,17 @@ def load_strictly(module, state_dict, source, may_be_missing=None):
     own = module.state_dict()
     if any(isinstance(part, Folded) for part in module.modules()):
         refuse_unfused([key for key in state_dict if key not in own and key.endswith(('running_mean', 'gamma'))])
-    # Counters, not weights: old checkpoints have none.
-    missing = [key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')
-               and not (may_be_missing and may_be_missing.search(key))]
-    unexpected = [key for key in state_dict if key not in own]
-    shapes = [f'{key}: {tuple(state_dict[key].shape)} in the checkpoint, {tuple(value.shape)} in the model'
-              for key, value in own.items() if key in state_dict and state_dict[key].shape != value.shape]
-    problems = [f'{title} ({len(keys)}): {", ".join(keys)}' for title, keys in (
-        ('missing', missing), ('unexpected', unexpected), ('of another shape', shapes)) if keys]
-    if problems:
+    found = compare(own, state_dict)
+    if may_be_missing:
+        found = found._replace(missing=[key for key in found.missing if not may_be_missing.search(key)])
+    if any(found):
         raise UserError(f'{source} does not fit {plain_type(module).__name__}. Expected: the same keys and shapes. '
-                        f'Found {"; ".join(problems)}. Next: check that `arch`, `in_channels` and the number of '
-                        'classes are those of the checkpoint.')
+                        f'Found {found.describe(own, state_dict)}. Next: check that `arch`, `in_channels` and the '
+                        'number of classes are those of the checkpoint.')
     module.load_state_dict(state_dict, strict=False)
 
 
-def load_pretrained(backbone, source, prefix=None):
+def load_pretrained(backbone, source, prefix=None, cache_dir=None):
     """Load ImageNet or segmentation weights into a MetaNeXt backbone, strictly.
 
     The classifier is left out by name and output norms may be new; any other key that is missing, unexpected or of
@@ -203,13 +239,17 @@ def load_pretrained(backbone, source, prefix=None):
 
     Args:
         backbone (MetaNeXt): Where to load.
-        source (str): A path (.pth, .safetensors), a URL, or ``timm://inception_next_tiny.sail_in1k``.
+        source (str | dict): A path (.pth, .safetensors), a URL, ``timm://inception_next_tiny.sail_in1k``,
+            ``hf-hub://OWNER/NAME[@REVISION]``, or a state dict.
         prefix (str | None): Of the backbone in the checkpoint; ``backbone.`` is found by itself.
+        cache_dir (str | Path | None): Where downloads are kept.
 
     Raises:
         UserError: It cannot be read, or does not fit.
     """
-    state_dict = state_dict_of(read_checkpoint(source), source, prefix)
+    checkpoint, source = (source, 'the state dict') if isinstance(source, dict) else (
+        read_checkpoint(source, cache_dir), source)
+    state_dict = state_dict_of(checkpoint, source, prefix)
     to_metanext_names(state_dict)
     own = backbone.state_dict()
     state_dict = {

@@ -1,4 +1,4 @@
-"""Norms and activations by config, as everywhere in OpenMMLab, without mmcv."""
+"""Norms and activations by config, as everywhere in OpenMMLab, without mmcv; what layers tell of a network."""
 from collections.abc import Mapping
 
 import torch.nn as nn
@@ -41,6 +41,12 @@ def find_layer(setting, name, known):
         raise SettingError(f'{setting} type {name!r} is unknown; expected: one of {", ".join(sorted(known))}, or a '
                            'type that is registered in MODELS')
     return layer
+
+
+def input_channels(network):
+    """Channels of the images that a network of any library takes: those of its first convolution, in the order of
+    ``modules()``; None where it has none."""
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), None)
 
 
 def with_defaults(settings, defaults):

@@ -6,6 +6,7 @@ EfficientNet, MobileNet) can mix them by :class:`~.token_mixers.InceptionDWConv2
 This module needs only torch, timm's layers and mmengine.
 """
 import copy
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from mmengine.registry import MODELS
 from timm.layers import Conv2dSame
 from torch.nn.utils.parametrize import is_parametrized
 
-from ..errors import UserError
+from ..errors import SettingError, UserError
 from ..files import markdown_table
 from .macs import macs_of_calls
 from .metanext import MetaNeXt
@@ -182,10 +183,21 @@ def build_replaced(model, **settings):
 
     Args:
         model (dict): Config of any registered model, such as mmseg's ``TIMMBackbone`` or ``mmpretrain.ConvNeXt``.
-        settings: Of :func:`replace_depthwise`; ``init_cfg`` takes the place of the model's.
+        settings: Of :func:`replace_depthwise`. Settings of every backbone take the place of the model's:
+            ``in_channels``, and ``init_cfg``, by which a run that resumes takes the pretrained weights away.
+
+    Raises:
+        SettingError: A setting is neither.
+        UserError: As :func:`replace_depthwise`.
     """
-    if 'init_cfg' in settings:  # where a run that resumes takes the pretrained weights away
-        model = dict(model, init_cfg=settings.pop('init_cfg'))
+    model = dict(model, **{name: settings.pop(name) for name in ('in_channels', 'init_cfg') if name in settings})
+    known = set(inspect.signature(replace_depthwise).parameters) - {'model'}
+    if unknown := set(settings) - known:
+        raise SettingError(f'DepthwiseReplaced has no setting {", ".join(map(repr, sorted(unknown)))}; expected: '
+                           f'in_channels, init_cfg, {", ".join(sorted(known))}. Next: give those of the network to '
+                           'its model')
+    if model.get('in_channels'):
+        settings.setdefault('input_size', (model['in_channels'], 224, 224))
     built = MODELS.build(model)
     print_log(f'{model["type"]}, depthwise convolutions replaced:\n{replace_depthwise(built, **settings)}', 'current')
     return built

@@ -3,6 +3,7 @@ import torch
 import torch.nn as nn
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import FCNHead, FPNHead, PSPHead, UPerHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.psp_head import PPM
 from mmseg.models.utils import Upsample
 
@@ -14,6 +15,13 @@ from ..ops.dtypes import compute_dtype
 from ..ops.patch_conv import patch_conv2d
 from ..ops.upsampled_cross_entropy import why_not_triton
 from .loss import losses_from_sums, takes_sums
+
+
+def upsamples_as_stock(head: nn.Module) -> bool:
+    """Whether what a segmentor predicts is made of ``head.forward``'s logits by mmseg's ``BaseDecodeHead`` itself."""
+    cls = type(head)
+    return (issubclass(cls, BaseDecodeHead) and cls.predict is BaseDecodeHead.predict
+            and cls.predict_by_feat is BaseDecodeHead.predict_by_feat)
 
 
 class FastHead(Fast):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.structures import SegDataSample
 
 from ..errors import UserError
+from .heads import upsamples_as_stock
 from .windows import Windows, predict_windows
 
 # Pixels of an image, as the network gets it, from which on it is predicted by windows: a segmentor of 512 channels at a
@@ -29,7 +29,7 @@ def windows_of(model: Any, size: tuple[int, int]) -> Windows:
 @torch.no_grad()
 def predict_large(model: Any, image: torch.Tensor, ori_shape: tuple[int, int],
                   progress: Callable[[int], Any] = lambda windows: None) -> torch.Tensor:
-    """Class indices (H, W) of one image of any size, in the smallest unsigned type that holds them.
+    """Class indices (H, W) of one image of any size, uint8, or int16 for more than 256 classes.
 
     Args:
         model (EncoderDecoder): In eval mode.
@@ -40,12 +40,10 @@ def predict_large(model: Any, image: torch.Tensor, ori_shape: tuple[int, int],
     Raises:
         UserError: The head decides by a threshold on logits of full resolution.
     """
-    head = type(model.decode_head)
     if model.out_channels == 1:
         raise UserError(f'an image of {image.shape[1]}×{image.shape[2]} pixels is predicted by windows, and a head of '
                         'one channel is not. Next: scale the image down (a Resize in test_pipeline).')
-    plain = (issubclass(head, BaseDecodeHead) and head.predict is BaseDecodeHead.predict
-             and head.predict_by_feat is BaseDecodeHead.predict_by_feat)
+    plain = upsamples_as_stock(model.decode_head)
     size = tuple(image.shape[1:])
     windows = windows_of(model, size)
     height, width = windows.window

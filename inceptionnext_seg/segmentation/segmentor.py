@@ -4,13 +4,13 @@ No logits of an image's size exist: class indices come a few rows at a time.
 """
 import torch
 from mmengine.structures import PixelData
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.structures import SegDataSample
 
 from .._fast import Fast
 from ..ops.dtypes import compute_dtype
 from ..ops.upsampled_cross_entropy import upsampled_argmax
+from .heads import upsamples_as_stock
 from .windows import Windows, predict_windows
 
 
@@ -36,11 +36,9 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
 
     def predicts_by_argmax(self):
         """Whether logits are needed for class indices alone, and the head upsamples them as mmseg's base head does."""
-        head = type(self.decode_head)
         return (self.form('prediction') is not False and self.test_cfg.get('mode', 'whole') in ('whole', 'slide')
                 and not self.test_cfg.get('keep_logits', False) and self.out_channels > 1
-                and issubclass(head, BaseDecodeHead) and head.predict is BaseDecodeHead.predict
-                and head.predict_by_feat is BaseDecodeHead.predict_by_feat)
+                and upsamples_as_stock(self.decode_head))
 
     def encode_decode_argmax(self, inputs, batch_img_metas):
         """Class indices (B, H, W), int64, at the size of ``inputs``: what ``encode_decode`` has the logits of."""
@@ -80,13 +78,13 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
                 are those of the largest sums.
             first_meta (dict | None): Of the first image of its batch, which says what a whole image is upsampled to.
         """
-        size, slides = tuple(image.shape[1:]), self.test_cfg.get('mode', 'whole') == 'slide'
-        windows = Windows.sliding(size, self.test_cfg.crop_size, self.test_cfg.stride) if slides \
-            else Windows.whole(size)
-        upsampled = windows.window if slides or meta is None else tuple(upsampled_size(first_meta or meta))
-        if not slides:
+        size = height, width = tuple(image.shape[1:])
+        if self.test_cfg.get('mode', 'whole') == 'slide':
+            windows = Windows.sliding(size, self.test_cfg.crop_size, self.test_cfg.stride)
+            upsampled = height, width = windows.window
+        else:
+            upsampled = size if meta is None else tuple(upsampled_size(first_meta or meta))
             windows = Windows.whole(upsampled)
-        height, width = windows.window if slides else size
 
         def logits_of(corners):
             crops = [image[:, top:top + height, left:left + width] for top, left in corners]

@@ -1,7 +1,7 @@
 """Candidates measured against each other, interleaved in one process, and against the machine's limits."""
 import time
 
-from inceptionnext_seg.engine.launch import ONE_VALUE_A_CHANNEL
+from inceptionnext_seg.engine.explaining import ONE_VALUE_A_CHANNEL
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.provenance import synchronize
 

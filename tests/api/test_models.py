@@ -10,6 +10,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +20,7 @@ from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.zoo import find_config
 
 CLASSES = 7
+MEAN = dict(mean=[104., 117., 124.], std=[57., 58., 59.])
 SHALLOW = dict(backbone=dict(arch=dict(depths=[1, 1, 2, 1], dims=[40, 80, 160, 320])))
 SMALL = {f'{head}_{family}_a': dict(SHALLOW, **settings) for family in ('inceptionnext', 'convnext')
          for head, settings in (('upernet', dict(decode_head=dict(channels=16))), ('fpn', {}))}
@@ -57,8 +59,8 @@ def assert_same(model, logits):
 # What every model does
 
 
-# The larger variants differ in depth and width alone.
-@pytest.mark.parametrize('name', list_models('*next_[at]*'))
+# The larger variants differ in depth and width alone, most configs of the zoo in data and training.
+@pytest.mark.parametrize('name', [*list_models('*next_[at]*'), *list_configs('*_timm_*'), *list_configs('*_a_*_mini')])
 def test_a_model_of_the_list_gives_logits_of_its_classes_at_the_images_own_size(name):
     with torch.device('meta'):
         model = create_model(name, 19, accelerate=False)
@@ -251,6 +253,40 @@ def test_images_of_other_channels_are_floats():
         model(torch.zeros(1, 5, 64, 64, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize('name', list_configs('*_timm_*'))
+def test_a_backbone_of_another_library_takes_other_channels_too(name):
+    with torch.device('meta'):
+        model = create_model(name, 3, in_channels=5, accelerate=False)
+        assert model(torch.zeros(2, 5, 64, 64)).shape == (2, 3, 64, 64)
+        with pytest.raises(SettingError, match=r'\(2, 3, 64, 64\); expected: \(B, 5, H, W\)'):
+            model(torch.zeros(2, 3, 64, 64))
+
+
+def test_channels_are_those_of_the_config_where_none_are_given():
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.model.backbone.in_channels = 4
+    with torch.device('meta'):
+        assert create_model(cfg, accelerate=False).in_channels == 4
+        assert create_model(cfg, in_channels=3, accelerate=False).in_channels == 3
+
+
+@pytest.mark.parametrize('settings', [
+    dict(MEAN, bgr_to_rgb=True), dict(MEAN, rgb_to_bgr=True), dict(bgr_to_rgb=True), dict(mean=None, std=None),
+    dict(mean=[120.], std=[60.], bgr_to_rgb=True), MEAN])
+def test_8_bit_images_are_normalized_as_by_the_preprocessor_of_ones_own_config_or_not_at_all(settings):
+    """Files are read as BGR: where they stay it, the mean is that of BGR, and the model takes RGB."""
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.model.data_preprocessor = dict(type='SegDataPreProcessor', **settings)
+    model = create_model(cfg, accelerate=False, **SHALLOW)
+    if not {'bgr_to_rgb', 'rgb_to_bgr'} & settings.keys():
+        with pytest.raises(SettingError, match='cannot normalize'):
+            model(random_images())
+        return
+    stock = mmseg.registry.MODELS.build(cfg.model.data_preprocessor)
+    expected = stock(dict(inputs=list(random_images().flip(1))))['inputs']
+    assert torch.allclose(model.normalize(random_images()), expected)
+
+
 # What a stranger's files may not do
 
 
@@ -303,6 +339,41 @@ def test_a_timm_entry_is_an_encoder_of_segmentation_models_pytorch():
         found = model(image)
     assert found.shape == (1, 5, 64, 64)
     assert np.allclose(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.parametrize('settings', [
+    lambda path: dict(pretrained_cfg_overlay=dict(file=str(path), mean=(0.5, 0.5, 0.5))),
+    lambda path: dict(pretrained_cfg=dict(file=path)),
+    lambda path: dict(pretrained_cfg_overlay=dict(state_dict=load_file(path))),
+    lambda path: dict(pretrained_cfg_overlay=dict(hf_hub_id=None, url=path.as_uri()), cache_dir=path.parent / 'cache')])
+def test_weights_of_a_timm_entry_are_those_that_timms_own_arguments_name(settings, tmp_path):
+    theirs = timm.create_model('inception_next_atto').state_dict()
+    save_file(theirs, tmp_path / 'mine.safetensors')
+    settings = settings(tmp_path / 'mine.safetensors')
+    ours = timm.create_model('inceptionnext_seg_atto', pretrained=True, features_only=True, **settings)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+    assert len([*tmp_path.glob('cache/*')]) == ('cache_dir' in settings)
+    mean = settings.get('pretrained_cfg_overlay', {}).get('mean', timm.data.IMAGENET_DEFAULT_MEAN)
+    assert timm.data.resolve_model_data_config(ours)['mean'] == mean
+
+
+def test_weights_of_a_timm_entry_are_by_default_those_of_its_tag(monkeypatch):
+    asked = []
+    monkeypatch.setattr('inceptionnext_seg.models.timm_models.load_pretrained',
+                        lambda model, source, cache_dir=None: asked.append(source))
+    for tag in ('', '.sail_in1k_384'):
+        with torch.device('meta'):
+            timm.create_model(f'inceptionnext_seg_base{tag}', pretrained=True, features_only=True)
+    assert asked == ['hf-hub://timm/inception_next_base.sail_in1k', 'hf-hub://timm/inception_next_base.sail_in1k_384']
+
+
+@pytest.mark.parametrize(('settings', 'message'), [
+    (dict(pretrained_cfg='none_such'), 'none_such'), (dict(pretrained_cfg_overlay=dict(fiel='a.pth')), 'fiel'),
+    (dict(pretrained_cfg_overlay=dict(hf_hub_filename='b.bin')), r"hf_hub_filename.*'b\.bin'.*dict\(file=PATH\)"),
+    (dict(pretrained_cfg=dict(num_classes=3)), 'names no weights')])
+def test_an_argument_of_timm_that_leads_to_no_weights_is_one_message(settings, message):
+    with torch.device('meta'), pytest.raises(SettingError, match=message):
+        timm.create_model('inceptionnext_seg_atto', pretrained=True, features_only=True, **settings)
 
 
 def test_a_timm_entry_without_features_only_points_to_the_classifier():

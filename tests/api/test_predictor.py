@@ -90,13 +90,19 @@ def test_windows_are_those_of_mmsegmentations_slide(stock, predictor, monkeypatc
 def test_an_image_that_is_large_after_its_pipeline_takes_windows_too(predictor, monkeypatch):
     image = scene(70, 90)       # which the pipeline makes 64×82
     expected, whole = predictor.predict(image, window=33), predictor.predict(image)
-    monkeypatch.setattr('inceptionnext_seg.api.predictor.CROP_SIZE', (33, 33))
-    monkeypatch.setattr('inceptionnext_seg.api.predictor.STRIDE', (22, 22))
+    monkeypatch.setattr('inceptionnext_seg.segmentation.large.CROP_SIZE', (33, 33))
+    monkeypatch.setattr('inceptionnext_seg.segmentation.large.STRIDE', (22, 22))
     inputs = predictor.prepare(image)[2]['inputs']
     for large, prediction in ((inputs[0].numel(), whole), (inputs[0].numel() - 1, expected)):
         monkeypatch.setattr('inceptionnext_seg.api.predictor.LARGE_IMAGE', large)
         assert np.array_equal(predictor.predict(image).entropy, prediction.entropy)
     assert inputs.shape[1:] != image.shape[:2] and not np.array_equal(whole.entropy, expected.entropy)
+
+
+def test_windows_of_a_config_that_leave_gaps_are_refused_not_divided_by_zero(predictor, monkeypatch):
+    monkeypatch.setattr(predictor.model, 'test_cfg', ConfigDict(mode='slide', crop_size=(33, 33), stride=(40, 40)))
+    with pytest.raises(UserError, match=r'cannot be segmented: model\.test_cfg\.stride is \(40, 40\)'):
+        predictor.predict(scene())
 
 
 def test_an_array_a_picture_and_a_file_are_one_image(predictor, tmp_path):

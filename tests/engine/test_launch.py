@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import re
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, Registry, init_default_scope
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
+from inceptionnext_seg import create_model
 from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
@@ -32,6 +34,7 @@ from inceptionnext_seg.engine.launch import (
     unwrap,
     write_predictions,
 )
+from inceptionnext_seg.engine.lifeline import LEFT, LIFELINE, receive
 from inceptionnext_seg.engine.settings import check_options
 from inceptionnext_seg.errors import SettingError, UserError
 
@@ -204,7 +207,7 @@ def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
     (9, 'OptimWrapper', dict(type='BFloat16OptimWrapper')),
     (7, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
     (9, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
-    (None, 'CPUAmpOptimWrapper', dict(type='CPUAmpOptimWrapper'))])
+    (None, 'BFloat16OptimWrapper', dict(type='BFloat16OptimWrapper'))])
 def test_amp_is_bfloat16_where_the_device_has_it_and_otherwise_float16(monkeypatch, capability, kind, expected):
     """Before compute capability 8.0 a GPU emulates bfloat16."""
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: capability is not None)
@@ -359,6 +362,19 @@ def test_errors_of_the_code_keep_their_traceback(error):
     with pytest.raises(type(error)) as found, explain_errors():
         raise error
     assert found.value is error
+
+
+def test_a_model_that_is_built_in_a_run_leaves_its_watch_over_the_other_processes(monkeypatch):
+    ours, others = socket.socketpair()
+    with ours, others:
+        monkeypatch.setattr(LIFELINE, 'ending', False)
+        monkeypatch.setattr(LIFELINE, 'connections', {1: ours})
+        with torch.device('meta'):
+            create_model('fpn_inceptionnext_a', 3, accelerate=False)
+        assert LIFELINE.connections == {1: ours} and not LIFELINE.ending
+        with explain_errors():
+            pass
+        assert LIFELINE.ending and receive(others) == LEFT
 
 
 def test_a_gpu_that_is_too_small_is_told_with_the_ways_on():

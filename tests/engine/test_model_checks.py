@@ -72,6 +72,13 @@ def test_a_backbone_from_elsewhere_is_asked_by_running_it():
         check_model(model)
 
 
+def test_channels_of_a_first_convolution_of_groups_are_counted_once():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Conv2d(4, 6, 3, groups=2)
+    model.extract_feat = lambda images: [model.backbone(images)]
+    assert channels_by_running(model) == [6]
+
+
 def test_under_any_tool_the_hook_finds_what_the_tools_of_this_package_find():
     cfg = Config.fromfile(CAMVID)
     runner = SimpleNamespace(cfg=cfg, model=build(), _train_loop={}, _val_loop={}, _test_loop={})

@@ -109,5 +109,10 @@ def test_a_misspelled_option_is_an_error_with_the_nearest_known_one(key, expecte
         load_config(CAMVID, {key: 'slide'})
 
 
+def test_a_misspelled_option_of_a_backbone_that_a_function_builds_is_one_message():
+    with pytest.raises(UserError, match=r"model\.backbone\.modle\.pretrained: the config has no 'modle' there"):
+        load_config('upernet_timm_mobilenetv3_small_inception_mini', {'model.backbone.modle.pretrained': True})
+
+
 def test_a_head_from_elsewhere_may_read_settings_of_its_own(write_config):
     load_config(write_config("model = dict(decode_head=dict(type='HeadOfMine'), test_cfg=dict(threshold=0.5))"))

@@ -16,7 +16,7 @@ from mmseg.structures import SegDataSample
 from timm.layers import Conv2dSame, StdConv2d
 
 from inceptionnext_seg import InceptionDWConv2d, replace_depthwise
-from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.models.replace_depthwise import StridedInceptionDWConv2d
 from studies import replacement_report
 
@@ -387,6 +387,11 @@ def test_a_run_that_resumes_can_take_the_pretrained_weights_away(recorder):
         type='DepthwiseReplaced', model=dict(type=recorder, init_cfg=pretrained), input_size=None, init_cfg=None))
     model.init_weights()
     assert model.init_cfg is None
+
+
+def test_a_setting_of_the_network_beside_those_of_the_replacement_is_one_message(recorder):
+    with pytest.raises(SettingError, match=r"'drop_path_rate'; expected: in_channels, init_cfg, band_kernel_size"):
+        MODELS.build(dict(type='DepthwiseReplaced', model=dict(type=recorder), drop_path_rate=0.1))
 
 
 @pytest.mark.parametrize('name', CONFIGS)
