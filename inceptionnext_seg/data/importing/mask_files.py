@@ -46,6 +46,7 @@ def pairs_of(tree: Tree, options: Options) -> Pairs:
             'with the names of the images, in a folder of their own (images/a.jpg, masks/a.png) or with an end to the '
             "name (a.jpg, a_mask.png); Labelme, COCO or CVAT files. Next: name the end of the masks' names, "
             "--mask-suffix '_mask.png', or their folder, --masks FOLDER."
+            + ''.join(f'\n  {mask} {reason}' for mask, reason in [*found.doubtful.items()][:5])
         )
     return found
 
@@ -75,6 +76,7 @@ def source_of(tree, options, read, classes):
         for image, mask in pairs.masks.items()
     ]
     unpaired = [LeftOut(mask, 'is a mask without an image') for mask in pairs.unpaired]
+    unpaired += [LeftOut(mask, reason) for mask, reason in pairs.doubtful.items()]
     masks = sum(sample.read is not None for sample in samples)
     notes = [f'{pairs.rule}: {masks} of {len(samples)} images have one']
     if pairs.others:
