@@ -15,6 +15,7 @@ from ..._version import __version__
 from ...errors import UserError, shown
 from ...files import synchronize
 from ..description import Description
+from ..fitting import LONGEST_SIDE, class_weights, fit_batch, fit_size
 from ..threads import any_size, threads
 from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
@@ -24,11 +25,9 @@ from .tree import require_utf8
 
 JPEG_QUALITY = 95
 LONGEST_NAME = 120
-# The longer side that a written config trains on at most, and its crop.
-TRAINED_SIDE, CROP = 1024, 256
 CONFIG = '''\
 # Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}
-# The recipe is that of upernet_inceptionnext_a_own.py, for 60 minutes; --minutes says for how many.
+# The recipe is that of upernet_inceptionnext_a_own.py with --data, for 60 minutes; --minutes says for how many.
 _base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/own.py',
           'inceptionnext_seg::_base_/schedule_own.py']
 
@@ -47,11 +46,28 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), {resize}dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
+{tta}train_dataloader = dict(batch_size={batch}, dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
 val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+class_weight = {weights}     # of the losses; None: no class is rare
 model = dict(
     backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')), data_preprocessor=dict(size=({crop}, {crop})),
-    decode_head=dict(num_classes={count}), auxiliary_head=dict(num_classes={count}))
+    decode_head=dict(num_classes={count}, loss_decode=dict(class_weight=class_weight)),
+    auxiliary_head=dict(num_classes={count}, loss_decode=dict(class_weight=class_weight)))
+train_cfg = dict(total_batch_size={batch})
+'''
+
+
+TTA = '''\
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    {resize}
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale_factor=factor, keep_ratio=True) for factor in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
+        [dict(type='RandomFlip', prob=0., direction='horizontal'),
+         dict(type='RandomFlip', prob=1., direction='horizontal')],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')]])
+]
 '''
 
 
@@ -200,16 +216,19 @@ def write_sources(path, outputs, suffix):
 
 def config_text(out, description):
     """A config that trains on the data set by the recipe of ``upernet_inceptionnext_a_own.py``, without ``--data``."""
-    width, height = description.median_size
-    factor = min(1., TRAINED_SIDE / max(width, height))
-    scale = tuple(max(32, round(side * factor)) for side in (width, height))
-    crop = max(64, min(CROP, min(scale) // 32 * 32))
-    resize = f'dict(type=\'Resize\', scale={scale}, keep_ratio=True), ' if factor < 1 else ''
+    scale, crop = fit_size(description.median_size)
+    training = description.splits[TRAINING]
+    resize, tta = '', ''
+    if max(description.median_size) > LONGEST_SIDE:
+        resize = f"dict(type='Resize', scale={scale}, keep_ratio=True), "
+        tta = TTA.format(resize=resize.strip())
     return CONFIG.format(
         name=shlex.quote(without_controls(f'{out.name}/config.py')), data_root=data_root_of(out),
         classes=description.classes, palette=[list(color) for color in description.palette],
         img_suffix=description.img_suffix, seg_map_suffix=description.seg_map_suffix, last=len(description.classes) - 1,
-        scale=scale, crop=crop, resize=resize, count=len(description.classes))
+        scale=scale, crop=crop, resize=resize, tta=tta, count=len(description.classes),
+        batch=fit_batch(crop, training['images']),
+        weights=class_weights(training['pixels']))
 
 
 def data_root_of(out):
