@@ -49,16 +49,9 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
     """Classes in the order in which their names first occur, after ``options.rename``.
 
     Raises:
-        UserError: None or too many are left; a name to rename does not occur.
+        UserError: None or too many are left, or a name is no text.
     """
-    known = {meaning.name for meaning in meanings}
-    for old in options.rename:
-        if old not in known:
-            near = difflib.get_close_matches(old, known, 1)
-            raise UserError(
-                f'--rename {old}=…: no class has this name{f"; did you mean {near[0]!r}?" if near else "."} '
-                f'Found: {", ".join(sorted(known)[:20])}.'
-            )
+    known = frozenset(meaning.name for meaning in meanings)
     for name in known:
         if not is_utf8(name):
             raise UserError(f'the class {shown(name)!r} has a name that is no text. Next: give it another.')
@@ -76,7 +69,18 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
         raise UserError(f'the labels have {len(names)} classes; expected: 1 to {MOST_CLASSES}')
     taken = {color for color in colors if color}
     free = iter(distinct_colors(len(names), taken))
-    return Classes(tuple(names), [color if color else next(free) for color in colors], table)
+    return Classes(tuple(names), [color if color else next(free) for color in colors], table, (), known)
+
+
+def require_known(options: Options, known: set[str]) -> None:
+    """Raises UserError where a name to rename is that of no class."""
+    for old in options.rename:
+        if old not in known:
+            near = difflib.get_close_matches(old, known, 1)
+            raise UserError(
+                f'--rename {old}=…: no class has this name{f"; did you mean {near[0]!r}?" if near else "."} '
+                f'Found: {", ".join(sorted(known)[:20])}.'
+            )
 
 
 def classes_of_values(survey: Survey, options: Options, lossy: bool = False) -> Classes:

@@ -19,7 +19,7 @@ from ..fitting import LONGEST_SIDE, class_weights, fit_batch, fit_size
 from ..threads import any_size, threads
 from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
-from .samples import Classes, Sample
+from .samples import Sample
 from .splits import TRAINING, UNLABELLED, VALIDATION
 from .tree import require_utf8
 
@@ -72,11 +72,12 @@ tta_pipeline = [
 
 
 class Output(NamedTuple):
-    """A sample on its way out: what was found of it, the split, the name without suffix."""
+    """A sample on its way out: what was found of it, the split, the name without suffix, what its labels become."""
     sample: Sample
     facts: Facts
     split: str
     name: str
+    table: dict[int, int]
 
 
 def names_of(relatives: list[str]) -> list[str]:
@@ -139,7 +140,7 @@ def lookup(labels: np.ndarray, table: dict[int, int]) -> np.ndarray:
     return indices[np.searchsorted(codes, labels)]
 
 
-def write_sample(output: Output, root: Path, suffix: str, table: dict[int, int], options: Options) -> str | None:
+def write_sample(output: Output, root: Path, suffix: str, options: Options) -> str | None:
     """Write image and mask; returns what was wrong, which the first reading did not find: the file has changed
     since.
     """
@@ -156,16 +157,16 @@ def write_sample(output: Output, root: Path, suffix: str, table: dict[int, int],
             how = dict(quality=JPEG_QUALITY, subsampling=0) if suffix == '.jpg' else {}
             picture.save(target, **how)
         if output.split != UNLABELLED:
-            mask = Image.fromarray(lookup(sample.read(facts), table))
+            mask = Image.fromarray(lookup(sample.read(facts), output.table))
             mask.save(root / 'annotations' / output.split / f'{output.name}.png')
     except ValueError as error:
         return f'{sample.relative} {error}'
     return None
 
 
-def write(out: Path, outputs: list[Output], classes: Classes, description: Description, options: Options,
+def write(out: Path, outputs: list[Output], description: Description, options: Options, report: str,
           progress: bool = True) -> None:
-    """Write the data set to ``out``, which must be empty or missing; all of it, or nothing.
+    """Write the data set and its report to ``out``, which must be empty or missing; all of it, or nothing.
 
     Raises:
         UserError: The disk is full or not writable, or a file of the source changed.
@@ -179,7 +180,7 @@ def write(out: Path, outputs: list[Output], classes: Classes, description: Descr
             if split != UNLABELLED:
                 (temporary / 'annotations' / split).mkdir(parents=True)
         with any_size(), ThreadPool(threads()) as pool:
-            found = pool.imap(lambda output: write_sample(output, temporary, suffix, classes.table, options), outputs)
+            found = pool.imap(lambda output: write_sample(output, temporary, suffix, options), outputs)
             problems = [problem for problem in tqdm(found, total=len(outputs), desc='writing', unit='image',
                                                     disable=not progress) if problem]
         if problems:
@@ -188,6 +189,7 @@ def write(out: Path, outputs: list[Output], classes: Classes, description: Descr
         description._replace(root=temporary).write()
         write_sources(temporary / 'sources.csv', outputs, suffix)
         (temporary / 'config.py').write_text(config_text(out, description), encoding='utf-8')
+        (temporary / 'report.txt').write_text(report, encoding='utf-8')
         for folder in (temporary, *(path for path in temporary.rglob('*') if path.is_dir())):
             if os.name == 'posix':
                 synchronize(folder)
@@ -252,7 +254,9 @@ def suffix_for(facts: list[Facts]) -> str:
     return '.jpg' if all(fact.format in ('JPEG', 'MPO') for fact in facts) else '.png'
 
 
-def source_facts(root: Path, format_name: str, command: list[str]) -> dict[str, object]:
-    return dict(path=str(root), format=format_name, command=[*map(shown, command)], version=__version__)
+def source_facts(roots: list[Path], formats: list[str], command: list[str]) -> dict[str, object]:
+    """Where a data set came from; of several sources, a list of their folders and of their formats."""
+    path, format_name = ([str(roots[0]), formats[0]] if len(roots) == 1 else [[*map(str, roots)], formats])
+    return dict(path=path, format=format_name, command=[*map(shown, command)], version=__version__)
 
 

@@ -203,3 +203,15 @@ def test_masks_from_1_on_whose_last_class_is_unseen_are_noted(source):
     report = import_dataset(source, source.parent / 'out2', Options(classes=NAMES, reduce_zero_label=True, val=0.5),
                             progress=False)
     assert report.description.splits['training']['pixels'][0] > 0
+
+
+def test_a_class_that_is_left_out_is_not_said_to_be_0_and_one_class_alone_not_to_train(source):
+    save_masks(source, greys(0, 255, 255))
+    with pytest.raises(UserError) as error:
+        convert(source, classes=NAMES)
+    assert '--rename' not in str(error.value)
+    report = convert(source, classes=('background', 'leaf'), rename={'background': 'ignore'})
+    assert not any(note.startswith('0 in the masks') for note in report.notes)
+    assert any("one class, 'leaf'" in note and 'two or more' in note for note in report.notes)
+    report = import_dataset(source, source.parent / 'out2', Options(classes=('soil', 'leaf'), val=0.5), progress=False)
+    assert any("0 in the masks is the class 'soil'" in note for note in report.notes)
