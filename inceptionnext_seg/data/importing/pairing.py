@@ -44,6 +44,8 @@ MASK_FOLDER = re.compile(
     r'|(colou?r|rgb)_?(labels?|masks?))',
     re.I,
 )
+IMAGE_FOLDER = re.compile(
+    r'(images?|imgs?|img_dir|jpe?g_?images?|pictures?|photos?|photographs?|rgb|colou?r|frames?|leftimg8bit)', re.I)
 
 
 class Pairs(NamedTuple):
@@ -71,8 +73,8 @@ def without_end(name: str, ends) -> str:
     return next((name[:len(name) - len(end)] for end in ends if end and name.endswith(end) and name != end), name)
 
 
-def in_mask_folder(file: str) -> bool:
-    return any(MASK_FOLDER.fullmatch(part) for part in PurePosixPath(file).parts[:-1])
+def in_folder(file: str, names: re.Pattern) -> bool:
+    return any(names.fullmatch(part) for part in PurePosixPath(file).parts[:-1])
 
 
 def learned_ends(pictures) -> list[str]:
@@ -109,7 +111,7 @@ def pair(pictures: list[str], mask_suffix: str | None = None, image_suffix: str 
         chosen = [file for file in pictures if has_end(file, mask_suffix)]
         return joined(pictures, chosen, marker, ends, f'masks are the files that end in {mask_suffix}')
     best = joined(pictures, [], '', ends, '')
-    by_folder = [file for file in pictures if in_mask_folder(file)]
+    by_folder = [file for file in pictures if in_folder(file, MASK_FOLDER)]
     rules = [(by_folder, '', 'masks are in folders of their own')] if by_folder else []
     for marker in dict.fromkeys((*MASK_ENDS, *learned_ends(pictures))):
         found = [file for file in pictures if stem(file).endswith(marker) and stem(file) != marker]
@@ -184,6 +186,8 @@ def matched(images, masks, agreement, doubtful):
         ranks = {image: agreement(image, mask) for image in images}
         best = max(ranks.values())
         near = [image for image in images if ranks[image] == best]
+        # JPEGImages/a.jpg is an image, and SegmentationObject/a.png or depth/a.png is another map of it.
+        near = [image for image in near if in_folder(image, IMAGE_FOLDER)] or near
         folders = {PurePosixPath(image).parent for image in near}
         differs = agreement.numbered(near[0], mask)
         if len(folders) > 1:
@@ -199,7 +203,7 @@ def matched(images, masks, agreement, doubtful):
 
 def is_other_kind(file, by_name, image_ends):
     """Whether a picture in a folder of masks is another mask of an image: no image is there."""
-    return in_mask_folder(file) and any(end and stem(file).endswith(end) for end in MASK_ENDS) and without_end(
+    return in_folder(file, MASK_FOLDER) and any(end and stem(file).endswith(end) for end in MASK_ENDS) and without_end(
         without_end(stem(file), MASK_ENDS), image_ends) in by_name
 
 

@@ -17,6 +17,10 @@ from inceptionnext_seg.errors import UserError
     (['m/0.png', 'masks/0.png', 'masks/deep/0.png', 'm/deep/0.png'], {'m/0.png': 'masks/0.png',
                                                                       'm/deep/0.png': 'masks/deep/0.png'}),
     (['links/1.jpg', 'masks/x/1.png'], {'links/1.jpg': 'masks/x/1.png'}),
+    # Another map of an image is none, as in PASCAL VOC.
+    (['V/JPEGImages/1.jpg', 'V/SegmentationClass/1.png', 'V/SegmentationObject/1.png'], {
+        'V/JPEGImages/1.jpg': 'V/SegmentationClass/1.png'}),
+    (['depth/1.png', 'images/1.png', 'labels/1.png'], {'images/1.png': 'labels/1.png'}),
     # One image in two formats has one mask.
     (['a.jpg', 'a.png', 'masks/a.png'], {'a.jpg': 'masks/a.png'})])
 def test_a_mask_belongs_to_the_image_whose_folders_agree_best(pictures, expected):
