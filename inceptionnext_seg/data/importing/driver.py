@@ -15,7 +15,16 @@ from .report import Report, class_notes
 from .splits import TEST, TRAINING, UNLABELLED, VALIDATION, Labelled, split
 from .surveying import Found, copies, look_alike, look_at_all, survey_of
 from .tree import LeftOut, Tree
-from .uniting import Part, formats_in_words, labels_of, note_on_same, options_for, same_images, united
+from .uniting import (
+    Part,
+    entries_of,
+    formats_in_words,
+    labels_of,
+    note_on_same,
+    options_for,
+    same_images,
+    united,
+)
 from .writing import Output, names_of, require_empty, source_facts, suffix_for, write
 
 
@@ -106,60 +115,42 @@ def write_parts(parts, classes, tables, out, options, command, progress):
     """Split and write what was read."""
     notes = [f'{part.label}: {note}' if part.label else note for part in parts for note in part.notes]
     left_out = [LeftOut(part.shown(path), reason) for part in parts for path, reason in part.left_out]
-    counted = [np.array([class_counts(entry.counts or {}, table, len(classes.names)) for entry in part.found])
-               for part, table in zip(parts, tables, strict=True)]
-    labelled = [[entry.counts is not None and bool(row[:-1].any()) for entry, row in zip(part.found, rows, strict=True)]
-                for part, rows in zip(parts, counted, strict=True)]
-    empty = [part.shown(sample.relative) for part, known in zip(parts, labelled, strict=True)
-             for sample, entry, is_labelled in zip(part.samples, part.found, known, strict=True)
-             if entry.counts is not None and not is_labelled]
+    entries = entries_of(parts, tables, len(classes.names))
+    empty = [entry.shown for entry in entries if entry.found.counts is not None and not entry.is_labelled]
     if empty:
         notes.append(f'{quantity(len(empty), "image has", "images have")} labels without one pixel that counts, such '
                      f'as {empty[0]}: taken as unlabelled')
-    if not any(map(any, labelled)):
+    if len(empty) == sum(entry.found.counts is not None for entry in entries):
         raise UserError(f'no image of {", ".join(str(part.tree.root) for part in parts)} has a pixel of a class. Next: '
                         'look at the masks, and at --rename and --reduce-zero-label.')
-    sides, how, lines = split([
-        Labelled(part.tree, part.label, [sample.relative for sample, chosen in zip(part.samples, known, strict=True)
-                                         if chosen], rows[known][:, :-1])
-        for part, known, rows in zip(parts, labelled, counted, strict=True)], options)
+    sides, how, lines = split([labelled_of(part, entries) for part in parts], options)
     notes += lines
-    splits = {}
-    for k, (known, own) in enumerate(zip(labelled, sides, strict=True)):
-        own = iter(own)
-        splits |= {(k, i): next(own) if is_labelled else UNLABELLED for i, is_labelled in enumerate(known)}
-    replaced = same_images(parts, labelled)
-    notes += note_on_same(replaced, parts)
-    for place, kept in sorted(replaced.items(), reverse=True):      # it stays on the side where it was first
-        splits[kept] = splits[place] if splits[place] != UNLABELLED else splits[kept]
-    places = [place for place in splits if place not in replaced]
-    samples = [shown_sample(parts[k], parts[k].samples[i]) for k, i in places]
-    found, splits = [parts[k].found[i] for k, i in places], [splits[place] for place in places]
-    counts, facts = np.array([counted[k][i] for k, i in places]), [entry.facts for entry in found]
-    names = names_of([sample.relative for sample in samples])
+    sides = iter(side for part in sides for side in part)
+    splits = [next(sides) if entry.is_labelled else UNLABELLED for entry in entries]
+    replaced = same_images(entries)
+    notes += note_on_same(replaced, entries)
+    for i, kept in sorted(replaced.items(), reverse=True):      # it stays on the side where it was first
+        splits[kept] = splits[i] if entries[i].is_labelled else splits[kept]
+    entries, splits = zip(*(pair for i, pair in enumerate(zip(entries, splits, strict=True)) if i not in replaced),
+                          strict=True)
+    facts, names = [entry.found.facts for entry in entries], names_of([entry.shown for entry in entries])
     description = Description(
         out, classes.names, [list(color) for color in classes.palette], suffix_for(facts), '.png',
-        split_facts(splits, counts), splits.count(UNLABELLED), median_size(facts, splits),
+        split_facts(splits, np.array([entry.counts for entry in entries])), splits.count(UNLABELLED),
+        median_size(facts, splits),
         source_facts([part.tree.root for part in parts], [part.format for part in parts], command))
-    notes += notes_of(samples, found, splits, facts, description, options)
+    notes += notes_of({entry.shown: entry.found for entry in entries}, splits, description, options)
     report = Report(description, formats_in_words(parts), how, Counter(fact.size for fact in facts), left_out, notes)
-    outputs = [Output(sample, fact, side, name, tables[k]) for sample, fact, side, name, (k, _) in zip(
-        samples, facts, splits, names, places, strict=True)]
+    outputs = [Output(entry.shown_sample, entry.found.facts, side, name, entry.table)
+               for entry, side, name in zip(entries, splits, names, strict=True)]
     write(out, outputs, description, options, report.whole(), progress)
     return report
 
 
-def shown_sample(part, sample):
-    return sample._replace(relative=part.shown(sample.relative), labels=sample.labels and part.shown(sample.labels))
-
-
-def class_counts(counts, table, classes):
-    """Pixels by class, and at the end those that do not count."""
-    row = [0] * (classes + 1)
-    for code, pixels in counts.items():
-        index = table[code]
-        row[-1 if index == IGNORE else index] += pixels
-    return row
+def labelled_of(part, entries):
+    own = [entry for entry in entries if entry.part is part and entry.is_labelled]
+    return Labelled(part.tree, part.label, [entry.sample.relative for entry in own],
+                    np.array([entry.counts[:-1] for entry in own]))
 
 
 def split_facts(splits, counts):
@@ -177,9 +168,9 @@ def median_size(facts, splits):
     return tuple(int(np.median(sides)) for sides in zip(*sizes, strict=True))
 
 
-def notes_of(samples, found, splits, facts, description, options):
-    """What a person should know of the images, the classes and the split."""
-    lines = []
+def notes_of(found, splits, description, options):
+    """What a person should know of the images, by name, the classes and the split."""
+    lines, facts = [], [entry.facts for entry in found.values()]
     remarks = Counter(remark for fact in facts for remark in fact.remarks())
     changed = dict.fromkeys(remarks, '')
     changed |= {'CMYK': 'converted to RGB', 'an alpha channel': 'dropped',
@@ -193,7 +184,7 @@ def notes_of(samples, found, splits, facts, description, options):
     if len(description.classes) == 1:
         lines.append(f'there is one class, {description.classes[0]!r}, and training needs two or more: pixels of all '
                      'others have to be a class too, such as "background"')
-    sides = {side: {samples[i].relative: found[i] for i, split in enumerate(splits) if split == side}
+    sides = {side: {name: entry for (name, entry), split in zip(found.items(), splits, strict=True) if split == side}
              for side in (TRAINING, VALIDATION)}
     everywhere = {relative: entry.digest for side in sides.values() for relative, entry in side.items()}
     for group in copies(everywhere):

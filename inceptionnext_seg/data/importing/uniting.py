@@ -38,6 +38,36 @@ class Part(NamedTuple):
         return f'{self.label}/{path}' if self.label else path
 
 
+class Entry(NamedTuple):
+    """An image of a source on its way to a split.
+
+    Attributes:
+        part (Part): The source.
+        sample (Sample), found (Found): The image, and what is known of it.
+        table (dict[int, int]): From integer of its labels to class index.
+        counts (list[int]): Pixels by class, and at the end those that do not count.
+    """
+    part: Part
+    sample: Sample
+    found: Found
+    table: dict[int, int]
+    counts: list[int]
+
+    @property
+    def is_labelled(self) -> bool:
+        return any(self.counts[:-1])
+
+    @property
+    def shown(self) -> str:
+        return self.part.shown(self.sample.relative)
+
+    @property
+    def shown_sample(self) -> Sample:
+        """The sample, with its paths as reports have them."""
+        labels = self.sample.labels and self.part.shown(self.sample.labels)
+        return self.sample._replace(relative=self.shown, labels=labels)
+
+
 def labels_of(roots: list[Path]) -> list[str]:
     """The shortest ends of the paths of several folders that tell them apart; nothing for a single one."""
     if len(roots) == 1:
@@ -94,29 +124,43 @@ def united(parts: list[Classes], options: Options) -> tuple[Classes, list[dict[i
     return Classes(tuple(order), [colors[name] for name in order], {}), tables
 
 
-def same_images(parts: list[Part], labelled: list[list[bool]]) -> dict[tuple[int, int], tuple[int, int]]:
-    """Images that several sources have: from each that is not taken to the one that is, as places (source, sample).
+def entries_of(parts: list[Part], tables: list[dict[int, int]], classes: int) -> list[Entry]:
+    """Every image of every source, in their order."""
+    return [Entry(part, sample, found, table, class_counts(found.counts or {}, table, classes))
+            for part, table in zip(parts, tables, strict=True)
+            for sample, found in zip(part.samples, part.found, strict=True)]
+
+
+def class_counts(counts, table, classes):
+    """Pixels by class, and at the end those that do not count."""
+    row = [0] * (classes + 1)
+    for code, pixels in counts.items():
+        index = table[code]
+        row[-1 if index == IGNORE else index] += pixels
+    return row
+
+
+def same_images(entries: list[Entry]) -> dict[int, int]:
+    """Images that several sources have: from each that is not taken to the one that is, as indices.
 
     Labelled ones are taken before others, and those of later sources before those of earlier ones.
     """
     places = defaultdict(list)
-    for k, part in enumerate(parts):
-        for i, entry in enumerate(part.found):
-            places[entry.digest].append((k, i))
+    for i, entry in enumerate(entries):
+        places[entry.found.digest].append(i)
     replaced = {}
     for group in places.values():
-        best = max(group, key=lambda place: (labelled[place[0]][place[1]], place[0], -place[1]))
-        replaced |= {place: best for place in group if place[0] != best[0]}
+        best = max(group, key=lambda i: (entries[i].is_labelled, i))
+        replaced |= {i: best for i in group if entries[i].part is not entries[best].part}
     return replaced
 
 
-def note_on_same(replaced: dict[tuple[int, int], tuple[int, int]], parts: list[Part]) -> list[str]:
+def note_on_same(replaced: dict[int, int], entries: list[Entry]) -> list[str]:
     if not replaced:
         return []
-    (k, i), (kept, j) = min(replaced.items())
-    return [f'{quantity(len(replaced), "image is", "images are")} in several sources, such as '
-            f'{parts[k].shown(parts[k].samples[i].relative)} and {parts[kept].shown(parts[kept].samples[j].relative)}: '
-            'taken once, with the labels of the last source that has any']
+    i, kept = min(replaced.items())
+    return [f'{quantity(len(replaced), "image is", "images are")} in several sources, such as {entries[i].shown} and '
+            f'{entries[kept].shown}: taken once, with the labels of the last source that has any']
 
 
 def formats_in_words(parts: list[Part]) -> str:
