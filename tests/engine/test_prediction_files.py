@@ -110,6 +110,8 @@ def test_of_a_folder_of_predictions_the_labels_are_imported_and_neither_overlays
     report = import_dataset(every, tmp_path / 'out', Options(val=0.5, uncorrected='take'), progress=False)
     assert report.description.unlabelled == 0 and report.left_out == [] and 'labelme is read' in report.text()
     assert sum(split['images'] for split in report.description.splits.values()) == 2
+    with pytest.raises(UserError, match='2 Labelme files are as `predict` wrote them'):
+        import_dataset(every, tmp_path / 'none', Options(), progress=False)
     report = import_dataset(every, tmp_path / 'numbers', Options(val=0.5, masks=Path('class_numbers')), progress=False)
     assert report.description.unlabelled == 0 and 'class_numbers is read, and nothing tells' in report.text()
     # Without Labelme's copies there are no images: what to copy, and to where.
