@@ -1,10 +1,12 @@
-"""Make a data set that trains of images and labels as people have them: import SOURCE --out DIR
+"""Make a data set that trains of images and labels as people have them: import SOURCE... --out DIR
 
 SOURCE is a folder with images and, in any order of folders,
   masks of class indices      one channel or one palette; 0 to N - 1, 1 to N, or 0 and 255
   masks of colours            --palette FILE says which is which; without it the colours are learned, written to a
                               file to correct, and shown
   Labelme JSON, COCO JSON (polygons and run lengths), CVAT for images 1.1
+or one that an import wrote. Several sources, each with labels of its own kind, become one data set: classes are united
+by name, in the order of the first, and an image that several have is taken once, with the labels of the last.
 Images and masks are matched by name; the end that masks have (a.jpg, a_mask.png; a_leftImg8bit.png,
 a_gtFine_labelIds.png) is found and reported. DIR gets images/ and annotations/, each with training and validation,
 images/unlabelled, dataset.json, config.py, which trains, and report.txt. All is read before anything is written.
@@ -36,7 +38,7 @@ def renaming(text):
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='folder of images and labels')
+    parser.add_argument('source', nargs='+', metavar='SOURCE', help='folder of images and labels')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write; must be missing or empty')
     parser.add_argument('--format', default='auto', choices=('auto', *FORMATS), help='default: %(default)s, by content')
     labels = parser.add_argument_group('what the labels mean')
@@ -84,6 +86,13 @@ def parse_args(argv=None):
         choices=('last', 'small'),
         help='which of two shapes counts where they overlap (default: %(default)s)',
     )
+    labels.add_argument(
+        '--uncorrected',
+        default='leave',
+        choices=('leave', 'take'),
+        help='Labelme files that are as `predict` wrote them: leave them out, so that their images are not labelled, '
+        'or take them (default: %(default)s)',
+    )
     files = parser.add_argument_group('which files')
     files.add_argument('--mask-suffix', metavar='END', help='end of the names of masks, such as _mask.png')
     files.add_argument('--image-suffix', metavar='END', help='end of the names of images, such as _rgb.jpg')
@@ -111,27 +120,12 @@ def parse_args(argv=None):
 
 def options_of(args) -> Options:
     return Options(
-        args.format,
-        args.classes and read_classes(args.classes),
-        args.palette,
-        args.tolerance,
-        args.yes,
-        args.unlabelled,
-        args.empty,
-        args.reduce_zero_label,
-        dict(args.rename),
-        args.overlap,
-        args.mask_suffix,
-        args.image_suffix,
-        args.masks,
-        args.val,
-        args.val_list,
-        args.group,
-        args.seed,
-        args.sixteen_bit,
-        args.follow_links,
-        args.exif,
-    )
+        format=args.format, classes=args.classes and read_classes(args.classes), palette=args.palette,
+        tolerance=args.tolerance, accept=args.yes, unlabelled=args.unlabelled, empty=args.empty,
+        uncorrected=args.uncorrected, reduce_zero_label=args.reduce_zero_label, rename=dict(args.rename),
+        overlap=args.overlap, mask_suffix=args.mask_suffix, image_suffix=args.image_suffix, masks=args.masks,
+        val=args.val, val_list=args.val_list, group=args.group, seed=args.seed, sixteen_bit=args.sixteen_bit,
+        follow_links=args.follow_links, exif=args.exif)
 
 
 def confirm(error: Unconfirmed, out: str, accepted: bool) -> Path | None:

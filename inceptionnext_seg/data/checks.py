@@ -17,10 +17,10 @@ from ..models.metanext import MetaNeXt
 from .checked import digest_of, path_for, read_checked, write_checked
 from .decoding import LEAST_SIDE, Expectation, check_sample, most_pixels, resizing_of
 from .draws import plain_dataset
+from .importing.tree import PICTURES
 from .threads import any_size, threads
 
 EMBEDDED = 'python tools/train.py configs/upernet_inceptionnext_a_mini.py'
-PICTURES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
 
 
 def datasets_of(loader):

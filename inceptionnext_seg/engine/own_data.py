@@ -1,6 +1,4 @@
 """A config for a folder that ``inceptionnext-seg import`` wrote: what ``tools/train.py --data DIR`` puts into it."""
-import math
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..data.checks import datasets_of
 from ..data.description import NAME, Description, read_description
+from ..data.fitting import LONGEST_SIDE, RARE, class_weights, fit_batch, fit_size
 from ..errors import UserError, quantity
 from .options import LOADERS
 
@@ -16,46 +15,8 @@ from .options import LOADERS
 PLACEHOLDER = 'data/own'
 SPLITS = dict(train_dataloader='training', val_dataloader='validation', test_dataloader='validation')
 CROPS = ('RandomCrop', 'RareClassCrop')
-# Images above it are made smaller before they are cropped, and before they are validated.
-LONGEST_SIDE = 1024
-# 256 pixels are eight of the deepest map's; its pixels for 8 images are the work of an iteration.
-LARGEST_CROP, LEAST_CROP, BATCH = 256, 64, 8
-BATCHES = (4, 16)
 # Settings of a data set's config that stay: those that do not depend on its files.
 KEPT = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
-# A class with a smaller share of the labelled pixels has the classes weighted, by at most so much.
-RARE, LARGEST_WEIGHT = 0.01, 3.
-
-
-def fit_size(median_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """The size to resize to, (width, height), and the side of the crop, for images of a median size.
-
-    The crop is the largest multiple of 32, the stride of the deepest map, that fits into the shorter side, from 64 to
-    256: on a CPU twice the side is a quarter of the images/s.
-    """
-    factor = min(1., LONGEST_SIDE / max(median_size))
-    scale = tuple(max(32, round(side * factor)) for side in median_size)
-    return scale, max(LEAST_CROP, min(LARGEST_CROP, min(scale) // 32 * 32))
-
-
-def fit_batch(crop: int, images: int) -> int:
-    """Images of an iteration: the pixels of 8 crops of 256, from 4 to 16, and not more than there are, but for 4."""
-    return max(BATCHES[0], min(BATCHES[1], BATCH * LARGEST_CROP**2 // crop**2, images))
-
-
-def class_weights(pixels: list[int]) -> list[float] | None:
-    """Weights of the loss from the pixels of each class; None where no class has less than 1 % of them.
-
-    The square root of median frequency balancing (Eigen and Fergus, arXiv:1411.4734, used by SegNet), from 1/3 to 3:
-    balancing in full trades the IoU of frequent classes for the recall of rare ones, which have crops of their own
-    already. A class without a pixel has 1.
-    """
-    seen = [count for count in pixels if count]
-    if not seen or min(seen) >= RARE * sum(seen):
-        return None
-    median = statistics.median(seen)
-    return [round(min(LARGEST_WEIGHT, max(1 / LARGEST_WEIGHT, math.sqrt(median / count))), 3) if count else 1.
-            for count in pixels]
 
 
 def needs_data(cfg: Config) -> bool:

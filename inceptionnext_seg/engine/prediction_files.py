@@ -1,7 +1,5 @@
 """Predictions as files: class indices and overlays, arrays, confidence, and what labelling programs open."""
 import contextlib
-import hashlib
-import json
 import math
 import os
 import shutil
@@ -28,6 +26,8 @@ from ..data.prediction_folder import (
     MADE_WITH,
     OVERLAYS,
     RECORD,
+    digest_of,
+    is_corrected,
 )
 from ..errors import UserError
 from ..files import read_json, read_object, replacing, write_json
@@ -211,11 +211,6 @@ class PredictionFiles:
         write_json(self.out / COCO_FILE, whole)
 
 
-def digest_of(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True)      # in ASCII
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def made_with(path: Path) -> str | None:
     """The digest of the settings that a file of predictions was made with; None where it has none, or is not whole."""
     try:
@@ -228,17 +223,6 @@ def made_with(path: Path) -> str | None:
         return read_json(path)[MADE_WITH]
     except Exception:   # decoders have errors of every kind for a broken file
         return None
-
-
-def is_corrected(path: Path) -> bool:
-    """Whether a Labelme file is there and is not as it was written: edited, of another program, or not to be read."""
-    try:
-        content = read_json(path)
-        return content.pop(DIGEST) != digest_of(content)
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return True
 
 
 class Outcome(NamedTuple):

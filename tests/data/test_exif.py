@@ -150,11 +150,11 @@ def test_where_everything_is_used_nothing_is_said(folder):
 
 
 def test_images_with_another_suffix_and_masks_without_an_image_are_counted_and_named(folder):
-    for path in sorted((folder / 'images/training').iterdir())[:2]:
-        path.rename(path.with_suffix('.JPG'))
+    for path, suffix in zip(sorted((folder / 'images/training').iterdir()), ('.JPG', '.jfif'), strict=False):
+        path.rename(path.with_suffix(suffix))
     images, masks = ignored_files(dataset_of(folder))
     assert images.startswith("2 images") and "'.jpg'" in images and '4 are used' in images
-    assert f'{folder}/images/training/0.JPG, {folder}/images/training/1.JPG' in images
+    assert f'{folder}/images/training/0.JPG, {folder}/images/training/1.jfif' in images
     assert masks.startswith('2 masks') and f'{folder}/annotations/training/1.png' in masks
 
 

@@ -122,6 +122,24 @@ def test_the_page_is_one_file_in_which_no_name_is_a_tag_and_the_sheet_shows_ever
     assert {(1, 2, 3), (4, 5, 6), (7, 8, 9)} <= pixels
 
 
+@pytest.mark.parametrize('values', [(1, 2, 3), (0, 5, 7)])
+def test_the_legend_has_the_colours_of_the_overlays_where_nothing_names_the_values(folder, values):
+    (folder / 'dataset.json').unlink()
+    for path in folder.glob('annotations/*/*.png'):
+        Image.fromarray(np.array(values, np.uint8)[np.asarray(Image.open(path)) % 3]).save(path)
+    for path in folder.glob('images/*/*.png'):
+        Image.new('RGB', (64, 48)).save(path)
+    listing = list_folder(folder)
+    found = inspect(listing, progress=False)
+    sheet = np.asarray(contact_sheet(listing, found)).reshape(-1, 3)
+    pixels, html = {tuple(color) for color in sheet.tolist()}, page(listing, found, None, '')
+    for value in values:
+        color = listing.palette[value]
+        assert tuple(color.tolist()) in pixels                                              # the legend
+        assert tuple((0.5 * color.astype(float)).round().astype(int).tolist()) in pixels    # on black, an overlay
+        assert 'rgb({},{},{})"></span>value {}<'.format(*color.tolist(), value) in html
+
+
 def test_a_config_is_checked_with_its_own_classes_and_suffixes(tiny_data, tmp_path, capsys):
     options = [f'{loader}_dataloader.dataset.data_root={tiny_data}' for loader in ('train', 'val', 'test')]
     assert (

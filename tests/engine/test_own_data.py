@@ -15,8 +15,11 @@ from own_folder import describe
 from PIL import Image
 
 from inceptionnext_seg.cli import import_dataset, train
+from inceptionnext_seg.data.description import read_description
+from inceptionnext_seg.data.fitting import class_weights, fit_batch, fit_size
+from inceptionnext_seg.data.importing.writing import config_text
 from inceptionnext_seg.engine.launch import load_config, without_training
-from inceptionnext_seg.engine.own_data import class_weights, fit_batch, fit_size, set_minutes, steps_of, use_data
+from inceptionnext_seg.engine.own_data import set_minutes, steps_of, use_data
 from inceptionnext_seg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +51,30 @@ def test_classes_sizes_and_weights_of_a_folder_come_into_the_config_and_options_
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
     assert cfg.model.decode_head.loss_decode.class_weight == [0.709, 3.]
     assert cfg.train_cfg.total_batch_size == 2
+
+
+@pytest.mark.parametrize(('pixels', 'size', 'images'), [((9960, 40), (3000, 2000), 40), ((50, 50), (200, 150), 6)])
+def test_the_config_that_an_import_writes_is_what_the_recipe_makes_of_the_folder(tmp_path, pixels, size, images):
+    folder = describe(tmp_path / 'cows', pixels=pixels, size=size, images=images)
+    (folder / 'config.py').write_text(config_text(folder, read_description(folder)))
+    recipe = load_config(CONFIG, {}, None, lambda cfg: use_data(cfg, folder))
+    written = load_config(folder / 'config.py')
+
+    def comparable(loader):
+        inner = loader.dataset.get('dataset', {}).get('dataset') or loader.dataset
+        return {key: value for key, value in inner.to_dict().items() if key != 'data_root'}, loader.batch_size
+
+    for part in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'custom_hooks', 'tta_pipeline'):
+        assert written[part] == recipe[part], part
+    for loader in ('train_dataloader', 'val_dataloader'):
+        assert comparable(written[loader]) == comparable(recipe[loader])
+    for head in ('decode_head', 'auxiliary_head'):
+        heads = [dict(cfg.model[head].to_dict()) for cfg in (written, recipe)]
+        for own in heads:
+            own['loss_decode'].setdefault('class_weight', None)
+        assert heads[0] == heads[1]
+    assert written.model.data_preprocessor == recipe.model.data_preprocessor
+    assert written.model.backbone == recipe.model.backbone
 
 
 @pytest.mark.parametrize('name', ['upernet_inceptionnext_a_mini', 'upernet_inceptionnext_t_ade20k'])

@@ -97,7 +97,8 @@ def test_a_prediction_comes_back_through_the_importer_as_it_was(every, photos, t
         source = tmp_path / 'source'
         shutil.copytree(photos, source)
         shutil.copy(every / 'coco.json', source)
-    import_dataset(source, tmp_path / 'out', Options(val=0.5), progress=False)
+    options = Options(val=0.5, uncorrected='take' if kind == 'labelme' else 'leave')
+    import_dataset(source, tmp_path / 'out', options, progress=False)
     names = [entry['name'] for entry in json.loads((every / 'classes.json').read_text())]
     order = np.array([names.index(name) for name in read_description(tmp_path / 'out').classes])
     for name in ('a b', 'deep/c'):
@@ -106,11 +107,13 @@ def test_a_prediction_comes_back_through_the_importer_as_it_was(every, photos, t
 
 
 def test_of_a_folder_of_predictions_the_labels_are_imported_and_neither_overlays_nor_maps(every, photos, tmp_path):
-    report = import_dataset(every, tmp_path / 'out', Options(val=0.5), progress=False)
+    report = import_dataset(every, tmp_path / 'out', Options(val=0.5, uncorrected='take'), progress=False)
     assert report.description.unlabelled == 0 and report.left_out == [] and 'labelme is read' in report.text()
     assert sum(split['images'] for split in report.description.splits.values()) == 2
+    with pytest.raises(UserError, match='2 Labelme files are as `predict` wrote them'):
+        import_dataset(every, tmp_path / 'none', Options(), progress=False)
     report = import_dataset(every, tmp_path / 'numbers', Options(val=0.5, masks=Path('class_numbers')), progress=False)
-    assert report.description.unlabelled == 0 and 'class_numbers is read' in report.text()
+    assert report.description.unlabelled == 0 and 'class_numbers is read, and nothing tells' in report.text()
     # Without Labelme's copies there are no images: what to copy, and to where.
     shutil.copytree(every, tmp_path / 'every', ignore=shutil.ignore_patterns('labelme'))
     for folder, way in ((every / 'coco', every / 'labelme'), (every / 'overlays', every / 'labelme'),

@@ -49,16 +49,9 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
     """Classes in the order in which their names first occur, after ``options.rename``.
 
     Raises:
-        UserError: None or too many are left; a name to rename does not occur.
+        UserError: None or too many are left, or a name is no text.
     """
-    known = {meaning.name for meaning in meanings}
-    for old in options.rename:
-        if old not in known:
-            near = difflib.get_close_matches(old, known, 1)
-            raise UserError(
-                f'--rename {old}=…: no class has this name{f"; did you mean {near[0]!r}?" if near else ""}. '
-                f'Found: {", ".join(sorted(known)[:20])}.'
-            )
+    known = frozenset(meaning.name for meaning in meanings)
     for name in known:
         if not is_utf8(name):
             raise UserError(f'the class {shown(name)!r} has a name that is no text. Next: give it another.')
@@ -76,15 +69,29 @@ def build(meanings: list[Meaning], options: Options, ignored: tuple[int, ...] = 
         raise UserError(f'the labels have {len(names)} classes; expected: 1 to {MOST_CLASSES}')
     taken = {color for color in colors if color}
     free = iter(distinct_colors(len(names), taken))
-    return Classes(tuple(names), [color if color else next(free) for color in colors], table)
+    return Classes(tuple(names), [color if color else next(free) for color in colors], table, (), known)
 
 
-def classes_of_values(survey: Survey, options: Options) -> Classes:
+def require_known(options: Options, known: set[str]) -> None:
+    """Raises UserError where a name to rename is that of no class."""
+    for old in options.rename:
+        if old not in known:
+            near = difflib.get_close_matches(old, known, 1)
+            raise UserError(
+                f'--rename {old}=…: no class has this name{f"; did you mean {near[0]!r}?" if near else "."} '
+                f'Found: {", ".join(sorted(known)[:20])}.'
+            )
+
+
+def classes_of_values(survey: Survey, options: Options, lossy: bool = False) -> Classes:
     """Of index masks. 255 does not count, but in masks of 0 and 255 alone, where it is the second class.
+
+    Args:
+        lossy (bool): Whether masks are stored with loss, as JPEG files.
 
     Raises:
         UserError: The values do not fit the names; says both ways on where 0 may mean "not labelled". Or they are those
-            of black and white masks that were smoothed, or have a few pixels of other greys.
+            of black and white masks that were smoothed, or have a few pixels of other greys; or more than were meant.
     """
     values = sorted(survey.pixels)
     zero = (0, ) if options.reduce_zero_label else ()
@@ -95,13 +102,38 @@ def classes_of_values(survey: Survey, options: Options) -> Classes:
         if options.classes and len(options.classes) != 2:
             raise UserError(
                 f'the masks hold 0 and 255, and --classes names {len(options.classes)}. Expected: two names, for 0 and '
-                'for 255. Next: --classes background,NAME; --rename background=ignore leaves 0 out.')
+                'for 255. Next: --classes background,NAME.')
         names = options.classes or (BACKGROUND, 'foreground')
         return build([Meaning(0, names[0]), Meaning(255, names[1])], options)
+    own, count = {*values} - {IGNORE}, len(options.classes or ())
+    fit = max(own, default=0) <= count or len(own) == count
+    if (lossy or len(values) > MOST_COLORS) and options.format != 'index' and max(values) < 256 and not fit:
+        raise more_values_than_meant(survey, lossy)
+    classes = numbered(survey, options, zero)
+    return classes._replace(notes=(*classes.notes, *note_on_255(survey, options, zero)))
+
+
+def more_values_than_meant(survey: Survey, lossy: bool) -> UserError:
+    """Of grey masks that were smoothed or stored with loss: their values are classes and the mixtures between them."""
+    total = sum(survey.pixels.values())
+    peaks = clustered({value * 0x10101: pixels for value, pixels in survey.pixels.items() if value < 256},
+                      LEAST_SHARE * total)
+    lines = [f'"{" ".join([str(code & 255)] * 3)} NAME"' for code in sorted(peaks)]
+    return UserError(
+        f'the masks{" are JPEG files, which store values with loss, and" * lossy} hold {len(survey.pixels)} values, '
+        f'around {quantity(len(peaks), "grey")}. Expected: a value for each class. Next: where these greys are the '
+        f'classes, --tolerance {SMOOTHED} and --palette FILE with the lines {", ".join(lines[:8])}'
+        f'{" …" * (len(lines) > 8)}. Where each value is a class: --format index.')
+
+
+def note_on_255(survey, options, zero):
+    """The note on what 255 leaves out of training, where that is much, or values are greys rather than indices."""
     share = survey.pixels.get(IGNORE, 0) / sum(survey.pixels.values())
-    return numbered(survey, options, zero)._replace(notes=(
-        f'255 has {100 * share:.1f} % of the pixels, and does not count. If it is a class: --palette FILE with a line '
-        'for each value, such as "255 255 255 NAME"', ) * (share > LARGE_SHARE))
+    values = [value for value in sorted(survey.pixels) if value != IGNORE and value not in zero]
+    most = len(values) if options.classes is None else len(options.classes)
+    said = share > LARGE_SHARE or (share > 0 and max(values) > most)
+    return (f'255 has {100 * share:.1f} % of the pixels, and does not count. If it is a class: --palette FILE with a '
+            'line for each value, such as "255 255 255 NAME"', ) * said
 
 
 def numbered(survey, options, zero):
@@ -112,25 +144,35 @@ def numbered(survey, options, zero):
                         f'{" and ".join(map(str, sorted(survey.pixels)))}, which does not count. Next: look at them.')
     if options.classes is None:
         return build([Meaning(value, f'class_{value}') for value in values], options, (IGNORE, *zero))
-    names, first = options.classes, int(bool(zero))
+    names, first, notes = options.classes, int(bool(zero)), ()
     listed = f'{", ".join(map(str, values[:30]))}{" …" if len(values) > 30 else ""}'
     if max(values) < len(names) + first and (first == 0 or min(values) >= 1):
-        pass
+        if first == 0 and min(values) >= 1:
+            notes = (f'no mask has 0, which is taken for {names[0]!r}. If 1 is {names[0]!r}: --reduce-zero-label', )
     elif min(values) >= 1 and max(values) <= len(names):
         first = 1
     elif len(values) == len(names) and max(values) > len(names):
         return build([Meaning(*pair) for pair in zip(values, names, strict=True)], options, (IGNORE, *zero))
     else:
-        count = len(names)
+        count, white = len(names), IGNORE in survey.pixels
+        listed += ', and 255, which does not count' * white
         hint = (
             f' Where 0 means "not labelled" and 1 is {names[0]!r}, as in ADE20K: --reduce-zero-label. Where it is a '
             f'class: name it first, --classes background,{names[0]},…'
             if 0 in values and max(values) == count
+            else f' Where 255 is a class: --palette FILE with the lines {greys(values, names)}.'
+            if white and len(values) + 1 == count
             else ' Next: give --classes a name for each, in the order of the values; 255 needs none.'
         )
         raise UserError(f'the masks hold the values {listed}, and --classes names {count}: {", ".join(names[:20])}. '
                         f'Expected: 0 to {count - 1}, 1 to {count}, or {count} values.{hint}')
-    return build([Meaning(i + first, name) for i, name in enumerate(names)], options, (IGNORE, *zero))
+    return build([Meaning(i + first, name) for i, name in enumerate(names)], options, (IGNORE, *zero))._replace(
+        notes=notes)
+
+
+def greys(values, names):
+    """Lines of a palette in which 255 is the last class."""
+    return ', '.join(f'"{value} {value} {value} {name}"' for value, name in zip((*values, IGNORE), names, strict=True))
 
 
 def is_smoothed_black_and_white(survey: Survey) -> bool:

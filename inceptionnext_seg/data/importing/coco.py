@@ -20,6 +20,7 @@ from .samples import Sample, Source
 from .shapes import coco_rle_mask, is_outside, polygon_mask
 from .tree import LeftOut, Tree
 from .turned import Turned
+from .unlabelled import unlabelled_of
 
 LARGEST_JSON = 512 * 2**20
 
@@ -79,7 +80,7 @@ def read_coco(tree: Tree, options: Options) -> Source:
                 listed.append(Listed(file, image, found[number], categories, name, tree.find(name, near=file)))
             except LookupError as error:
                 left_out.append(LeftOut(file, str(error)))
-    refused, lines = settled(tree, ((entry.name, entry.relative) for entry in listed))
+    refused, lines = settled(tree.root, ((entry.name, entry.relative) for entry in listed))
     notes += lines
     for entry in listed:
         reason = refused.get((entry.name, entry.relative))
@@ -93,10 +94,9 @@ def read_coco(tree: Tree, options: Options) -> Source:
         files = ', '.join(sorted(set(unused.values()))[:3])
         notes.append(f'{quantity(len(unused), "category is no class", "categories are no classes")}, without an '
                      f'annotation in {files}: {shown}. --classes names those that are meant to be')
-    for image in tree.pictures():
-        if image not in samples and not any(entry.path == image for entry in left_out):
-            samples[image] = Sample(tree.path(image), image, None, None)
-    return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
+    unlabelled, lines = unlabelled_of(tree, samples, {entry.path for entry in left_out})
+    notes += lines
+    return Source(sorted([*samples.values(), *unlabelled], key=lambda sample: sample.relative), left_out, notes,
                   partial(classes_of_names, options=options, names=names.order, colors={}), turned.advice)
 
 

@@ -19,6 +19,7 @@ from .palettes import checked_color
 from .samples import Sample, Source
 from .shapes import coordinates, filled, is_outside, polygon_mask
 from .tree import LeftOut, Tree
+from .unlabelled import unlabelled_of
 
 LARGEST_XML = 512 * 2**20
 AREAS, OTHERS = ('polygon', 'box', 'ellipse', 'mask'), ('polyline', 'points', 'cuboid', 'skeleton', 'tag')
@@ -112,7 +113,7 @@ def read_cvat(tree: Tree, options: Options) -> Source:
                 listed.append((file, attributes, shapes, name, tree.find(name, near=file)))
             except LookupError as error:
                 left_out.append(LeftOut(file, str(error)))
-    wrong, lines = settled(tree, ((name, image) for *_, name, image in listed))
+    wrong, lines = settled(tree.root, ((name, image) for *_, name, image in listed))
     notes += lines
     for file, attributes, shapes, name, image in listed:
         if (name, image) in wrong:
@@ -124,11 +125,9 @@ def read_cvat(tree: Tree, options: Options) -> Source:
             samples[image] = sample_of(tree.path(image), image, file, attributes, shapes, names, options)
         except ValueError as error:
             left_out.append(LeftOut(image, str(error)))
-    refused = {entry.path for entry in left_out}
-    for image in tree.pictures():
-        if image not in samples and image not in refused:
-            samples[image] = Sample(tree.path(image), image, None, None)
-    return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
+    unlabelled, lines = unlabelled_of(tree, samples, {entry.path for entry in left_out})
+    notes += lines
+    return Source(sorted([*samples.values(), *unlabelled], key=lambda sample: sample.relative), left_out, notes,
                   partial(classes_of_names, options=options, names=names.order, colors=colors))
 
 

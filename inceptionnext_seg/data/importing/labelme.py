@@ -4,21 +4,26 @@ import binascii
 import io
 import json
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ...errors import quantity
 from ...files import parse_json
+from ..prediction_folder import is_as_predicted
 from .classes import classes_of_names
 from .drawing import Names, Shape, draw_shapes
+from .naming import settled
 from .options import BACKGROUND_NAMES, Options
 from .pictures import opened
-from .samples import Classes, Sample, Source
+from .samples import Sample, Source
 from .shapes import coordinates, is_outside
 from .tree import LeftOut, Tree
+from .unlabelled import unlabelled_of
 
 LARGEST_JSON = 256 * 2**20      # the image may be inside
 LINE_WIDTH, POINT_SIZE = 10, 5  # of labelme's own shape_to_mask
@@ -42,35 +47,48 @@ def recognizes(tree: Tree) -> bool:
 
 
 def read_labelme(tree: Tree, options: Options) -> Source:
-    """Images with the shapes of their Labelme files; images without one are not labelled."""
-    names, samples, left_out, other, embedded = Names(), {}, [], 0, 0
+    """Images with the shapes of their Labelme files; images without one are not labelled, and neither are those whose
+    file is as ``predict`` wrote it, unless ``options.uncorrected`` takes these.
+    """
+    names, samples, left_out, listed, other, predicted = Names(), {}, [], [], 0, []
     for file in tree.with_suffix('.json'):
         try:
             content = read_json_file(tree.path(file), LARGEST_JSON)
             if not is_labelme(content):
                 other += 1
-                continue
-            sample = sample_of(tree, file, content, names, options)
-            if sample.relative in samples:
-                raise ValueError(f'is of the image {sample.relative}, as {samples[sample.relative].labels} is')
+            elif options.uncorrected == 'leave' and is_as_predicted(content):
+                predicted.append(file)
+            else:
+                listed.append(listed_of(tree, file, content, names, options))
         except ValueError as error:
             left_out.append(LeftOut(file, str(error)))
-            continue
-        embedded += isinstance(sample.image, bytes)
-        samples[sample.relative] = sample
-    # The image of a file that could not be read is not taken for one that nobody labelled.
-    broken = {PurePosixPath(entry.path).stem.casefold() for entry in left_out}
-    for image in tree.pictures():
-        if image not in samples:
-            if PurePosixPath(image).stem.casefold() in broken:
-                left_out.append(LeftOut(image, 'has a Labelme file that is left out'))
-            else:
-                samples[image] = Sample(tree.path(image), image, None, None)
+    refused, lines = settled(tree.root, ((entry.name, entry.image) for entry in listed if entry.image))
+    for entry in listed:
+        try:
+            sample = sample_of(tree, entry, refused.get((entry.name, entry.image)))
+            if sample.relative in samples:
+                raise ValueError(f'is of the image {sample.relative}, as {samples[sample.relative].labels} is')
+            samples[sample.relative] = sample
+        except ValueError as error:
+            left_out.append(LeftOut(entry.file, str(error)))
+    embedded = sum(isinstance(sample.image, bytes) for sample in samples.values())
+    others = {entry.file for entry in listed if (entry.name, entry.image) in refused}
+    broken = {PurePosixPath(entry.path).stem.casefold() for entry in left_out if entry.path not in others}
+    without = [image for image in tree.pictures() if image not in samples and
+               PurePosixPath(image).stem.casefold() in broken]
+    left_out += [LeftOut(image, 'has a Labelme file that is left out') for image in without]
+    unlabelled, seen = unlabelled_of(tree, samples, {*without})
     notes = [quantity(sum(sample.read is not None for sample in samples.values()), 'Labelme file')]
+    if predicted:
+        what = quantity(len(predicted), 'Labelme file is as `predict` wrote it',
+                        'Labelme files are as `predict` wrote them')
+        notes.append(f'{what}, not corrected, such as {predicted[0]}: taken as not labelled. To take what the model '
+                     'predicted as labels: --uncorrected take')
     inside = quantity(embedded, 'image was inside its Labelme file', 'images were inside their Labelme files')
     notes += [inside] * bool(embedded)
     notes += [f'{quantity(other, "other JSON file was", "other JSON files were")} not looked at'] * bool(other)
-    return Source(sorted(samples.values(), key=lambda sample: sample.relative), left_out, notes,
+    return Source(sorted([*samples.values(), *unlabelled], key=lambda sample: sample.relative), left_out,
+                  notes + lines + seen,
                   lambda survey: by_name(classes_of_names(survey, options, names.order, {}), options))
 
 
@@ -81,8 +99,8 @@ def by_name(classes, options):
     order = sorted(range(len(classes.names)), key=lambda i: (classes.names[i].casefold() not in BACKGROUND_NAMES,
                                                              classes.names[i]))
     place = {old: new for new, old in enumerate(order)}
-    return Classes(tuple(classes.names[i] for i in order), [classes.palette[i] for i in order],
-                   {code: place.get(index, index) for code, index in classes.table.items()})
+    return classes._replace(names=tuple(classes.names[i] for i in order), palette=[classes.palette[i] for i in order],
+                            table={code: place.get(index, index) for code, index in classes.table.items()})
 
 
 def read_json_file(path, largest):
@@ -104,7 +122,26 @@ def read_json_file(path, largest):
         raise ValueError(f'cannot be read: {error.strerror}') from error
 
 
-def sample_of(tree, file, content, names, options):
+class Listed(NamedTuple):
+    """A Labelme file.
+
+    Attributes:
+        file (str): Its path below the source.
+        name (str): Of its image, as it says.
+        image (str | None): The image that was found for that name.
+        missing (str): Why there is none.
+        data (Any): The image that is inside, where none was found.
+        read (Callable | None): See :class:`.samples.Sample`.
+    """
+    file: str
+    name: str
+    image: str | None
+    missing: str
+    data: Any
+    read: Callable | None
+
+
+def listed_of(tree, file, content, names, options):
     shapes = []
     for i, shape in enumerate(content['shapes'], 1):
         if not isinstance(shape, dict):
@@ -115,20 +152,31 @@ def sample_of(tree, file, content, names, options):
     announced = announced if all(type(side) is int for side in announced) else None
     read = partial(draw_shapes, shapes, announced=announced, options=options) if (
         shapes or options.empty == 'background') else None
+    name = str(content['imagePath'])
     try:
-        image = tree.find(str(content['imagePath']), near=file)
-        return Sample(tree.path(image), image, read, file)
+        return Listed(file, name, tree.find(name, near=file), '', None, read)
     except LookupError as error:
-        data = content.get('imageData')
-        if not isinstance(data, str):
-            raise ValueError(f'{error}') from error
+        return Listed(file, name, None, str(error), content.get('imageData'), read)
+
+
+def sample_of(tree, entry, refused):
+    """The image of a Labelme file, found by its name, unless that is refused, or else inside it.
+
+    Raises:
+        ValueError: There is neither; says why, as the end of a sentence.
+    """
+    if entry.image and not refused:
+        return Sample(tree.path(entry.image), entry.image, entry.read, entry.file)
+    data = read_json_file(tree.path(entry.file), LARGEST_JSON).get('imageData') if refused else entry.data
+    if not isinstance(data, str):
+        raise ValueError(refused or entry.missing)
     try:
         image = base64.b64decode(data, validate=True)
     except binascii.Error as error:
         raise ValueError(f'has image data that cannot be decoded: {error}') from error
     with opened(image):
         pass
-    return Sample(image, str(PurePosixPath(file).with_suffix('.png')), read, file)
+    return Sample(image, str(PurePosixPath(entry.file).with_suffix('.png')), entry.read, entry.file)
 
 
 def draw(shape, labels, label):

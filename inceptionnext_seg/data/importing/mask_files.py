@@ -18,6 +18,7 @@ from .turned import Turned
 
 # Masks that are looked at to tell colours from indices.
 LOOKED_AT = 8
+JPEG = ('.jfif', '.jpeg', '.jpg')
 
 
 def pairs_of(tree: Tree, options: Options) -> Pairs:
@@ -46,35 +47,39 @@ def pairs_of(tree: Tree, options: Options) -> Pairs:
             'with the names of the images, in a folder of their own (images/a.jpg, masks/a.png) or with an end to the '
             "name (a.jpg, a_mask.png); Labelme, COCO or CVAT files. Next: name the end of the masks' names, "
             "--mask-suffix '_mask.png', or their folder, --masks FOLDER."
+            + ''.join(f'\n  {mask} {reason}' for mask, reason in [*found.doubtful.items()][:5])
         )
     return found
 
 
 def read_index_masks(tree: Tree, options: Options) -> Source:
     """Masks of one channel, or of a palette, whose values are classes."""
-    return source_of(tree, options, read_values, partial(classes_of_values, options=options))
+    pairs = pairs_of(tree, options)
+    lossy = any(mask.lower().endswith(JPEG) for mask in masks_of(pairs))
+    return source_of(tree, options, pairs, read_values, partial(classes_of_values, options=options, lossy=lossy))
 
 
 def read_color_masks(tree: Tree, options: Options) -> Source:
     """Masks of three channels, whose colours are classes."""
     palette = read_palette(options.palette) if options.palette else None
-    indices = palette is None and options.format == 'auto' and palettes_differ(tree, masks_of(tree, options))
-    return source_of(tree, options, read_colors, partial(
+    pairs = pairs_of(tree, options)
+    indices = palette is None and options.format == 'auto' and palettes_differ(tree, masks_of(pairs))
+    return source_of(tree, options, pairs, read_colors, partial(
         classes_of_colors, options=options, palette=palette, may_be_indices=indices))
 
 
-def masks_of(tree, options):
-    return [mask for mask in pairs_of(tree, options).masks.values() if mask]
+def masks_of(pairs):
+    return [mask for mask in pairs.masks.values() if mask]
 
 
-def source_of(tree, options, read, classes):
-    pairs = pairs_of(tree, options)
+def source_of(tree, options, pairs, read, classes):
     turned = Turned(options.exif, partial(sizes_of, tree, pairs))
     samples = [
         Sample(tree.path(image), image, mask and partial(upright_labels, image, tree.path(mask), turned, read), mask)
         for image, mask in pairs.masks.items()
     ]
     unpaired = [LeftOut(mask, 'is a mask without an image') for mask in pairs.unpaired]
+    unpaired += [LeftOut(mask, reason) for mask, reason in pairs.doubtful.items()]
     masks = sum(sample.read is not None for sample in samples)
     notes = [f'{pairs.rule}: {masks} of {len(samples)} images have one']
     if pairs.others:
@@ -98,7 +103,7 @@ def looks_coloured(tree: Tree, options: Options) -> bool:
     """
     if options.palette:
         return True
-    masks = masks_of(tree, options)
+    masks = masks_of(pairs_of(tree, options))
     for mask in masks[::max(1, len(masks) // LOOKED_AT)]:
         try:
             with opened(tree.path(mask)) as file:

@@ -7,11 +7,11 @@ together tell: folders are moved, renamed and flattened after labels were writte
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...errors import quantity
-from .tree import Tree, agreeing, parts_of
+from .tree import agreeing, parts_of
 
 SHOWN = 5
 
@@ -35,7 +35,7 @@ def claim_of(root: tuple[str, ...], name: str, image: str) -> Claim:
     return Claim(agreed, tuple(parts[:len(parts) - agreed]), own[:max(0, len(own) - agreed)])
 
 
-def settled(tree: Tree, found: Iterable[tuple[str, str]]) -> tuple[dict[tuple[str, str], str], list[str]]:
+def settled(folder: Path, found: Iterable[tuple[str, str]]) -> tuple[dict[tuple[str, str], str], list[str]]:
     """Which names do not mean the file that was found for them, and what a person should know of the others.
 
     A flat name, or a path of another machine whose end fits, means its file. So does a name in a folder that is not
@@ -43,12 +43,13 @@ def settled(tree: Tree, found: Iterable[tuple[str, str]]) -> tuple[dict[tuple[st
     well; where the file's folder has names of its own; and where the two folders are told apart by a number.
 
     Args:
+        folder (Path): The source.
         found (Iterable[tuple[str, str]]): Names, and the images found for them.
 
     Returns:
         tuple[dict, list[str]]: From name and image to the reason, as the end of a sentence, and lines for the report.
     """
-    root = PurePosixPath(tree.root.as_posix().casefold()).parts
+    root = PurePosixPath(folder.as_posix().casefold()).parts
     claims = {pair: claim_of(root, *pair) for pair in found}
     by_image, known = defaultdict(list), set()
     for (name, image), claim in claims.items():

@@ -23,6 +23,8 @@ class Options:
         accept (bool): Whether learned colours are used without being confirmed.
         unlabelled (str): What pixels under no shape are: 'background', a class, or 'ignore'.
         empty (str): What images without a shape are: 'unlabelled' (not labelled yet) or 'background' (nothing in them).
+        uncorrected (str): What becomes of Labelme files that are as ``predict`` wrote them: 'leave' takes their images
+            as not labelled, 'take' takes them as labels.
         reduce_zero_label (bool): Whether 0 in index masks means "not labelled", and 1 is the first class.
         rename (dict[str, str]): Labels that are other classes, or 'ignore'.
         overlap (str): Which of two shapes counts where they overlap: 'last' or 'small'.
@@ -44,6 +46,7 @@ class Options:
     accept: bool = False
     unlabelled: str = BACKGROUND
     empty: str = 'unlabelled'
+    uncorrected: str = 'leave'
     reduce_zero_label: bool = False
     rename: dict[str, str] = field(default_factory=dict)
     overlap: str = 'last'
@@ -61,6 +64,7 @@ class Options:
     def __post_init__(self):
         for name, value, known in (('empty', self.empty, ('unlabelled', 'background')),
                                    ('overlap', self.overlap, ('last', 'small')),
+                                   ('uncorrected', self.uncorrected, ('leave', 'take')),
                                    ('sixteen_bit', self.sixteen_bit, SIXTEEN_BIT), ('exif', self.exif, EXIF)):
             if value not in known:
                 raise UserError(f'{name} is {value!r}; expected: {" or ".join(map(repr, known))}')

@@ -47,7 +47,9 @@ def leave_predictions_out(tree: Tree, options: Options) -> list[str]:
     if not any(not file.startswith(f'{CLASS_NUMBERS}/') for file in tree.pictures()):
         raise without_images(top, top)
     if wanted in kinds:
-        notes.append(f'the source is a folder of `predict`: its {wanted} is read')
+        notes.append(f'the source is a folder of `predict`: its {wanted} is read' + (
+            '' if wanted == LABELME else ', and nothing tells which images somebody corrected: those that nobody did '
+            'teach a model what it predicts already'))
     return notes
 
 

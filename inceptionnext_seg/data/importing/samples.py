@@ -34,11 +34,13 @@ class Classes(NamedTuple):
         palette (list[tuple[int, int, int]]): A colour for each.
         table (dict[int, int]): From integer to class index, or 255 for pixels that do not count.
         notes (tuple[str, ...]): What was found out about them, for the report.
+        found (frozenset[str]): Names before any was renamed.
     """
     names: tuple[str, ...]
     palette: list[tuple[int, int, int]]
     table: dict[int, int]
     notes: tuple[str, ...] = ()
+    found: frozenset[str] = frozenset()
 
 
 class Survey(NamedTuple):

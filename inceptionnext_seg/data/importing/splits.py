@@ -1,13 +1,16 @@
 """Which images are for training and which for validation: groups stay together, and each side gets every class."""
 import re
-from pathlib import PurePosixPath
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import UserError, quantity
+from .naming import settled
 from .options import Options
 from .palettes import read_text
-from .tree import Tree
+from .tree import Tree, agreeing, parts_of
 
 TRAINING, VALIDATION, TEST, UNLABELLED = 'training', 'validation', 'test', 'unlabelled'
 FOLDERS = dict(
@@ -50,70 +53,149 @@ def group_of(relative: str, group: str | None) -> str:
     return '|'.join(part or '' for part in found.groups()) if found.groups() else found[0]
 
 
-def listed(tree: Tree, path) -> set[str]:
-    """The images that a file names, one a line, with or without folder and extension.
-
-    Raises:
-        UserError: A line names none.
-    """
-    by_stem = {}
-    for file in tree.pictures():
-        by_stem.setdefault(PurePosixPath(file).stem.casefold(), []).append(file)
-    found = set()
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        name = line.strip()
-        if not name or name.startswith('#'):
-            continue
-        try:
-            found.add(tree.find(name))
-        except LookupError as error:
-            near = by_stem.get(PurePosixPath(name.replace('\\', '/')).name.casefold(), [])
-            if not near:
-                raise UserError(f'{path}, line {number}: {error}. Expected: a name of an image below the source a '
-                                'line.') from error
-            found.update(near)
-    return found
-
-
-def split(names: list[str], counts: np.ndarray, options: Options, tree: Tree) -> tuple[list[str], str]:
-    """The split of each labelled image. Those in a folder named test are for testing, but for those that a list names.
+def listed(files: list[str], root: Path, path: Path, labelled: list[str]) -> tuple[set[str], list[str]]:
+    """The labelled images that a file names, one a line, with or without folder and extension.
 
     Args:
-        names (list[str]): Their paths below the source.
-        counts (np.ndarray): (images, classes), pixels.
+        files (list[str]): All that is in the source.
+        root (Path): The source.
+        path (Path): The file.
+        labelled (list[str]): The images, which are among ``files``.
 
     Returns:
-        tuple[list[str], str]: A split for each, and how it came about, in words.
+        tuple[set, list]: The images, and lines for the report.
+
+    Raises:
+        UserError: A line names nothing in the source, or several images.
+    """
+    there, by_name = {name(file) for file in files for name in (stem_of, last_of)}, defaultdict(list)
+    for image in labelled:
+        for key in {stem_of(image), last_of(image)}:
+            by_name[key].append(image)
+    found, without = {}, []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith('#'):
+            continue
+        where = f'{path}, line {number}: {line[:200]!r}'
+        parts = parts_of(line)
+        near = (by_name.get(parts[-1]) or by_name.get(stem_of(parts[-1]), [])) if parts else []
+        agreed = {image: (agreeing(parts_of(image)[:-1], parts[:-1]), PurePosixPath(image).name in line)
+                  for image in near}
+        best = [image for image in near if agreed[image] == max(agreed.values())]
+        if not parts or (not near and parts[-1] not in there):
+            raise UserError(f'{where} is not in the source. Expected: the name of an image with labels a line. Next: '
+                            'correct it.')
+        if len(best) > 1:
+            raise UserError(f'{where} may be any of {", ".join(best[:3])}{" …" if len(best) > 3 else ""}. Expected: '
+                            'one image. Next: name its folder, too.')
+        if best:
+            found['/'.join((*parts[:-1], last_of(best[0]))), best[0]] = number, line
+        else:
+            without.append((number, line))
+    refused, notes = settled(root, found)
+    without = sorted([*without, *(found[pair] for pair in refused)])
+    if without:
+        number, line = without[0]
+        notes.append(f'{quantity(len(without), "line")} of {path}, such as line {number}, {line[:200]!r}, '
+                     f'{"name" if len(without) > 1 else "names"} no image with labels')
+    return {pair[1] for pair in found if pair not in refused}, notes
+
+
+def last_of(path):
+    return PurePosixPath(path).name.casefold()
+
+
+def stem_of(path):
+    return PurePosixPath(path).stem.casefold()
+
+
+class Labelled(NamedTuple):
+    """The labelled images of a source.
+
+    Attributes:
+        tree (Tree): Its files.
+        label (str): What its paths begin with in lists and reports; empty for a single source.
+        names (list[str]): The images, below the source.
+        counts (np.ndarray): (images, classes), pixels.
+    """
+    tree: Tree
+    label: str
+    names: list[str]
+    counts: np.ndarray
+
+    def shown(self, path: str) -> str:
+        return f'{self.label}/{path}' if self.label else path
+
+
+def split(sources: list[Labelled], options: Options) -> tuple[list[list[str]], str, list[str]]:
+    """The split of each labelled image. Those in a folder named test are for testing, but for those that a list names.
+
+    Each of several sources is divided by itself, unless a list or the names of the sources decide.
+
+    Returns:
+        tuple[list[list[str]], str, list[str]]: A split for each image of each source, how it came about, in words, and
+            lines for the report.
 
     Raises:
         UserError: There are fewer than two groups, or folders decide and there is a ``group``.
     """
-    folders = [folder_split(name) for name in names]
+    notes, own = [], [FOLDERS.get(source.tree.root.name.casefold()) for source in sources]
     if options.val_list is not None:
-        chosen = listed(tree, options.val_list)
-        found = [VALIDATION if name in chosen else TEST if folder == TEST else TRAINING
-                 for name, folder in zip(names, folders, strict=True)]
-        how = f'by {options.val_list}'
-    elif options.val is None and {TRAINING, VALIDATION} <= {*folders}:
-        if options.group is not None:
-            raise UserError(f'--group {options.group!r} does nothing where folders named train and val decide. Next: '
-                            'leave it out, or give --val 0.2 to draw the validation images by groups.')
-        found, how = [split or TRAINING for split in folders], 'as the folders of the source say'
+        found, notes = by_list(sources, options.val_list)
+        how, drawn = f'by {options.val_list}', True
+    elif options.val is None and len(sources) > 1 and {TRAINING, VALIDATION} <= {*own}:
+        found = [[side or TRAINING] * len(source.names) for side, source in zip(own, sources, strict=True)]
+        how, drawn = 'as the names of the sources say', False
     else:
-        rest = [i for i, folder in enumerate(folders) if folder != TEST]
-        if not rest:
-            raise UserError(f'all {quantity(len(names), "labelled image")} are in folders named test, which are kept '
-                            'for testing. Expected: images for training and for validation. Next: --val-list FILE can '
-                            'name images of them for validation; or give the folder itself as the source.')
-        drawn, how = draw([names[i] for i in rest], counts[rest], options)
-        found = [TEST] * len(names)
-        for i, split in zip(rest, drawn, strict=True):
-            found[i] = split
+        parts = [divided(source, options, len(sources) == 1) for source in sources]
+        found = [part for part, _, _ in parts]
+        how = '; '.join(f'{source.label}: {words}' if source.label else words
+                        for source, (_, words, _) in zip(sources, parts, strict=True))
+        drawn = any(drawn for *_, drawn in parts)
+    if options.group is not None and not drawn:
+        raise UserError(f'--group {options.group!r} does nothing where folders named train and val decide. Next: '
+                        'leave it out, or give --val 0.2 to draw the validation images by groups.')
     for needed in (TRAINING, VALIDATION):
-        if needed not in found:
-            raise UserError(f'no labelled image is for {needed} ({how}). Expected: at least one. Next: --val 0.2, or '
-                            '--val-list FILE.')
-    return found, how
+        if not any(needed in part for part in found):
+            raise UserError(f'no labelled image is for {needed} ({"; ".join([how, *notes])}). Expected: at least one. '
+                            'Next: --val 0.2, or --val-list FILE.')
+    return found, how, notes
+
+
+def by_list(sources, path):
+    """The splits of all images where a file names those for validation, and lines for the report."""
+    files = [source.shown(file) for source in sources for file in (
+        *source.tree.files, *(entry.path for entry in source.tree.left_out))]
+    names = [[source.shown(name) for name in source.names] for source in sources]
+    root = sources[0].tree.root if len(sources) == 1 else Path()
+    chosen, notes = listed(files, root, path, [name for part in names for name in part])
+    return [[VALIDATION if name in chosen else TEST if folder_split(own) == TEST else TRAINING
+             for name, own in zip(part, source.names, strict=True)]
+            for part, source in zip(names, sources, strict=True)], notes
+
+
+def divided(source, options, alone):
+    """The splits of one source's images by its folders or by a draw, how in words, and whether it was drawn.
+
+    One of several sources may have too few images for a draw: all are then for training.
+    """
+    names, folders = source.names, [folder_split(name) for name in source.names]
+    if options.val is None and {TRAINING, VALIDATION} <= {*folders}:
+        return [folder or TRAINING for folder in folders], 'as the folders of the source say', False
+    rest = [i for i, folder in enumerate(folders) if folder != TEST]
+    if not rest and alone:
+        raise UserError(f'all {quantity(len(names), "labelled image")} are in folders named test, which are kept '
+                        'for testing. Expected: images for training and for validation. Next: --val-list FILE can '
+                        'name images of them for validation; or give the folder itself as the source.')
+    if not alone and len({group_of(names[i], options.group) for i in rest}) < 2:
+        return [TEST if folder == TEST else TRAINING for folder in folders], 'all for training, too few to draw from', \
+            True
+    drawn, how = draw([names[i] for i in rest], source.counts[rest], options)
+    found = [TEST] * len(names)
+    for i, side in zip(rest, drawn, strict=True):
+        found[i] = side
+    return found, how, True
 
 
 def draw(names, counts, options):

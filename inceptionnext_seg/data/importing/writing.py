@@ -15,20 +15,19 @@ from ..._version import __version__
 from ...errors import UserError, shown
 from ...files import synchronize
 from ..description import Description
+from ..fitting import LONGEST_SIDE, class_weights, fit_batch, fit_size
 from ..threads import any_size, threads
 from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
-from .samples import Classes, Sample
+from .samples import Sample
 from .splits import TRAINING, UNLABELLED, VALIDATION
 from .tree import require_utf8
 
 JPEG_QUALITY = 95
 LONGEST_NAME = 120
-# The longer side that a written config trains on at most, and its crop.
-TRAINED_SIDE, CROP = 1024, 256
 CONFIG = '''\
 # Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}
-# The recipe is that of upernet_inceptionnext_a_own.py, for 60 minutes; --minutes says for how many.
+# The recipe is that of upernet_inceptionnext_a_own.py with --data, for 60 minutes; --minutes says for how many.
 _base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/own.py',
           'inceptionnext_seg::_base_/schedule_own.py']
 
@@ -47,20 +46,38 @@ train_pipeline = [
     dict(type='PackSegInputs')
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), {resize}dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-train_dataloader = dict(dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
+{tta}train_dataloader = dict(batch_size={batch}, dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
 val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+class_weight = {weights}     # of the losses; None: no class is rare
 model = dict(
     backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')), data_preprocessor=dict(size=({crop}, {crop})),
-    decode_head=dict(num_classes={count}), auxiliary_head=dict(num_classes={count}))
+    decode_head=dict(num_classes={count}, loss_decode=dict(class_weight=class_weight)),
+    auxiliary_head=dict(num_classes={count}, loss_decode=dict(class_weight=class_weight)))
+train_cfg = dict(total_batch_size={batch})
+'''
+
+
+TTA = '''\
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    {resize}
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale_factor=factor, keep_ratio=True) for factor in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
+        [dict(type='RandomFlip', prob=0., direction='horizontal'),
+         dict(type='RandomFlip', prob=1., direction='horizontal')],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')]])
+]
 '''
 
 
 class Output(NamedTuple):
-    """A sample on its way out: what was found of it, the split, the name without suffix."""
+    """A sample on its way out: what was found of it, the split, the name without suffix, what its labels become."""
     sample: Sample
     facts: Facts
     split: str
     name: str
+    table: dict[int, int]
 
 
 def names_of(relatives: list[str]) -> list[str]:
@@ -123,7 +140,7 @@ def lookup(labels: np.ndarray, table: dict[int, int]) -> np.ndarray:
     return indices[np.searchsorted(codes, labels)]
 
 
-def write_sample(output: Output, root: Path, suffix: str, table: dict[int, int], options: Options) -> str | None:
+def write_sample(output: Output, root: Path, suffix: str, options: Options) -> str | None:
     """Write image and mask; returns what was wrong, which the first reading did not find: the file has changed
     since.
     """
@@ -140,16 +157,16 @@ def write_sample(output: Output, root: Path, suffix: str, table: dict[int, int],
             how = dict(quality=JPEG_QUALITY, subsampling=0) if suffix == '.jpg' else {}
             picture.save(target, **how)
         if output.split != UNLABELLED:
-            mask = Image.fromarray(lookup(sample.read(facts), table))
+            mask = Image.fromarray(lookup(sample.read(facts), output.table))
             mask.save(root / 'annotations' / output.split / f'{output.name}.png')
     except ValueError as error:
         return f'{sample.relative} {error}'
     return None
 
 
-def write(out: Path, outputs: list[Output], classes: Classes, description: Description, options: Options,
+def write(out: Path, outputs: list[Output], description: Description, options: Options, report: str,
           progress: bool = True) -> None:
-    """Write the data set to ``out``, which must be empty or missing; all of it, or nothing.
+    """Write the data set and its report to ``out``, which must be empty or missing; all of it, or nothing.
 
     Raises:
         UserError: The disk is full or not writable, or a file of the source changed.
@@ -163,7 +180,7 @@ def write(out: Path, outputs: list[Output], classes: Classes, description: Descr
             if split != UNLABELLED:
                 (temporary / 'annotations' / split).mkdir(parents=True)
         with any_size(), ThreadPool(threads()) as pool:
-            found = pool.imap(lambda output: write_sample(output, temporary, suffix, classes.table, options), outputs)
+            found = pool.imap(lambda output: write_sample(output, temporary, suffix, options), outputs)
             problems = [problem for problem in tqdm(found, total=len(outputs), desc='writing', unit='image',
                                                     disable=not progress) if problem]
         if problems:
@@ -172,6 +189,7 @@ def write(out: Path, outputs: list[Output], classes: Classes, description: Descr
         description._replace(root=temporary).write()
         write_sources(temporary / 'sources.csv', outputs, suffix)
         (temporary / 'config.py').write_text(config_text(out, description), encoding='utf-8')
+        (temporary / 'report.txt').write_text(report, encoding='utf-8')
         for folder in (temporary, *(path for path in temporary.rglob('*') if path.is_dir())):
             if os.name == 'posix':
                 synchronize(folder)
@@ -200,16 +218,19 @@ def write_sources(path, outputs, suffix):
 
 def config_text(out, description):
     """A config that trains on the data set by the recipe of ``upernet_inceptionnext_a_own.py``, without ``--data``."""
-    width, height = description.median_size
-    factor = min(1., TRAINED_SIDE / max(width, height))
-    scale = tuple(max(32, round(side * factor)) for side in (width, height))
-    crop = max(64, min(CROP, min(scale) // 32 * 32))
-    resize = f'dict(type=\'Resize\', scale={scale}, keep_ratio=True), ' if factor < 1 else ''
+    scale, crop = fit_size(description.median_size)
+    training = description.splits[TRAINING]
+    resize, tta = '', ''
+    if max(description.median_size) > LONGEST_SIDE:
+        resize = f"dict(type='Resize', scale={scale}, keep_ratio=True), "
+        tta = TTA.format(resize=resize.strip())
     return CONFIG.format(
         name=shlex.quote(without_controls(f'{out.name}/config.py')), data_root=data_root_of(out),
         classes=description.classes, palette=[list(color) for color in description.palette],
         img_suffix=description.img_suffix, seg_map_suffix=description.seg_map_suffix, last=len(description.classes) - 1,
-        scale=scale, crop=crop, resize=resize, count=len(description.classes))
+        scale=scale, crop=crop, resize=resize, tta=tta, count=len(description.classes),
+        batch=fit_batch(crop, training['images']),
+        weights=class_weights(training['pixels']))
 
 
 def data_root_of(out):
@@ -233,7 +254,9 @@ def suffix_for(facts: list[Facts]) -> str:
     return '.jpg' if all(fact.format in ('JPEG', 'MPO') for fact in facts) else '.png'
 
 
-def source_facts(root: Path, format_name: str, command: list[str]) -> dict[str, object]:
-    return dict(path=str(root), format=format_name, command=[*map(shown, command)], version=__version__)
+def source_facts(roots: list[Path], formats: list[str], command: list[str]) -> dict[str, object]:
+    """Where a data set came from; of several sources, a list of their folders and of their formats."""
+    path, format_name = ([str(roots[0]), formats[0]] if len(roots) == 1 else [[*map(str, roots)], formats])
+    return dict(path=path, format=format_name, command=[*map(shown, command)], version=__version__)
 
 

@@ -28,7 +28,7 @@ class Listing(NamedTuple):
         name (str): Of the data set.
         items (list[Item]): Its images.
         classes (tuple[str, ...] | None): Names of the classes; None where nothing names them.
-        palette (list): A colour for each of 256 classes.
+        palette (np.ndarray): (256, 3) uint8, a colour for each class and for values that are none.
         first (int): The value of the first class in the masks: 1 with ``reduce_zero_label``.
         expected (Expectation): What masks may hold.
         problems (list[str]): What was found by the names alone.
@@ -36,7 +36,7 @@ class Listing(NamedTuple):
     name: str
     items: list[Item]
     classes: tuple[str, ...] | None
-    palette: list
+    palette: np.ndarray
     first: int
     expected: Expectation
     problems: list[str]

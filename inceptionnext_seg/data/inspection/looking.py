@@ -154,7 +154,7 @@ def summary(listing: Listing, findings: Findings) -> str:
     lines.append(
         f'sizes: {", ".join(sizes)}' + (f' and {len(findings.sizes) - 5} others' if len(findings.sizes) > 5 else '')
     )
-    for name, cells in class_rows(listing, findings):
+    for _, name, cells in class_rows(listing, findings):
         lines.append(
             f'  {name:<24} ' + '   '.join(f'{split} {100 * share:6.2f} % in {images}' for split, share, images in cells)
         )
@@ -167,7 +167,9 @@ def summary(listing: Listing, findings: Findings) -> str:
 
 
 def class_rows(listing: Listing, findings: Findings):
-    """``(name, [(split, share of the labelled pixels, images with it)])`` of each class, or each value that occurs."""
+    """``(index, name, [(split, share of the labelled pixels, images with it)])`` of each class, or each value that
+    occurs; the index is that of its colour in the palette.
+    """
     values = range(listing.first, listing.first + len(listing.classes)) if listing.classes else sorted(
         {int(value) for rows in findings.counts.values() for value in np.flatnonzero(rows.sum(0))} - {255})
     for value in values:
@@ -176,4 +178,4 @@ def class_rows(listing: Listing, findings: Findings):
         for split, rows in findings.counts.items():
             whole = rows.sum(0)[first_and_last(listing)].sum()
             cells.append((split, rows[:, value].sum() / max(1, whole), int((rows[:, value] > 0).sum())))
-        yield name, cells
+        yield value - listing.first, name, cells

@@ -46,7 +46,7 @@ def overlay(item: Item, listing: Listing) -> Image.Image:
     small = np.asarray(picture.resize(size, Image.Resampling.BOX), np.float32)
     mask = np.asarray(Image.fromarray(mask_of(item.mask)).resize(size, Image.Resampling.NEAREST))
     known = (mask != 255) & (mask >= listing.first)
-    colors = np.asarray(listing.palette)[np.where(known, mask - listing.first, 0)]
+    colors = listing.palette[np.where(known, mask - listing.first, 0)]
     return Image.fromarray(np.where(known[..., None], 0.5 * small + 0.5 * colors, small).round().astype(np.uint8))
 
 
@@ -57,12 +57,12 @@ def contact_sheet(listing: Listing, findings: Findings) -> Image.Image | None:
         return None
     font = legend_font(FONT)
     rows = -(-len(items) // COLUMNS)
-    names = [name for name, _ in class_rows(listing, findings)]
+    legend = [(name, listing.palette[index].tolist()) for index, name, _ in class_rows(listing, findings)]
     width = COLUMNS * (CELL[0] + 4)
-    column = max(int(font.getlength(name)) for name in names) + 40 if names else width
+    column = max(int(font.getlength(name)) for name, _ in legend) + 40 if legend else width
     per_row = max(1, width // column)
-    legend = -(-len(names) // per_row) * LINE + 8
-    sheet = Image.new('RGB', (width, rows * (CELL[1] + LINE) + legend), 'white')
+    height = rows * (CELL[1] + LINE) + -(-len(legend) // per_row) * LINE + 8
+    sheet = Image.new('RGB', (width, height), 'white')
     pen = ImageDraw.Draw(sheet)
     for k, item in enumerate(items):
         left, top = k % COLUMNS * (CELL[0] + 4), k // COLUMNS * (CELL[1] + LINE)
@@ -71,7 +71,7 @@ def contact_sheet(listing: Listing, findings: Findings) -> Image.Image | None:
         while font.getlength(text) > CELL[0] and len(text) > 8:
             text = text[:-2] + '…'
         pen.text((left + 2, top + CELL[1] + 2), text, 'black', font)
-    for k, (name, color) in enumerate(zip(names, np.asarray(listing.palette).tolist(), strict=False)):
+    for k, (name, color) in enumerate(legend):
         left, top = k % per_row * column + 4, rows * (CELL[1] + LINE) + 6 + k // per_row * LINE
         pen.rectangle((left, top, left + FONT, top + FONT), tuple(color), 'black')
         pen.text((left + FONT + 6, top - 1), name, 'black', font)
@@ -83,8 +83,8 @@ def page(listing: Listing, findings: Findings, sheet: Image.Image | None, about:
     text = html.escape
     splits = list(findings.counts)
     rows = []
-    for k, (name, cells) in enumerate(class_rows(listing, findings)):
-        red, green, blue = np.asarray(listing.palette)[k].tolist()
+    for index, name, cells in class_rows(listing, findings):
+        red, green, blue = listing.palette[index].tolist()
         rows.append(
             f'<tr><td><span class="swatch" style="background:rgb({red},{green},{blue})"></span>{text(name)}</td>'
             + ''.join(

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -172,6 +173,32 @@ def test_a_list_or_folders_named_train_and_val_decide_and_what_fits_nothing_is_a
     assert {path.stem for path in (tmp_path / 'out2/images/validation').iterdir()} == {f'frame 0{i}' for i in range(6)}
 
 
+def test_a_list_names_labelled_images_by_their_folders_and_lines_that_name_none_are_reported(tmp_path):
+    source, names = tmp_path / 'source', tmp_path / 'val.txt'
+    for sequence in ('seq1', 'seq2'):
+        (source / 'masks' / sequence).mkdir(parents=True)
+        for i in range(3):
+            picture(source / f'photos/{sequence}/000{i}.png', 10 * int(sequence[-1]) + i)
+            Image.fromarray(truth(i)).save(source / f'masks/{sequence}/000{i}.png')
+    (source / 'masks/seq2/0002.png').unlink()
+
+    def held(text, out):
+        names.write_text(text)
+        report = import_dataset(source, tmp_path / out, Options(val_list=names), progress=False)
+        rows = (tmp_path / out / 'sources.csv').read_text().splitlines()
+        return {row.split(',')[1] for row in rows if row.startswith('images/validation')}, report.text()
+
+    assert held('seq1/0000\nD:\\x\\photos\\seq2\\0001.png\n', 'out')[0] == {
+        'photos/seq1/0000.png', 'photos/seq2/0001.png'}
+    # One that has no mask, and one of another sequence, which would fit nothing else.
+    found, text = held('seq1/0001\nseq2/0002\nseq7/0002', 'out2')
+    assert found == {'photos/seq1/0001.png'} and "2 lines of" in text and "line 2, 'seq2/0002'" in text
+    for text, message in (('0000', r'line 1: .0000. may be any of photos/seq1/0000\.png, photos/seq2/0000\.png'),
+                          ('seq2/0002', 'names no image with labels')):
+        with pytest.raises(UserError, match=message):
+            held(text, 'out3')
+
+
 def with_test_folder(tmp_path):
     source = many(tmp_path, 12)
     (source / 'place1').rename(source / 'test')
@@ -236,6 +263,21 @@ def test_what_is_there_is_not_written_over_and_a_broken_import_leaves_nothing(so
     with pytest.raises(UserError, match='No space left'):
         convert(source)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out', 'source']
+
+
+def test_a_disk_that_is_full_at_the_last_file_is_one_message_and_leaves_nothing(source, tmp_path, monkeypatch):
+    save_masks(source, Image.fromarray)
+    write_text = Path.write_text
+
+    def full(path, *args, **kwargs):
+        if path.name == 'report.txt':
+            raise OSError(28, 'No space left on device')
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(UserError, match='No space left'):
+        convert(source)
+    assert [path.name for path in tmp_path.iterdir()] == ['source']
 
 
 def test_a_folder_without_masks_says_what_is_there_and_the_option_to_give(source):

@@ -140,3 +140,78 @@ def test_indices_with_a_border_of_255_are_taken_without_a_word(larger):
     report = convert(larger, classes=('ground', 'cow'))
     assert not any('255 has' in note for note in report.notes)
     assert sorted(np.unique(masks_of(larger)['a'])) == [0, 1, 255]
+
+
+def greys(*values):
+    return lambda classes: Image.fromarray(np.array(values, np.uint8)[classes])
+
+
+def ramp(classes):
+    """A mask of many greys, as smoothing or a JPEG file makes of a few."""
+    return Image.fromarray((np.array([0, 85, 170])[classes] + np.arange(WIDTH * HEIGHT).reshape(HEIGHT, WIDTH) % 25)
+                           .astype(np.uint8))
+
+
+@pytest.mark.parametrize(('make', 'ends'), [
+    (ramp, ('masks/a.png', 'masks/deep/B 2.png')), (greys(0, 85, 170), ('masks/a.jpg', 'masks/deep/B 2.jpg'))])
+def test_greys_of_masks_that_were_smoothed_or_are_jpeg_files_are_no_classes(source, tmp_path, make, ends):
+    save_masks(source, make, ends)
+    for names in (None, ('bg', 'leaf')):
+        with pytest.raises(UserError, match=r'around 3 greys.*--tolerance 40 and --palette.*--format index'):
+            convert(source, classes=names)
+    values = np.unique(np.concatenate([np.asarray(Image.open(source / end)).ravel() for end in ends]))
+    report = import_dataset(source, tmp_path / 'indices', Options(format='index', val=0.5), progress=False)
+    assert len(report.description.classes) == len(values)
+    path = palette_file(tmp_path, '0 0 0 road', '85 85 85 car', '170 170 170 sky')
+    convert(source, palette=path, tolerance=40)
+    assert masks_of(source)['a'][truth() == 0].max() == 0 or make is not ramp
+
+
+COUNT = WIDTH * HEIGHT
+
+
+def test_many_classes_that_are_named_are_taken(source, tmp_path):
+    for name, seed in (('a_mask.png', 0), ('deep/B 2_mask.PNG', 1)):
+        values = np.arange(seed, COUNT + seed, dtype=np.uint8)
+        Image.fromarray(values.reshape(HEIGHT, WIDTH)).save(source / name)
+    names = tuple(f'class {i}' for i in range(COUNT + 1))
+    assert convert(source, classes=names).description.classes == names
+    with pytest.raises(UserError, match='--reduce-zero-label'):      # rather than that of greys
+        import_dataset(source, tmp_path / 'out2', Options(classes=names[1:]), progress=False)
+
+
+def test_255_among_greys_is_said_not_to_count_with_the_way_on_and_among_indices_it_is_not(source, tmp_path):
+    save_masks(source, greys(0, 128, 255))
+    with pytest.raises(UserError, match=r'255, which does not count.*"0 0 0 bg", "128 128 128 leaf", "255 255 255 st'):
+        convert(source, classes=('bg', 'leaf', 'stem'))
+    for seed, end in enumerate(('a_mask.png', 'deep/B 2_mask.PNG')):
+        pixels = truth(seed) // 2 * 128
+        pixels[-1, :10] = 255
+        Image.fromarray(pixels).save(source / end)
+    assert any('255 has 5.2 %' in note and '"255 255 255 NAME"' in note for note in convert(source).notes)
+    for end in ('a_mask.png', 'deep/B 2_mask.PNG'):
+        Image.fromarray(np.where(np.asarray(Image.open(source / end)) == 128, 1, np.asarray(Image.open(source / end)))
+                        .astype(np.uint8)).save(source / end)
+    report = import_dataset(source, tmp_path / 'out2', Options(val=0.5, format='index'), progress=False)
+    assert not any('255 has' in note for note in report.notes)
+
+
+def test_masks_from_1_on_whose_last_class_is_unseen_are_noted(source):
+    save_masks(source, greys(1, 2, 2))
+    report = convert(source, classes=NAMES)
+    assert any("If 1 is 'road': --reduce-zero-label" in note for note in report.notes)
+    report = import_dataset(source, source.parent / 'out2', Options(classes=NAMES, reduce_zero_label=True, val=0.5),
+                            progress=False)
+    assert report.description.splits['training']['pixels'][0] > 0
+
+
+def test_a_class_that_is_left_out_is_not_said_to_be_0_and_one_class_alone_not_to_train(source):
+    save_masks(source, greys(0, 255, 255))
+    with pytest.raises(UserError) as error:
+        convert(source, classes=NAMES)
+    assert '--rename' not in str(error.value)
+    report = convert(source, classes=('background', 'leaf'), rename={'background': 'ignore'})
+    assert not any(note.startswith('0 in the masks') for note in report.notes)
+    assert any("one class, 'leaf'" in note and 'two or more' in note for note in report.notes)
+    report = import_dataset(source, source.parent / 'out2', Options(classes=('soil', 'leaf'), val=0.5), progress=False)
+    assert any("0 in the masks is the class 'soil'" in note for note in report.notes)
