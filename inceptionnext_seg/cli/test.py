@@ -1,4 +1,4 @@
-"""Evaluate a segmentor: python tools/test.py CONFIG CHECKPOINT [--tta]
+"""Evaluate a segmentor: inceptionnext-seg test CONFIG CHECKPOINT [--tta]
 
 CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config.
 """
@@ -9,6 +9,7 @@ from ..engine.launch import (
     add_common_arguments,
     build_runner,
     check_writable,
+    add_config_arguments,
     explain_errors,
     for_tta,
     load_config,
@@ -24,9 +25,8 @@ from ..models.checkpoint import load_model
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Evaluate a segmentor')
-    parser.add_argument('config', help='config file path')
-    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
     parser.add_argument('--tta', action='store_true', help='multi-scale (0.5 to 1.75) and flip, as in the papers')
     parser.add_argument('--out', help='directory for the predictions, one PNG of class indices an image')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')

@@ -34,12 +34,19 @@ from .settings import arguments_of, check_names, check_options, check_sections
 from .values import check_parts, check_values
 
 
+def add_config_arguments(parser: ArgumentParser, checkpoint: bool = True,
+                         example: str = 'model.test_cfg.mode=whole') -> None:
+    """``CONFIG``, ``CHECKPOINT`` where it is asked for, and ``--cfg-options``, with an ``example`` of one."""
+    parser.add_argument('config', help='config file, or the name of a config of the package')
+    if checkpoint:
+        parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
+                        help=f'override settings of the config, such as {example}')
+
+
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """Arguments of both train and test, spelled as in MMSegmentation's tools."""
+    """Arguments of both train and test beside these, spelled as in MMSegmentation's tools."""
     parser.add_argument('--work-dir', help='the directory to save logs and models')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-        help='override settings of the config, such as model.backbone.init_cfg=None')
     parser.add_argument('--data-root', metavar='PATH', help='where the data are: data_root of all loaders at once')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun's predecessors pass it.

@@ -17,6 +17,7 @@ from mmseg.registry import MODELS as MODELS_OF_MMSEG
 from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
+    add_config_arguments,
     announce_scratch,
     be_deterministic,
     build_runner,
@@ -43,8 +44,9 @@ def camvid(root):
 
 def parse(*options):
     parser = argparse.ArgumentParser()
+    add_config_arguments(parser, checkpoint=False)
     add_common_arguments(parser)
-    return parser.parse_args(options)
+    return parser.parse_args(['CONFIG', *options])
 
 
 # Configs
