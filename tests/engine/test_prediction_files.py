@@ -347,6 +347,14 @@ def test_ranking_goes_on_after_an_image_that_the_memory_of_a_gpu_does_not_take()
             raise torch.OutOfMemoryError
         return SimpleNamespace(entropy=np.zeros(1), confidence=np.ones(1), image=np.zeros((9, 9, 3), np.uint8))
 
+def test_where_the_ranking_goes_is_looked_at_before_anything_is_ranked(tmp_path, capsys):
+    for out, message in ((tmp_path, 'which is a folder'), (tmp_path / 'file/ranking.csv', 'file is a file')):
+        (tmp_path / 'file').touch()
+        with pytest.raises(SystemExit):
+            active.main(['no config', 'no checkpoint', 'no folder', *OUT, str(out)])
+        assert message in capsys.readouterr().err
+
+
     predictor = SimpleNamespace(labels=Drawn.labels, predict=predict_one)
     rows, failures = active.rank(predictor, [Path('large.png'), Path('small.png')], progress=False)
     assert [row[0].name for row in rows] == ['small.png'] and 'memory' in failures[Path('large.png')]
