@@ -28,7 +28,7 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
 from tqdm import tqdm
 
 from ..api.predictor import Predictor
-from ..api.video import rate_and_count, writer
+from ..api.video import frames, rate_and_count, writer
 from ..engine.allocator import keep_freed_memory
 from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, dataset_config, open_device
@@ -141,7 +141,7 @@ def predict_video(segmentor, args, device):
     palette = predictor.labels.palette.astype(np.float32)
     done = 0
     with writer(args.out, rate) as append:
-        for found in tqdm(predictor.predict(args.video), total=count, desc='predicting', unit='frame'):
+        for found in tqdm(predictor.predict(frames(args.video)), total=count, desc='predicting', unit='frame'):
             append(((1 - args.opacity) * found.image + args.opacity * palette[found.classes]).round().astype(np.uint8))
             done += 1
     print(f'{done} frames segmented on {device}: {shown(args.out)}')

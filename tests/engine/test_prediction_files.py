@@ -280,6 +280,12 @@ def test_a_video_is_segmented_frame_by_frame_and_written_as_one(small, tmp_path,
                          str(tmp_path / 'out.mp4')]) == 0
     assert [abs(found.astype(int) - shot).mean() < 9 for found, shot in zip(
         frames(tmp_path / 'out.mp4'), shots, strict=True)] == [True] * 3
+    # Whatever the file is called: PyAV knows more kinds than those of VIDEO_SUFFIXES, moving pictures among them.
+    shutil.copy(tmp_path / 'in.mp4', tmp_path / 'clip.MTS')
+    Image.fromarray(shots[0]).save(tmp_path / 'anim.gif', save_all=True, append_images=[Image.fromarray(shots[2])])
+    for name, count in (('clip.MTS', 3), ('anim.gif', 2)):
+        assert predict.main([*small, '--video', str(tmp_path / name), *OUT, str(tmp_path / 'other.mp4')]) == 0
+        assert f'{count} frames segmented' in capsys.readouterr().out
     (tmp_path / 'same.mp4').symlink_to(tmp_path / 'in.mp4')
     with pytest.raises(SystemExit):
         predict.main([*small, '--video', str(tmp_path / 'in.mp4'), '--out', str(tmp_path / 'same.mp4')])
