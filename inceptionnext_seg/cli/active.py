@@ -3,7 +3,8 @@
 Ranks images by what the model does not know: the mean entropy of its softmax over the pixels, as a share of the most it
 can be, the highest first. An image that looks almost like one ranked above it, the next frame of a sequence, goes to
 the end: labelling both teaches little more than one. RANKING.csv has image, entropy, the share of pixels with a
-confidence below one half, and the image that it looks like.
+confidence below one half, and the image that it looks like. Hidden files, and what `predict` wrote below FOLDER, are
+no images to rank.
 Exit code: 0 every image was ranked, 1 some could not be read (they are listed, with
 links to folders, which are not followed), 2 nothing could be done.
 """
@@ -69,13 +70,15 @@ def rank(predictor, images, progress=True):
 @exit_on_user_error
 def main(argv=None):
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
     # Before all images are ranked for nothing.
     if Path(args.out).is_dir():
         raise UserError(f'--out is {args.out}, which is a folder; expected: a file, such as '
                         f'{Path(args.out) / "ranking.csv"}.')
     check_writable(Path(args.out).absolute().parent, 'the folder of --out,', 'give another --out')
-    images = find_images(args.source, Path(args.out).parent / '.none')
+    cfg = load_config(args.config, args.cfg_options)
+    images = find_images(args.source)
+    for line in images.notes:
+        print(line)
     device = open_device(args.device)
     rows, failures = rank(Predictor(Segmentor(cfg, args.checkpoint, device), device), images.outputs)
     failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}

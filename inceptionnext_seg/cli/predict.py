@@ -7,7 +7,8 @@ For each image DIR gets
 and, once, classes.json: index, name and colour of every class. --format chooses others: npz (classes, confidence and
 entropy), coco (run lengths, and coco.json of all images) and labelme (a folder that Labelme opens), to be corrected and
 to come back through `inceptionnext-seg import`. --confidence adds confidence/ and entropy/, as grey pictures.
-A folder is walked with its subfolders; links to folders are named and not followed. An image that has more than
+A folder is walked with its subfolders; links to folders are named and not followed, hidden files are no images, and
+what `predict` wrote into a folder of it before is left out, with one line. An image that has more than
 2048×2048 pixels after the config's test pipeline is predicted by sliding windows, those of the config or of 512×512
 pixels, 341 apart: memory grows with its width, and not with its logits. --video IN --out OUT.mp4 writes overlays of the
 frames of a video.
@@ -164,6 +165,8 @@ def main(argv=None):
         return predict_video(Segmentor(cfg, args.checkpoint, device), args, device)
     images = find_images(args.source, args.out)
     device = open_device(join_processes(args.launcher, args.device))
+    for line in images.notes if get_rank() == 0 else ():
+        print(line)
     # The folders before the model, which takes long to load for nothing.
     PredictionFiles(args.out, None, args.format, args.confidence).create_folders()
     segmentor = Segmentor(cfg, args.checkpoint, device)
