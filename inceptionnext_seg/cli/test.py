@@ -1,15 +1,17 @@
 """Evaluate a segmentor: inceptionnext-seg test CONFIG CHECKPOINT [--tta]
 
-CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config.
+CHECKPOINT is one that `train` wrote, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config. The
+images are those of the config's test_dataloader: of your own, the split `test` where import made one with labels, and
+otherwise `validation`.
 """
 import argparse
 
 from ..data.checks import check_folders
 from ..engine.launch import (
     add_common_arguments,
+    add_config_arguments,
     build_runner,
     check_writable,
-    add_config_arguments,
     explain_errors,
     for_tta,
     load_config,
@@ -19,6 +21,7 @@ from ..engine.launch import (
     without_training,
     write_predictions,
 )
+from ..engine.own_data import require_data
 from ..engine.weights import require_local
 from ..errors import exit_on_user_error
 from ..models.checkpoint import load_model
@@ -39,7 +42,7 @@ def parse_args():
 @exit_on_user_error
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.data_root)
+    cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: require_data(cfg, args.checkpoint))
     prepare(cfg, args)
     require_local(args.checkpoint)
     without_training(cfg)

@@ -21,7 +21,7 @@ from ..engine.launch import (
     prepare,
     resume_latest,
 )
-from ..engine.own_data import PLACEHOLDER, needs_data, set_minutes, use_data
+from ..engine.own_data import check_work_dir, needs_data, set_minutes, use_data
 from ..engine.resuming import forget_before_restarts
 from ..engine.values import add_backends, check_seed
 from ..engine.weights import require_local, require_weights
@@ -57,8 +57,8 @@ def adapt(cfg, args):
             print(line)
     elif args.data_root is None and needs_data(cfg):
         raise UserError(f'config {args.config} takes its classes and sizes from the data, and was not told which. '
-                        f'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out {PLACEHOLDER}`, and '
-                        f'--data {PLACEHOLDER}.')
+                        'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out data/mine`, and --data '
+                        'data/mine.')
     if args.minutes is not None:
         if not 0 < args.minutes < math.inf:
             raise UserError(f'--minutes is {args.minutes:g}; expected: a number above 0.')
@@ -71,6 +71,7 @@ def main():
     cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: adapt(cfg, args))
     prepare(cfg, args)
     if not args.resume and not cfg.get('resume'):
+        check_work_dir(cfg)
         forget_before_restarts(cfg.work_dir)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:

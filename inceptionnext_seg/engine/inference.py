@@ -32,6 +32,7 @@ from ..models.checkpoint import load_model
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 from .image_files import check_image
+from .own_data import require_data
 
 
 class Labels(NamedTuple):
@@ -142,10 +143,12 @@ class Segmentor:
         labels (Labels): What its predictions mean.
 
     Raises:
-        UserError: The checkpoint is missing or does not fit, or no classes are known for it.
+        UserError: The checkpoint is missing or does not fit, no classes are known for it, or the config takes them from
+            data that it has not been told.
     """
 
     def __init__(self, cfg: Config, checkpoint: str | Path, device: torch.device | str = 'cpu') -> None:
+        require_data(cfg, checkpoint)
         pipeline = [dict(step) for step in dataset_config(cfg).pipeline if step['type'] != 'LoadAnnotations']
         self.model = init_model(cfg, device='cpu')
         self.labels = find_labels(cfg, load_model(self.model, checkpoint), self.model.num_classes)

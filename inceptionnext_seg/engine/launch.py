@@ -129,7 +129,7 @@ def prepare(cfg: Config, args: Namespace) -> None:
         keep_freed_memory()
         announce_idle_gpu()
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, getattr(args, 'data', None))
     check_writable(cfg.work_dir, 'work_dir', 'give another --work-dir')
     if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
         # mmengine reads it only where a config names no wrapper.
@@ -158,8 +158,10 @@ def announce_idle_gpu() -> None:
               f'{built}, cannot use it. python -c "import torch; torch.zeros(1).cuda()" says why.')
 
 
-def default_work_dir(config: str | Path) -> str:
-    return str(Path('work_dirs') / Path(str(config).removeprefix(PREFIX)).stem)
+def default_work_dir(config: str | Path, data: str | Path | None = None) -> str:
+    """The folder of a run: named after its config and, with ``--data``, after the data set's folder too."""
+    name = Path(str(config).removeprefix(PREFIX)).stem
+    return str(Path('work_dirs') / (name if data is None else f'{name}_{Path(data).resolve().name}'))
 
 
 def check_writable(folder: str | Path, what: str, way: str) -> None:

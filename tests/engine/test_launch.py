@@ -125,6 +125,9 @@ def test_the_work_dir_is_the_argument_the_configs_or_named_after_the_config(monk
         prepare(cfg, SimpleNamespace(work_dir=work_dir, **args))
         assert cfg.work_dir == expected
         assert cfg.launcher == 'none'
+    cfg = Config()
+    prepare(cfg, SimpleNamespace(work_dir=None, data='data/mine/', **args))     # two data sets have two folders
+    assert cfg.work_dir == 'work_dirs/name_mine'
 
 
 @pytest.mark.parametrize(('launcher', 'message'), [

@@ -347,12 +347,6 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
         str(folder / 'a b.png'), str(folder / 'frame2.png')}
 
 
-def test_ranking_goes_on_after_an_image_that_the_memory_of_a_gpu_does_not_take():
-    def predict_one(path):
-        if path.name == 'large.png':
-            raise torch.OutOfMemoryError
-        return SimpleNamespace(entropy=np.zeros(1), confidence=np.ones(1), image=np.zeros((9, 9, 3), np.uint8))
-
 def test_where_the_ranking_goes_is_looked_at_before_anything_is_ranked(tmp_path, capsys):
     for out, message in ((tmp_path, 'which is a folder'), (tmp_path / 'file/ranking.csv', 'file is a file')):
         (tmp_path / 'file').touch()
@@ -360,6 +354,12 @@ def test_where_the_ranking_goes_is_looked_at_before_anything_is_ranked(tmp_path,
             active.main(['no config', 'no checkpoint', 'no folder', *OUT, str(out)])
         assert message in capsys.readouterr().err
 
+
+def test_ranking_goes_on_after_an_image_that_the_memory_of_a_gpu_does_not_take():
+    def predict_one(path):
+        if path.name == 'large.png':
+            raise torch.OutOfMemoryError
+        return SimpleNamespace(entropy=np.zeros(1), confidence=np.ones(1), image=np.zeros((9, 9, 3), np.uint8))
 
     predictor = SimpleNamespace(labels=Drawn.labels, predict=predict_one)
     rows, failures = active.rank(predictor, [Path('large.png'), Path('small.png')], progress=False)
