@@ -1,6 +1,6 @@
-# CamVid: 480×360 street scenes, 11 classes, 255 is void. Also the pattern for a folder of images and masks of your own:
-# images/{training,validation} and annotations/{training,validation} with the same names below `data_root`, and masks of
-# one channel holding 0 to N - 1, or 255 where pixels do not count.
+# CamVid: 480×360 street scenes, 11 classes, 255 is void. Files have the same names in images/{training,validation} and
+# annotations/{training,validation} below `data_root`, and masks hold 0 to N - 1, or 255 where pixels do not count.
+# `inceptionnext-seg import` takes such a folder of your own, and writes a config with sizes that fit its images.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/camvid'
 metainfo = dict(

@@ -1,9 +1,9 @@
 # Your own images, as `inceptionnext-seg import SOURCE --out DIR` writes them: images/ and annotations/ with training
 # and validation, and dataset.json. `tools/train.py CONFIG --data DIR` puts in what depends on them: folders, classes,
-# palette, sizes, class weights, crop and batch (inceptionnext_seg/engine/own_data.py says how). What stands here in
-# their place is for a folder data/own with two classes.
+# palette, sizes, class weights, crop and batch (inceptionnext_seg/engine/own_data.py says how), and leaves them in the
+# config beside the checkpoints. What stands here in their place is for two classes, and no folder is called so.
 dataset_type = 'BaseSegDataset'
-data_root = 'data/own'
+data_root = 'DIR of --data'
 metainfo = dict(classes=('background', 'object'), palette=[[0, 0, 0], [220, 60, 60]])
 crop_size = (256, 256)
 scale = (512, 512)

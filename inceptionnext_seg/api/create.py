@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from ..acceleration import accelerate as accelerate_model
 from ..engine.inference import config_metainfo, labels_of
 from ..engine.launch import load_config
+from ..engine.own_data import needs_data
 from ..errors import SettingError, UserError
 from ..models.checkpoint import load_pretrained, load_strictly, read_checkpoint, state_dict_of
 from ..models.metanext import ConvNeXt, InceptionNeXt
@@ -225,7 +226,10 @@ def backbone_name(backbone):
 
 
 def names_and_colors(cfg, num_classes):
-    """Names and colours of a config's classes, for as many; None twice where it has others, or none."""
+    """Names and colours of a config's classes, for as many; None twice where it has others, none, or takes them from
+    data that it has not been told."""
+    if needs_data(cfg):
+        return None, None
     try:
         with DefaultScope.overwrite_default_scope('mmseg'):
             labels = labels_of(config_metainfo(cfg), num_classes)

@@ -90,7 +90,8 @@ class Predictor:
 
         Args:
             source: An image: a NumPy array (H, W, 3), RGB, or (H, W), grey, of uint8; a PIL image; or the path of a
-                file. Several: a folder's path, with its subfolders, a video's path, or any iterable of images.
+                file. Several: a folder's path, with its subfolders but without what ``tools/predict.py`` wrote into
+                them and hidden files; a video's path; or any iterable of images.
             logits (bool): Keep the logits, 4 bytes a class and pixel.
             window (int | None): Segment windows of this many pixels, which overlap by a third, and average their
                 logits, as MMSegmentation's mode 'slide': the memory that an image takes then grows with its width, and
@@ -290,6 +291,8 @@ def is_image(source: Any) -> bool:
 def images_of(folder: str | Path) -> list[Path]:
     """The images of a folder in order, with those that :meth:`Segmentor.load` refuses for their names or kind."""
     images = images_below(folder)
+    for line in images.notes:
+        warnings.warn(line, stacklevel=3)
     return sorted((*images.outputs, *images.left_out))
 
 

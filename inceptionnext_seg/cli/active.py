@@ -3,7 +3,8 @@
 Ranks images by what the model does not know: the mean entropy of its softmax over the pixels, as a share of the most it
 can be, the highest first. An image that looks almost like one ranked above it, the next frame of a sequence, goes to
 the end: labelling both teaches little more than one. RANKING.csv has image, entropy, the share of pixels with a
-confidence below one half, and the image that it looks like.
+confidence below one half, and the image that it looks like. Hidden files, and what `predict` wrote below FOLDER, are
+no images to rank.
 Exit code: 0 every image was ranked, 1 some could not be read (they are listed, with
 links to folders, which are not followed), 2 nothing could be done.
 """
@@ -23,8 +24,7 @@ from ..data.importing.pictures import fingerprint
 from ..data.importing.surveying import look_alike
 from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, open_device
-from ..engine.launch import load_config
-from ..engine.options import OptionsAction
+from ..engine.launch import add_config_arguments, check_writable, load_config
 from ..engine.prediction_files import TOO_LARGE
 from ..errors import UserError, exit_on_user_error, quantity, shown
 from ..files import write_text
@@ -34,13 +34,10 @@ SHOWN = 10
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file path')
-    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    add_config_arguments(parser)
     parser.add_argument('source', metavar='FOLDER', help='folder of images, such as images/unlabelled of an import')
     parser.add_argument('--out', required=True, metavar='RANKING.csv', help='file to write')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: cuda where there is one, or else cpu)')
-    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-                        help='override settings of the config')
     return parser.parse_args(argv)
 
 
@@ -73,8 +70,15 @@ def rank(predictor, images, progress=True):
 @exit_on_user_error
 def main(argv=None):
     args = parse_args(argv)
+    # Before all images are ranked for nothing.
+    if Path(args.out).is_dir():
+        raise UserError(f'--out is {args.out}, which is a folder; expected: a file, such as '
+                        f'{Path(args.out) / "ranking.csv"}.')
+    check_writable(Path(args.out).absolute().parent, 'the folder of --out,', 'give another --out')
     cfg = load_config(args.config, args.cfg_options)
-    images = find_images(args.source, Path(args.out).parent / '.none')
+    images = find_images(args.source)
+    for line in images.notes:
+        print(line)
     device = open_device(args.device)
     rows, failures = rank(Predictor(Segmentor(cfg, args.checkpoint, device), device), images.outputs)
     failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}

@@ -1,4 +1,4 @@
-"""Parameters and MACs of segmentors: python tools/complexity.py CONFIG [CONFIG ...] [--shape 512 2048] [--depth 2]
+"""Parameters and MACs of segmentors: inceptionnext-seg complexity CONFIG [CONFIG ...] [--shape 512 2048]
 
 Counted on meta tensors, so in seconds and without memory, whatever the size. --shape 224 gives, in the backbone's row,
 what the papers report for ImageNet but for the classifier.
@@ -15,8 +15,8 @@ from ..segmentation.complexity import COUNTED, count, from_dict, to_dict, to_mar
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Count parameters and MACs of segmentors')
-    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files, or names of configs of the package')
     parser.add_argument(
         '--shape', nargs='+', type=int, metavar='N',
         help='height and width of the image, or one number for both; by default as in the papers: 512 2048 for UperNet '

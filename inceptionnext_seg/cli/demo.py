@@ -17,7 +17,7 @@ DEFAULT = ('upernet_inceptionnext_a_mini', 'work_dirs/upernet_inceptionnext_a_mi
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', nargs='?', help='config file path, or the name of a config of the package')
+    parser.add_argument('config', nargs='?', help='config file, or the name of a config of the package')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file, or its URL')
     parser.add_argument('--against', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='another model, side by side')
     parser.add_argument('--examples', type=Path, metavar='DIR',

@@ -25,8 +25,7 @@ import torch
 
 from ..api import create_model
 from ..engine.inference import config_metainfo
-from ..engine.launch import load_config
-from ..engine.options import OptionsAction
+from ..engine.launch import add_config_arguments, load_config
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph, proof
 from ..export.fastest import write_fastest
@@ -35,8 +34,7 @@ from ..export.files import DTYPES, FORMATS, Runtime, replacing, require_packages
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file path, or the name of a config of the package')
-    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    add_config_arguments(parser)
     parser.add_argument('--format', choices=list(FORMATS), default='onnx', help='(default: %(default)s)')
     parser.add_argument('--size', default='dynamic', metavar='HxW | dynamic',
                         help='pixels of an image, such as 512x683; dynamic (default) leaves batch, height and width '
@@ -56,8 +54,6 @@ def parse_args():
                         help='what the file is proved on (default: --calibration, or drawn scenes)')
     parser.add_argument('--labels', metavar='DIR',
                         help='class indices of the images in --images, PNG files of the same names: mIoU is proved too')
-    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-                        help='override settings of the config')
     return parser.parse_args()
 
 

@@ -1,13 +1,14 @@
-"""Segment images: python tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER --out DIR
+"""Segment images: inceptionnext-seg predict CONFIG CHECKPOINT IMAGE|FOLDER --out DIR
 
 For each image DIR gets
   class_numbers/NAME.png  one channel, the image's size, a class index a pixel: 0 is the first class, or 1 for data
-                          sets whose files keep 0 for unlabelled pixels (ADE20K), as tools/test.py --out writes them
+                          sets whose files keep 0 for unlabelled pixels (ADE20K), as `test --out` writes them
   overlays/NAME.png       the image under its classes' colours, with a legend: colour, name, share of the image
 and, once, classes.json: index, name and colour of every class. --format chooses others: npz (classes, confidence and
 entropy), coco (run lengths, and coco.json of all images) and labelme (a folder that Labelme opens), to be corrected and
 to come back through `inceptionnext-seg import`. --confidence adds confidence/ and entropy/, as grey pictures.
-A folder is walked with its subfolders; links to folders are named and not followed. An image that has more than
+A folder is walked with its subfolders; links to folders are named and not followed, hidden files are no images, and
+what `predict` wrote into a folder of it before is left out, with one line. An image that has more than
 2048×2048 pixels after the config's test pipeline is predicted by sliding windows, those of the config or of 512×512
 pixels, 341 apart: memory grows with its width, and not with its logits. --video IN --out OUT.mp4 writes overlays of the
 frames of a video.
@@ -28,13 +29,12 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
 from tqdm import tqdm
 
 from ..api.predictor import Predictor
-from ..api.video import rate_and_count, writer
+from ..api.video import frames, rate_and_count, writer
 from ..engine.allocator import keep_freed_memory
 from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, dataset_config, open_device
 from ..engine.joining import join
-from ..engine.launch import check_launcher, leave_process_group, load_config
-from ..engine.options import OptionsAction
+from ..engine.launch import add_config_arguments, check_launcher, leave_process_group, load_config
 from ..engine.prediction_files import FORMATS, Predicted, PredictionFiles, predict_files
 from ..errors import UserError, exit_on_user_error, quantity, shown
 
@@ -57,8 +57,7 @@ def size(text):
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file path')
-    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    add_config_arguments(parser)
     parser.add_argument('source', nargs='?', metavar='IMAGE|FOLDER', help='an image, or a folder of images and folders')
     parser.add_argument('--video', metavar='IN', help='a video instead of images; --out is then a video, too')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder to write to')
@@ -82,9 +81,6 @@ def parse_args(argv=None):
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: cuda where there is one, or else cpu)')
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: the processes that '
                         'torchrun starts share the images')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-        help='override settings of the config, such as model.test_cfg.mode=whole')
     args = parser.parse_args(argv)
     if (args.source is None) == (args.video is None):
         parser.error('give either an image or a folder, or --video')
@@ -146,7 +142,7 @@ def predict_video(segmentor, args, device):
     palette = predictor.labels.palette.astype(np.float32)
     done = 0
     with writer(args.out, rate) as append:
-        for found in tqdm(predictor.predict(args.video), total=count, desc='predicting', unit='frame'):
+        for found in tqdm(predictor.predict(frames(args.video)), total=count, desc='predicting', unit='frame'):
             append(((1 - args.opacity) * found.image + args.opacity * palette[found.classes]).round().astype(np.uint8))
             done += 1
     print(f'{done} frames segmented on {device}: {shown(args.out)}')
@@ -169,6 +165,8 @@ def main(argv=None):
         return predict_video(Segmentor(cfg, args.checkpoint, device), args, device)
     images = find_images(args.source, args.out)
     device = open_device(join_processes(args.launcher, args.device))
+    for line in images.notes if get_rank() == 0 else ():
+        print(line)
     # The folders before the model, which takes long to load for nothing.
     PredictionFiles(args.out, None, args.format, args.confidence).create_folders()
     segmentor = Segmentor(cfg, args.checkpoint, device)

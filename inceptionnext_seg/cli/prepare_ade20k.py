@@ -1,8 +1,8 @@
 """Prepare ADE20K for MMSegmentation: download it, unpack it safely, and verify every file.
 
-    python tools/prepare_ade20k.py --download
-    python tools/prepare_ade20k.py ADEChallengeData2016.zip
-    python tools/prepare_ade20k.py path/to/ADEChallengeData2016      # unpacked already: verified where it lies
+    inceptionnext-seg prepare-ade20k --download
+    inceptionnext-seg prepare-ade20k ADEChallengeData2016.zip
+    inceptionnext-seg prepare-ade20k path/to/ADEChallengeData2016      # unpacked already: verified where it lies
 
 Download and unpacking go on from where they were stopped. Exit code: 0 every file is sound, 1 bad files or wrong
 counts, 2 nothing could be verified, 130 stopped with Ctrl-C.

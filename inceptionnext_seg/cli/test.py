@@ -1,12 +1,15 @@
-"""Evaluate a segmentor: python tools/test.py CONFIG CHECKPOINT [--tta]
+"""Evaluate a segmentor: inceptionnext-seg test CONFIG CHECKPOINT [--tta]
 
-CHECKPOINT is one of tools/train.py, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config.
+CHECKPOINT is one that `train` wrote, or a released UperNet of MMSegmentation's ConvNeXt for a ConvNeXt config. The
+images are those of the config's test_dataloader: of your own, the split `test` where import made one with labels, and
+otherwise `validation`.
 """
 import argparse
 
 from ..data.checks import check_folders
 from ..engine.launch import (
     add_common_arguments,
+    add_config_arguments,
     build_runner,
     check_writable,
     explain_errors,
@@ -18,15 +21,15 @@ from ..engine.launch import (
     without_training,
     write_predictions,
 )
+from ..engine.own_data import require_data
 from ..engine.weights import require_local
 from ..errors import exit_on_user_error
 from ..models.checkpoint import load_model
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Evaluate a segmentor')
-    parser.add_argument('config', help='config file path')
-    parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
     parser.add_argument('--tta', action='store_true', help='multi-scale (0.5 to 1.75) and flip, as in the papers')
     parser.add_argument('--out', help='directory for the predictions, one PNG of class indices an image')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -39,7 +42,7 @@ def parse_args():
 @exit_on_user_error
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, args.data_root)
+    cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: require_data(cfg, args.checkpoint))
     prepare(cfg, args)
     require_local(args.checkpoint)
     without_training(cfg)

@@ -1,8 +1,8 @@
-"""Train and evaluate a segmentor: python tools/train.py configs/upernet_inceptionnext_t_ade20k.py
+"""Train and evaluate a segmentor: inceptionnext-seg train upernet_inceptionnext_t_ade20k
 
-Your own images, for an hour: python tools/train.py configs/upernet_inceptionnext_a_own.py --data DIR --minutes 60
+Your own images, for an hour: inceptionnext-seg train upernet_inceptionnext_a_own --data DIR --minutes 60
 
-Several processes: torchrun --nproc_per_node=4 tools/train.py CONFIG --launcher pytorch
+Several processes: torchrun --nproc_per_node=4 -m inceptionnext_seg train CONFIG --launcher pytorch
 """
 import argparse
 import math
@@ -10,6 +10,7 @@ import math
 from ..data.checks import check_folders
 from ..engine.launch import (
     add_common_arguments,
+    add_config_arguments,
     announce_scratch,
     be_deterministic,
     build_runner,
@@ -20,7 +21,7 @@ from ..engine.launch import (
     prepare,
     resume_latest,
 )
-from ..engine.own_data import PLACEHOLDER, needs_data, set_minutes, use_data
+from ..engine.own_data import check_work_dir, needs_data, set_minutes, use_data
 from ..engine.resuming import forget_before_restarts
 from ..engine.values import add_backends, check_seed
 from ..engine.weights import require_local, require_weights
@@ -28,8 +29,8 @@ from ..errors import UserError, exit_on_user_error
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Train a segmentor')
-    parser.add_argument('config', help='train config file path')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser, checkpoint=False, example='model.backbone.init_cfg=None')
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work_dir')
     parser.add_argument('--amp', action='store_true', help='mixed precision: bf16, or fp16 on a GPU without it')
     parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
@@ -56,8 +57,8 @@ def adapt(cfg, args):
             print(line)
     elif args.data_root is None and needs_data(cfg):
         raise UserError(f'config {args.config} takes its classes and sizes from the data, and was not told which. '
-                        f'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out {PLACEHOLDER}`, and '
-                        f'--data {PLACEHOLDER}.')
+                        'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out data/mine`, and --data '
+                        'data/mine.')
     if args.minutes is not None:
         if not 0 < args.minutes < math.inf:
             raise UserError(f'--minutes is {args.minutes:g}; expected: a number above 0.')
@@ -70,6 +71,7 @@ def main():
     cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: adapt(cfg, args))
     prepare(cfg, args)
     if not args.resume and not cfg.get('resume'):
+        check_work_dir(cfg)
         forget_before_restarts(cfg.work_dir)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:

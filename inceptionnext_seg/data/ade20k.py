@@ -26,6 +26,7 @@ from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..files import write_text
 from .exif import upright_size
 
 NAME = 'ADEChallengeData2016'
@@ -306,11 +307,8 @@ class Report:
             UserError: ``path`` cannot be written.
         """
         path = Path(path)
-        part = path.with_name(path.name + '.part')
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self.to_json(), encoding='utf-8')
-            part.replace(path)
+            write_text(path, self.to_json())
         except OSError as error:
             raise UserError(f'cannot write the report to {path}: {error}. Give another --report') from error
 

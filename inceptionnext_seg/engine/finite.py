@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from ..errors import UserError
 from ..models.checkpoint import not_finite
 from ..ops import label_check
 from ..ops.host_copy import copy_to_host
+from .run_state import wrappers_of
 
 SHOWN = 8
 
@@ -46,10 +46,8 @@ class FiniteHook(Hook):
     priority = 'HIGH'  # after RuntimeInfoHook, before EMAHook, ParamSchedulerHook and CheckpointHook
 
     def before_train(self, runner):
-        wrapper = runner.optim_wrapper
-        optimizers = [part.optimizer for part in (
-            wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper])]
-        self.handles = [optimizer.register_step_pre_hook(self.measure) for optimizer in optimizers]
+        self.handles = [wrapper.optimizer.register_step_pre_hook(self.measure)
+                        for wrapper in wrappers_of(runner.optim_wrapper)]
         self.flags = []     # of the current iteration
         self.pending = []   # (HostCopy, Iteration)
 

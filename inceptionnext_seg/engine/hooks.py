@@ -14,7 +14,7 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from ..files import write_json
+from ..files import replacing, write_json
 from ..ops.measured import choices, first_map
 from ..provenance import environment, synchronize
 
@@ -170,11 +170,8 @@ class MetricsFileHook(Hook):
             environment=environment())
         write_json(self.path, self.result)
         if 'per_image_counts' in hub.runtime_info:
-            counts = self.path.with_name('per_image.npz')
-            temporary = counts.with_name(f'{counts.name}.{os.getpid()}.tmp')
-            with temporary.open('wb') as file:
-                np.savez_compressed(file, **hub.get_info('per_image_counts'))
-            temporary.replace(counts)
+            with replacing(self.path.with_name('per_image.npz')) as temporary:
+                np.savez_compressed(temporary, **hub.get_info('per_image_counts'))
 
     @staticmethod
     def checkpoint(runner, mode):

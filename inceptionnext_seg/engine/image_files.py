@@ -9,9 +9,18 @@ from PIL import Image, UnidentifiedImageError
 
 from ..data.decoding import FORMATS, why_wrong_depth
 from ..data.importing.tree import PICTURES as IMAGE_SUFFIXES
-from ..data.importing.tree import UNREAD_PICTURES
-from ..data.prediction_folder import CLASS_NUMBERS, CONFIDENCE, ENTROPY, LABELME, OVERLAYS, RECORD
-from ..errors import UserError, quantity
+from ..data.importing.tree import UNREAD_PICTURES, is_litter
+from ..data.prediction_folder import (
+    CLASS_NUMBERS,
+    CONFIDENCE,
+    ENTROPY,
+    FOLDERS,
+    LABELME,
+    OVERLAYS,
+    RECORD,
+    is_prediction_folder,
+)
+from ..errors import UserError, quantity, shown
 
 KINDS = ', '.join(IMAGE_SUFFIXES)
 
@@ -23,9 +32,11 @@ class Images(NamedTuple):
         outputs (dict[Path, Path]): From image to relative output, sorted.
         left_out (dict[Path, str]): Pictures by their names, and links to folders, that cannot be read: why, as the end
             of a sentence.
+        notes (list[str]): A line on each folder that ``predict`` wrote into, whose predictions are no images.
     """
     outputs: dict[Path, Path]
     left_out: dict[Path, str]
+    notes: list[str]
 
 
 def why_unread(path: Path) -> str | None:
@@ -62,22 +73,32 @@ def check_image(path: str | Path) -> None:
         raise OSError(f'it is no picture of a known format ({", ".join(FORMATS)})') from None
 
 
-def images_below(folder: str | Path, skip: Callable[[Path], bool] = lambda path: False) -> Images:
+def images_below(folder: str | Path, out: Path | None = None,
+                 skip: Callable[[Path], bool] = lambda path: False) -> Images:
     """The images of a folder and its subfolders, with outputs as :func:`find_images` names them.
 
+    What is hidden or archives and file managers leave behind is none of them, as in an import, and neither is what
+    ``predict`` wrote into the folder or one below it.
+
     Args:
-        skip (Callable): Whether a path is none of them.
+        out (Path | None): A folder of predictions that is left out without a note.
+        skip (Callable): Whether a path is none of the images.
 
     Raises:
         UserError: There is no image.
     """
     folder = Path(folder)
-    found, left_out = [], {}
+    found, left_out, notes = [], {}, []
 
     def unlisted(error):
         left_out[Path(error.filename)] = f'it is a folder that cannot be listed ({error.strerror})'
 
     for parent, folders, files in os.walk(folder, onerror=unlisted):
+        predicted = set(FOLDERS).intersection(folders) if RECORD in files and is_prediction_folder(parent) else set()
+        if predicted and (out is None or Path(parent).resolve() != out.resolve()):
+            notes.append(f'left out: what `predict` wrote into {shown(parent)}')
+        folders[:] = [name for name in folders if name not in predicted and not is_litter(name)]
+        files = [name for name in files if not is_litter(name)]
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for path in (Path(parent, name) for name in (*links, *files)):
             if path.name in links:
@@ -95,9 +116,10 @@ def images_below(folder: str | Path, skip: Callable[[Path], bool] = lambda path:
     if not found:
         first = next((f' Found: {quantity(len(left_out), "picture or link", "pictures or links")} that cannot be read. '
                       f'{path}: {problem}.' for path, problem in sorted(left_out.items())), '')
-        raise UserError(f'no image in the folder {folder.absolute()} and its subfolders. Expected: files that end in '
-                        f'{KINDS}.{first}')
-    return Images(outputs({path: path.relative_to(folder) for path in sorted(found)}), dict(sorted(left_out.items())))
+        raise UserError(f'no image in the folder {folder.absolute()} and its subfolders'
+                        f'{f" ({notes[0]})" if notes else ""}. Expected: files that end in {KINDS}.{first}')
+    names = outputs({path: path.relative_to(folder) for path in sorted(found)})
+    return Images(names, dict(sorted(left_out.items())), sorted(notes))
 
 
 def outputs(names: dict[Path, Path]) -> dict[Path, Path]:
@@ -111,8 +133,8 @@ def outputs(names: dict[Path, Path]) -> dict[Path, Path]:
         found.update({path: names[path].with_name(f'{names[path].name}.png') for path in shared})
 
 
-def find_images(source: str | Path, out: str | Path) -> Images:
-    """The images to segment, and the file that each is written to below the folders in ``out``.
+def find_images(source: str | Path, out: str | Path | None = None) -> Images:
+    """The images to segment, and the file that each is written to below the folders in ``out``, where it is given.
 
     A folder is walked with its subfolders and their structure is kept; what lies in ``out``'s own folders is left out,
     so that ``out`` may be in ``source``. Files are named as in MMSegmentation, ``name.png`` for ``name.jpg``;
@@ -121,10 +143,10 @@ def find_images(source: str | Path, out: str | Path) -> Images:
     Raises:
         UserError: ``source`` is missing, is not an image by its suffix, has no image, or would be overwritten.
     """
-    source, out = Path(source), Path(out)
+    source, out = Path(source), None if out is None else Path(out)
     # The other folders have plainer names, and are predictions where predictions were written before.
-    others = (CONFIDENCE, ENTROPY, LABELME) if (out / RECORD).is_file() else ()
-    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS, *others)]
+    others = (CONFIDENCE, ENTROPY, LABELME) if out and (out / RECORD).is_file() else ()
+    written = [(out / folder).resolve() for folder in (CLASS_NUMBERS, OVERLAYS, *others)] if out else []
 
     def is_output(path):
         return any(path.resolve().is_relative_to(folder) for folder in written)
@@ -132,7 +154,7 @@ def find_images(source: str | Path, out: str | Path) -> Images:
     if not source.exists():
         raise UserError(f'no such image or folder: {source.absolute()}')
     if source.is_dir():
-        return images_below(source, is_output)
+        return images_below(source, out, is_output)
     problem = why_unread(source)
     if problem:
         raise UserError(f'{source.absolute()} cannot be read: {problem}.')
@@ -142,4 +164,4 @@ def find_images(source: str | Path, out: str | Path) -> Images:
     if is_output(source):
         raise UserError(f'{source.absolute()} is in the output folder, where predictions would overwrite it. '
                         'Next: give another --out.')
-    return Images(outputs({source: Path(source.name)}), {})
+    return Images(outputs({source: Path(source.name)}), {}, [])

@@ -11,7 +11,6 @@ The class indices in the files are those of ``tools/test.py --out``: 0 is the fi
 occurs, as the benchmark's server expects it. A data set restricted to some classes counts these only. ``classes.json``,
 beside the predictions, names every index.
 """
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +27,12 @@ from tqdm import tqdm
 from ..data.fonts import legend_font
 from ..data.mini import CLASSES_USED
 from ..errors import SettingError, UserError
+from ..files import replacing
 from ..models.checkpoint import load_model
 from ..segmentation.large import LARGE_IMAGE, predict_large, windows_of
 from .accelerate_hook import accelerate_as_configured
 from .image_files import check_image
+from .own_data import require_data
 
 
 class Labels(NamedTuple):
@@ -142,10 +143,12 @@ class Segmentor:
         labels (Labels): What its predictions mean.
 
     Raises:
-        UserError: The checkpoint is missing or does not fit, or no classes are known for it.
+        UserError: The checkpoint is missing or does not fit, no classes are known for it, or the config takes them from
+            data that it has not been told.
     """
 
     def __init__(self, cfg: Config, checkpoint: str | Path, device: torch.device | str = 'cpu') -> None:
+        require_data(cfg, checkpoint)
         pipeline = [dict(step) for step in dataset_config(cfg).pipeline if step['type'] != 'LoadAnnotations']
         self.model = init_model(cfg, device='cpu')
         self.labels = find_labels(cfg, load_model(self.model, checkpoint), self.model.num_classes)
@@ -270,15 +273,11 @@ def draw_overlay(image: np.ndarray, prediction: np.ndarray, labels: Labels, opac
 
 def save_png(picture: Image.Image, path: Path, **text: str) -> None:
     """Write a ``PIL.Image`` to ``path``, whole or not at all, with ``text`` as PNG has it beside the pixels."""
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    info = PngImagePlugin.PngInfo()
+    for key, value in text.items():
+        info.add_text(key, value)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        info = PngImagePlugin.PngInfo()
-        for key, value in text.items():
-            info.add_text(key, value)
-        picture.save(temporary, format='PNG', pnginfo=info)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            picture.save(temporary, format='PNG', pnginfo=info)
     except OSError as error:
         raise UserError(f'cannot write {path.absolute()}: {error}. Next: give another --out, or free space.') from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -32,12 +32,19 @@ from .settings import arguments_of, check_names, check_options, check_sections
 from .values import check_parts, check_values
 
 
+def add_config_arguments(parser: ArgumentParser, checkpoint: bool = True,
+                         example: str = 'model.test_cfg.mode=whole') -> None:
+    """``CONFIG``, ``CHECKPOINT`` where it is asked for, and ``--cfg-options``, with an ``example`` of one."""
+    parser.add_argument('config', help='config file, or the name of a config of the package')
+    if checkpoint:
+        parser.add_argument('checkpoint', help='checkpoint file, or its URL')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
+                        help=f'override settings of the config, such as {example}')
+
+
 def add_common_arguments(parser: ArgumentParser) -> None:
-    """Arguments of both train and test, spelled as in MMSegmentation's tools."""
+    """Arguments of both train and test beside these, spelled as in MMSegmentation's tools."""
     parser.add_argument('--work-dir', help='the directory to save logs and models')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE',
-        help='override settings of the config, such as model.backbone.init_cfg=None')
     parser.add_argument('--data-root', metavar='PATH', help='where the data are: data_root of all loaders at once')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torchrun's predecessors pass it.
@@ -120,7 +127,7 @@ def prepare(cfg: Config, args: Namespace) -> None:
         keep_freed_memory()
         announce_idle_gpu()
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config, getattr(args, 'data', None))
     check_writable(cfg.work_dir, 'work_dir', 'give another --work-dir')
     if cfg.get('model_wrapper_cfg') and 'find_unused_parameters' in cfg:
         # mmengine reads it only where a config names no wrapper.
@@ -149,8 +156,10 @@ def announce_idle_gpu() -> None:
               f'{built}, cannot use it. python -c "import torch; torch.zeros(1).cuda()" says why.')
 
 
-def default_work_dir(config: str | Path) -> str:
-    return str(Path('work_dirs') / Path(str(config).removeprefix(PREFIX)).stem)
+def default_work_dir(config: str | Path, data: str | Path | None = None) -> str:
+    """The folder of a run: named after its config and, with ``--data``, after the data set's folder too."""
+    name = Path(str(config).removeprefix(PREFIX)).stem
+    return str(Path('work_dirs') / (name if data is None else f'{name}_{Path(data).resolve().name}'))
 
 
 def check_writable(folder: str | Path, what: str, way: str) -> None:

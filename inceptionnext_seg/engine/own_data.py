@@ -1,4 +1,5 @@
 """A config for a folder that ``inceptionnext-seg import`` wrote: what ``tools/train.py --data DIR`` puts into it."""
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from ..data.fitting import LONGEST_SIDE, RARE, class_weights, fit_batch, fit_siz
 from ..errors import UserError, quantity
 from .options import LOADERS
 
-# Below it a config has data of its own only when it was told which.
-PLACEHOLDER = 'data/own'
-SPLITS = dict(train_dataloader='training', val_dataloader='validation', test_dataloader='validation')
+# data_root of configs/_base_/own.py, which no folder is called: a config with it has not been told which data it has.
+PLACEHOLDER = 'DIR of --data'
+# Of the splits, the first that has images with masks.
+SPLITS = dict(train_dataloader=('training', ), val_dataloader=('validation', ), test_dataloader=('test', 'validation'))
 CROPS = ('RandomCrop', 'RareClassCrop')
 # Settings of a data set's config that stay: those that do not depend on its files.
 KEPT = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
@@ -22,6 +24,23 @@ KEPT = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
 def needs_data(cfg: Config) -> bool:
     """Whether a config takes its classes from the data, and has not been told which."""
     return any(str(part.get('data_root')) == PLACEHOLDER for name in LOADERS for part in innermost(cfg.get(name)))
+
+
+def require_data(cfg: Config, checkpoint: str | Path) -> None:
+    """Refuse a config that needs data for a model that has been trained: on what, and at which size, it does not say.
+
+    Raises:
+        UserError: It is one; names the config that training wrote beside the checkpoint, where it is there.
+    """
+    if not needs_data(cfg):
+        return
+    own, folder = Path(cfg.filename or 'config.py'), Path(checkpoint).parent
+    written = next((path for path in (folder / own.name, *sorted(folder.glob('*.py')))
+                    if path.is_file() and path.resolve() != own.resolve()), None)
+    raise UserError(
+        f'config {own.stem} takes its classes and sizes from the data, and names none: with it, {checkpoint} would '
+        'segment images at another size than it was trained for. Expected: the config that training wrote beside the '
+        f'checkpoint. Next: give {written or "that"} as CONFIG.')
 
 
 def innermost(loader: Any) -> list[ConfigDict]:
@@ -44,8 +63,8 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
             reads no folders.
     """
     data = read_description(folder)
-    for split in set(SPLITS.values()):
-        if not (data.splits.get(split) or {}).get('images'):
+    for split in ('training', 'validation'):
+        if not labelled(data, split):
             raise UserError(f'{Path(folder) / NAME}: no image of the split {split} has a mask. Expected: at least one. '
                             'Next: import the data again, with --val 0.2.')
     if len(data.classes) < 2:
@@ -55,7 +74,8 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
     images = data.splits['training']['images']
     batch = fit_batch(crop, images)
     weights = class_weights(data.splits['training']['pixels'])
-    for name, split in SPLITS.items():
+    for name, splits in SPLITS.items():
+        split = next(split for split in splits if labelled(data, split))
         parts = innermost(cfg.get(name))
         if not parts and name == 'train_dataloader':
             raise UserError('--data: the config has no train_dataloader with a data set. Expected: one as in '
@@ -76,6 +96,11 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
         f'{"×".join(map(str, data.median_size))}{f", resized to {scale[0]}×{scale[1]}" if shrinks else ""}, classes '
         f'{", ".join(data.classes)}', f'{batch} crops of {crop}×{crop} an iteration; class weights '
         f'{weights or f"none: no class has less than {100 * RARE:g} % of the pixels"}']
+
+
+def labelled(data: Description, split: str) -> int:
+    """How many images of a split have masks."""
+    return (data.splits.get(split) or {}).get('images') or 0
 
 
 def use_folder(part: ConfigDict, data: Description, split: str, scale: tuple[int, int], crop: int) -> None:
@@ -132,6 +157,42 @@ def use_model(model: ConfigDict, classes: int, crop: int, weights: list[float] |
             for loss in losses if isinstance(losses, list) else [losses]:
                 if loss.get('type') == 'CrossEntropyLoss' and weights and loss.get('class_weight') is None:
                     loss.class_weight = weights
+
+
+def check_work_dir(cfg: Config) -> None:
+    """Whether a run on a folder with a ``dataset.json``, from its start, may have ``cfg.work_dir``.
+
+    Raises:
+        UserError: It has checkpoints of a run on another folder: the best of them would stay beside those of this run,
+            and its config and report would be written over.
+    """
+    work_dir = Path(cfg.work_dir)
+    roots = {str(part.get('data_root')) for part in innermost(cfg.get('train_dataloader'))}
+    if not any(Path(root, NAME).is_file() for root in roots) or not any(work_dir.glob('*.pth')):
+        return
+    for path in sorted(work_dir.glob('*.py')):
+        before = trained_on(path)
+        if before and before != roots and set(map(resolved, before)) != set(map(resolved, roots)):
+            raise UserError(
+                f'work_dir {work_dir} has a run on other data: {path.name} trained on {", ".join(sorted(before))}, and '
+                f'this run trains on {", ".join(sorted(roots))}. Expected: a folder of its own for each. Next: give '
+                f'another --work-dir, or remove {work_dir}.')
+
+
+def trained_on(path: Path) -> set[str]:
+    """Every ``data_root`` in the ``train_dataloader`` of a config that a run wrote; it is read, and does not run."""
+    try:
+        statements = ast.parse(path.read_text(encoding='utf-8')).body
+    except (OSError, ValueError, SyntaxError, MemoryError, RecursionError):
+        return set()
+    return {node.value.value for statement in statements if isinstance(statement, ast.Assign)
+            and [getattr(target, 'id', None) for target in statement.targets] == ['train_dataloader']
+            for node in ast.walk(statement) if isinstance(node, ast.keyword) and node.arg == 'data_root'
+            and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)}
+
+
+def resolved(folder: str) -> Path:
+    return Path(folder).resolve()
 
 
 def set_minutes(cfg: Config, minutes: float) -> None:

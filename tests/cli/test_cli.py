@@ -63,6 +63,12 @@ def test_help_of_a_command_names_the_command(monkeypatch, capsys):
     assert out.startswith('usage: inceptionnext-seg predict ')
 
 
+def test_no_help_names_a_script_that_a_wheel_does_not_have(monkeypatch, capsys):
+    for command in cli.COMMANDS:
+        code, out, _ = run(monkeypatch, capsys, command, '--help')
+        assert code == 0 and 'tools/' not in out, command
+
+
 def test_a_study_runs_in_a_checkout_and_elsewhere_says_where_it_is(monkeypatch, capsys, tmp_path):
     code, out, _ = run(monkeypatch, capsys, 'compare', '--help')
     assert code == 0

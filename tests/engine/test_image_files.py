@@ -24,6 +24,21 @@ def test_a_folder_keeps_its_structure_and_no_two_images_share_an_output(tmp_path
     assert found.left_out == {}
 
 
+def test_what_predict_wrote_before_and_what_is_hidden_are_no_images(tmp_path):
+    touch(tmp_path, 'a.jpg', '._a.jpg', '.thumbnails/a.jpg', '__MACOSX/a.jpg', '.b.heic', 'labelme/mine.jpg',
+          'deep/predicted/predict.json', 'deep/predicted/classes.json', 'deep/predicted/overlays/a.png',
+          'deep/predicted/entropy/in/a.png', 'deep/predicted/labelme/a.jpg', 'deep/predicted/b.jpg')
+    found = find_images(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in found.outputs) == [
+        'a.jpg', 'deep/predicted/b.jpg', 'labelme/mine.jpg']
+    assert found.left_out == {} and found.notes == [f'left out: what `predict` wrote into {tmp_path}/deep/predicted']
+    assert find_images(tmp_path, tmp_path / 'deep/predicted').notes == []       # they are written anew
+    assert list(find_images(tmp_path / 'deep/predicted/labelme').outputs)       # asked for by name
+    (tmp_path / 'deep/predicted/b.jpg').unlink()
+    with pytest.raises(UserError, match=r'no image in .*what `predict` wrote'):
+        find_images(tmp_path / 'deep')
+
+
 def test_pictures_that_cannot_be_read_and_links_are_named_with_the_reason(tmp_path):
     folder, elsewhere = tmp_path / 'photos', tmp_path / 'elsewhere'
     touch(folder, 'b.HEIC', 'd.dng', 'notes.txt', 'in/side.txt')

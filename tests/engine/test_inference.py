@@ -318,6 +318,15 @@ def test_a_failed_write_is_an_error_and_leaves_no_part_of_a_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    """Or `--resume` would take what a power cut left of it for whole: its text stands before its pixels."""
+    kept = []
+    path = tmp_path / 'a.png'
+    monkeypatch.setattr('inceptionnext_seg.files.synchronize', lambda part: kept.append((part, path.exists())))
+    prediction.save_png(Image.new('L', (9, 9)), path, made_with='x')
+    assert [there for _, there in kept] == [False, True] and kept[1][0] == tmp_path
+
+
 def test_what_a_user_can_get_wrong_is_one_message_and_exit_code_2(camvid_weights, tmp_path, capsys):
     image, empty, text = tmp_path / 'a.png', tmp_path / 'empty', tmp_path / 'notes.txt'
     Image.fromarray(scene(32, 32)).save(image)

@@ -19,6 +19,7 @@ from inceptionnext_seg import create_model
 from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
+    add_config_arguments,
     announce_scratch,
     be_deterministic,
     build_runner,
@@ -46,8 +47,9 @@ def camvid(root):
 
 def parse(*options):
     parser = argparse.ArgumentParser()
+    add_config_arguments(parser, checkpoint=False)
     add_common_arguments(parser)
-    return parser.parse_args(options)
+    return parser.parse_args(['CONFIG', *options])
 
 
 # Configs
@@ -126,6 +128,9 @@ def test_the_work_dir_is_the_argument_the_configs_or_named_after_the_config(monk
         prepare(cfg, SimpleNamespace(work_dir=work_dir, **args))
         assert cfg.work_dir == expected
         assert cfg.launcher == 'none'
+    cfg = Config()
+    prepare(cfg, SimpleNamespace(work_dir=None, data='data/mine/', **args))     # two data sets have two folders
+    assert cfg.work_dir == 'work_dirs/name_mine'
 
 
 @pytest.mark.parametrize(('launcher', 'message'), [

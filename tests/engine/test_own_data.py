@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmcv.transforms import Compose
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 from own_folder import describe
 from PIL import Image
 
+from inceptionnext_seg.api import create_model, load
 from inceptionnext_seg.cli import import_dataset, train
+from inceptionnext_seg.cli import test as evaluation
 from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.fitting import class_weights, fit_batch, fit_size
 from inceptionnext_seg.data.importing.writing import config_text
 from inceptionnext_seg.engine.launch import load_config, without_training
-from inceptionnext_seg.engine.own_data import set_minutes, steps_of, use_data
+from inceptionnext_seg.engine.own_data import check_work_dir, needs_data, set_minutes, steps_of, use_data
 from inceptionnext_seg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +92,83 @@ def test_a_config_of_another_data_set_reads_the_folder_as_it_is_numbered(cows, n
             assert np.array_equal(loaded['gt_seg_map'], np.array(Image.open(info['seg_map_path'])))
             assert set(dataset[0]['data_samples'].gt_sem_seg.data.unique().tolist()) <= {0, 1, 255}
     assert not [step for step in steps_of(cfg.tta_pipeline) if step.get('reduce_zero_label')]
+
+
+def test_a_test_is_of_the_split_for_it_where_that_is_labelled(tmp_path):
+    for splits, expected in ((('training', 'validation', 'test'), 'test'), (('training', 'validation'), 'validation')):
+        folder = describe(tmp_path / expected, size=(3000, 2000), splits=splits)
+        cfg = load_config(CONFIG, {}, None, lambda cfg, folder=folder: use_data(cfg, folder))
+        assert cfg.val_dataloader.dataset.data_prefix.img_path == 'images/validation'
+        assert cfg.test_dataloader.dataset.data_prefix == dict(
+            img_path=f'images/{expected}', seg_map_path=f'annotations/{expected}')
+        assert cfg.test_dataloader.dataset.pipeline[1].type == 'Resize'
+
+
+def test_a_folder_in_the_order_of_mmsegmentation_is_imported_as_divided_and_its_config_tests_what_is_for_testing(
+        tmp_path, monkeypatch):
+    for number, split in enumerate(('training', 'validation', 'test')):
+        for folder in ('images', 'annotations'):
+            (tmp_path / f'in/{folder}/{split}').mkdir(parents=True)
+        for i in range(2):
+            mask = np.zeros((64, 96), np.uint8)
+            mask[:9 + number + i], mask[-5:] = 1, 255
+            Image.fromarray(np.dstack([mask] * 3)).save(tmp_path / f'in/images/{split}/{number}{i}.jpg')
+            Image.fromarray(mask).save(tmp_path / f'in/annotations/{split}/{number}{i}.png')
+    monkeypatch.chdir(tmp_path)
+    assert import_dataset.main(['in', '--out', 'data/mine', '--classes', 'cat,dog']) == 0
+    cfg = load_config('data/mine/config.py')
+    assert cfg.work_dir == 'work_dirs/mine' and not needs_data(cfg)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        parts = cfg.train_dataloader.dataset.dataset, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset
+        for number, dataset in enumerate(map(DATASETS.build, parts)):
+            names = [Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))]
+            assert names == [f'{number}0.jpg', f'{number}1.jpg'] and dataset.metainfo['classes'] == ('cat', 'dog')
+
+
+def test_a_config_that_does_not_say_its_classes_and_sizes_segments_nothing(tmp_path, monkeypatch, capsys):
+    checkpoint, written = tmp_path / 'best_mIoU_iter_9.pth', tmp_path / CONFIG.name
+    with pytest.raises(UserError, match=r'takes its classes and sizes from the data.*give that as CONFIG'):
+        load('upernet_inceptionnext_a_own', checkpoint)
+    written.write_text(f'_base_ = [{str(CONFIG)!r}]')
+    with pytest.raises(UserError, match=f'give {re.escape(str(written))} as CONFIG'):
+        load('upernet_inceptionnext_a_own', checkpoint)
+    monkeypatch.setattr(sys, 'argv', ['test.py', str(CONFIG), str(checkpoint), '--data-root', str(tmp_path)])
+    with pytest.raises(SystemExit):
+        evaluation.main()
+    assert f'give {written} as CONFIG' in capsys.readouterr().err
+    # The network alone is what it is: its classes are counted in the checkpoint, and have no names.
+    assert create_model('upernet_inceptionnext_a_own', 2, accelerate=False).class_names is None
+
+
+def test_a_folder_that_is_called_as_the_message_of_train_says_is_data_like_any_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG)])
+    with pytest.raises(SystemExit):
+        train.main()
+    recommended = re.search(r'--out ([\w/]+)', capsys.readouterr().err)[1]
+    (tmp_path / recommended).parent.mkdir(parents=True)
+    describe(Path(recommended))
+    assert not needs_data(load_config(CONFIG, {}, None, lambda cfg: use_data(cfg, recommended)))
+
+
+def test_a_work_dir_that_has_a_run_on_other_data_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / 'run'
+    run.mkdir()
+    cows, sheep = (load_config(CONFIG, {}, None, lambda cfg, name=name: use_data(cfg, describe(Path(name))))
+                   for name in ('cows', 'sheep'))
+    cows.work_dir = sheep.work_dir = str(run)
+    cows.dump(run / CONFIG.name)
+    check_work_dir(sheep)      # of a start that left no checkpoint
+    (run / 'best_mIoU_iter_9.pth').touch()
+    with pytest.raises(UserError, match=r'run on other data.*cows.*sheep.*--work-dir'):
+        check_work_dir(sheep)
+    check_work_dir(cows)
+    (run / CONFIG.name).write_text(cows.pretty_text.replace("'cows'", repr(str(tmp_path / 'cows'))))
+    check_work_dir(cows)       # by another path to it
+    (run / CONFIG.name).write_text('raise SystemExit')      # nothing in it runs
+    check_work_dir(sheep)
+    check_work_dir(Config(dict(work_dir=str(run))))
 
 
 def test_settings_of_another_data_set_s_files_do_not_stay(tmp_path):

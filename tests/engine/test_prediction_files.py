@@ -283,6 +283,12 @@ def test_a_video_is_segmented_frame_by_frame_and_written_as_one(small, tmp_path,
                          str(tmp_path / 'out.mp4')]) == 0
     assert [abs(found.astype(int) - shot).mean() < 9 for found, shot in zip(
         frames(tmp_path / 'out.mp4'), shots, strict=True)] == [True] * 3
+    # Whatever the file is called: PyAV knows more kinds than those of VIDEO_SUFFIXES, moving pictures among them.
+    shutil.copy(tmp_path / 'in.mp4', tmp_path / 'clip.MTS')
+    Image.fromarray(shots[0]).save(tmp_path / 'anim.gif', save_all=True, append_images=[Image.fromarray(shots[2])])
+    for name, count in (('clip.MTS', 3), ('anim.gif', 2)):
+        assert predict.main([*small, '--video', str(tmp_path / name), *OUT, str(tmp_path / 'other.mp4')]) == 0
+        assert f'{count} frames segmented' in capsys.readouterr().out
     (tmp_path / 'same.mp4').symlink_to(tmp_path / 'in.mp4')
     with pytest.raises(SystemExit):
         predict.main([*small, '--video', str(tmp_path / 'in.mp4'), '--out', str(tmp_path / 'same.mp4')])
@@ -342,6 +348,14 @@ def test_images_are_ranked_by_entropy_and_the_next_frame_of_a_sequence_goes_to_t
     assert float(rows[0]['entropy']) >= float(rows[1]['entropy'])
     assert rows[2]['looks_like'] and {rows[2]['image'], rows[2]['looks_like']} == {
         str(folder / 'a b.png'), str(folder / 'frame2.png')}
+
+
+def test_where_the_ranking_goes_is_looked_at_before_anything_is_ranked(tmp_path, capsys):
+    for out, message in ((tmp_path, 'which is a folder'), (tmp_path / 'file/ranking.csv', 'file is a file')):
+        (tmp_path / 'file').touch()
+        with pytest.raises(SystemExit):
+            active.main(['no config', 'no checkpoint', 'no folder', *OUT, str(out)])
+        assert message in capsys.readouterr().err
 
 
 def test_ranking_goes_on_after_an_image_that_the_memory_of_a_gpu_does_not_take():

@@ -20,7 +20,7 @@ from ..threads import any_size, threads
 from .options import IGNORE, Options
 from .pictures import Facts, opened, rgb_of
 from .samples import Sample
-from .splits import TRAINING, UNLABELLED, VALIDATION
+from .splits import TEST, TRAINING, UNLABELLED, VALIDATION
 from .tree import require_utf8
 
 JPEG_QUALITY = 95
@@ -31,6 +31,7 @@ CONFIG = '''\
 _base_ = ['inceptionnext_seg::_base_/upernet_a.py', 'inceptionnext_seg::_base_/own.py',
           'inceptionnext_seg::_base_/schedule_own.py']
 
+work_dir = {work_dir!r}
 classes = {classes!r}
 palette = {palette!r}
 data = dict(
@@ -47,7 +48,9 @@ train_pipeline = [
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), {resize}dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 {tta}train_dataloader = dict(batch_size={batch}, dataset=dict(dataset=dict(pipeline=train_pipeline, **data)))
-val_dataloader = test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **data))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline, data_prefix=dict(
+    img_path='images/{test}', seg_map_path='annotations/{test}'), **data))
 class_weight = {weights}     # of the losses; None: no class is rare
 model = dict(
     backbone=dict(type='InceptionNeXt', out_norm_cfg=dict(type='BN')), data_preprocessor=dict(size=({crop}, {crop})),
@@ -226,6 +229,7 @@ def config_text(out, description):
         tta = TTA.format(resize=resize.strip())
     return CONFIG.format(
         name=shlex.quote(without_controls(f'{out.name}/config.py')), data_root=data_root_of(out),
+        work_dir=f'work_dirs/{out.resolve().name}', test=TEST if TEST in description.splits else VALIDATION,
         classes=description.classes, palette=[list(color) for color in description.palette],
         img_suffix=description.img_suffix, seg_map_suffix=description.seg_map_suffix, last=len(description.classes) - 1,
         scale=scale, crop=crop, resize=resize, tta=tta, count=len(description.classes),
