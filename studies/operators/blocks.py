@@ -186,7 +186,8 @@ def conditions(result):
     return (
         f'{machine_line(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
         f'{content["last_level_cache"] / 2**20:.0f} MiB; processes of each cell, in turn: {spread}; intervals are '
-        '95 %, over processes and the rounds in them. Load average at the start of a run '
+        '95 %, over processes and the rounds in them, and no narrower than the range of the processes. Load average at '
+        'the start of a run '
         f'{max(run["load_average"] for run in runs):.2f} at most, later, with the processes before, {max(loads):.2f}'
         f'{quiet}; threads waited for a core for {max(group["waited"] for group in groups):.1%} of the time of a cell '
         f'at most.{warning}')

@@ -80,8 +80,9 @@ def how(result):
         f'repeated to a millisecond, and {LONG["rounds"]} rounds beyond the cache and of networks; two calls before '
         f'all rounds do not count either. A layout more than {CLEARLY_SLOWER - 1:.0%} slower in each of the first '
         f'{EXPLORED} processes is left out of the rest, of that candidate. A ratio is of the faster layout of either, '
-        f'round by round. Intervals are 95 % of {RESAMPLES} resamples of processes and of the rounds in them; of one '
-        'process none is given.',
+        f'round by round. Intervals are 95 % of {RESAMPLES} resamples of processes and of the rounds in them, or the '
+        'range of the processes where that is wider; of quotients, the ranges of both sides are combined as '
+        'independent. Of one process none is given.',
         f'In the cache: {channels} channels, {size}², batch {batch} (dense: {dense[0]} channels, {dense[1]}², batch '
         f'{dense[2]}), always the same input. Beyond the cache: batch '
         f'{", ".join(map(str, batches)) or NONE}, so that each map is {BEYOND} times the last-level cache. By parts: '
