@@ -33,11 +33,13 @@ from studies.speed.report import (
     compiled_table,
     goals_table,
     growth_table,
+    layouts_text,
     limits_table,
     mixers_table,
     parts_table,
     processes_text,
     threads_table,
+    turns_text,
     what,
 )
 from studies.speed.summary import Result
@@ -109,7 +111,9 @@ def speed():
             'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
-         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + f'\n\n{processes_text(result)}'
+         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + '\n\n' + ' '.join(filter(None, [
+             processes_text(result), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
+             turns_text(result, 'main')]))
 
 
 def number(result, cell, name):

@@ -7,7 +7,7 @@ from ..published.machine import machine_line
 from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
 from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
-from .statistics import RESAMPLES, median_of_medians
+from .statistics import RESAMPLES, coverage, median_of_medians
 from .steps import LEAST_ROUNDS, LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
 
@@ -41,6 +41,7 @@ def best_layout_text(result, cell, name):
     images = result.cells[cell].batch_size
     others = [f'{other.upper()} {images / median_of_medians(list(seconds.values())):.3g}'
               for other, seconds in result.layouts(cell, name).items() if other != layout]
+    others += [f'{other.upper()} has no round that counts' for other in result.lacking(cell, name)]
     return layout.upper() + (f'; {", ".join(others)}' if others else '')
 
 
@@ -56,7 +57,7 @@ def cell_table(result, cell):
         peak = result.peak(cell.name, name)
         rows.append([CANDIDATES[name].label, best_layout_text(result, cell.name, name), speed_text(found),
                      found.processes, text(same), text(fastest), f'{peak:.0f}' if peak else NONE])
-    header = ['candidate', 'faster layout; the other', 'images/s (95 %)', 'processes', '× stock', '× stock in its '
+    header = ['candidate', 'faster layout; the other', 'images/s (interval)', 'processes', '× stock', '× stock in its '
               'faster dtype', 'peak memory, MiB']
     keep = [i for i, title in enumerate(header) if title != header[5] or any(row[5] != NONE for row in rows)]
     keep = [i for i in keep if i != 6 or any(row[6] != NONE for row in rows)]
@@ -105,7 +106,7 @@ def goals_table(result):
 
 
 def mixers_table(result):
-    """InceptionNeXt-T over ConvNeXt-T with the same head and treatment."""
+    """InceptionNeXt-T over ConvNeXt-T with the same head, and what acceleration has of either."""
     rows = []
     for suite in ('main', 'backbone'):
         for mode in MODES:
@@ -115,8 +116,9 @@ def mixers_table(result):
                     cell = cell_of(result, suite, mode, dtype)
                     row.append(text(result.speedup(cell, f'inceptionnext{treatment}', f'convnext{treatment}')))
             rows.append(row)
-    return markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain, fp32', 'plain, bf16', 'accelerated, fp32',
-                           'accelerated, bf16'], rows)
+    table = markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain, fp32', 'plain, bf16', 'accelerated, fp32',
+                            'accelerated, bf16'], rows)
+    return with_words(table, mixers_words(result))
 
 
 def seconds_of(result, suite, mode, dtype, name):
@@ -156,8 +158,9 @@ def parts_table(result):
         found = result.speedup(parts_cell(result, mode).name, 'inceptionnext', 'inceptionnext-plain')
         rows.append([f'{title}: all', text(found), NONE])
     settings = ', '.join(what(parts_cell(result, mode)).partition(', fp32, ')[2] for mode in MODES)
-    return markdown_table([f'InceptionNeXt-T UperNet, fp32, {settings} pixels', 'alone: times as fast as plain',
-                           'left out: times as slow as with all'], rows)
+    table = markdown_table([f'InceptionNeXt-T UperNet, fp32, {settings} pixels', 'alone: times as fast as plain',
+                            'left out: times as slow as with all'], rows)
+    return with_words(table, parts_words(result))
 
 
 def growth_table(result):
@@ -207,11 +210,77 @@ def processes_text(result):
         counts.setdefault(result.cells[cell].suite, []).append(len(seconds))
     return 'Processes of each figure: ' + ', '.join(
         f'{SUITES[suite]} {min(found)}' + (f'–{max(found)}' if max(found) > min(found) else '')
-        for suite, found in counts.items()) + '. A ratio without brackets is of one process.'
+        for suite, found in counts.items()) + f'. A ratio without brackets is of one process. {intervals_text()}'
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
               threads='one thread', compile='torch.compile')
+
+
+# What has to be said beside the tables
+
+
+def with_words(table, words):
+    return f'{table}\n\n{words}' if words else table
+
+
+def intervals_text():
+    """What brackets are, and how little those of few processes cover."""
+    *shares, last = (f'{100 * coverage(n):.0f} % for {word}'
+                     for n, word in enumerate(('two', 'three', 'four', 'five'), 2))
+    return ('Brackets are 95 % of a bootstrap over processes and their rounds, or the range of the processes where '
+            f'that is wider, which covers the median behind it with {", ".join(shares)} and {last} of them: brackets '
+            'of fewer than five processes are ranges, not 95 % intervals.')
+
+
+def before_turns(result, suite=None):
+    """The cells, in words, whose candidates did not take turns in every round."""
+    runs, cells = result.content['runs'], result.cells
+    return list(dict.fromkeys(
+        what(cells[r['cell']]) for r in result.content['records']
+        if 'order' not in runs[r['run']] and suite in (None, cells[r['cell']].suite)))
+
+
+def turns_text(result, suite):
+    """A sentence on the comparisons of a suite that were measured before candidates took turns; '' without any."""
+    found = before_turns(result, suite)
+    return ('Measured before candidates took turns, so that a change of the machine on the way may be in the ratio: '
+            f'{"; ".join(found)}.') if found else ''
+
+
+def layouts_text(result, suite, names):
+    """Whether candidates ran in both memory layouts, of which the faster counts, and where they did not."""
+    lacking = [f'{CANDIDATES[name].label} in {what(cell)} ({", ".join(map(str.upper, missing))} has no round that '
+               'counts)' for cell in result.cells.values() if cell.suite == suite for name in names
+               if result.best(cell.name, name) and (missing := result.lacking(cell.name, name))]
+    return (f'{" and ".join(CANDIDATES[name].label for name in names)} run in the faster of both memory layouts'
+            + (f', but for {"; ".join(lacking)}.' if lacking else '.'))
+
+
+def mixers_words(result):
+    """What acceleration brings either backbone in bf16 training, since it has a kernel for one of the mixers alone."""
+    cell = cell_of(result, 'backbone', 'train', 'bf16')
+    ours, theirs = (result.speedup(cell, name, f'{name}-plain') for name in ('inceptionnext', 'convnext'))
+    plain, fast = (result.speedup(cell, f'inceptionnext{form}', f'convnext{form}') for form in ('-plain', ''))
+    if None in (ours, theirs, plain, fast):
+        return ''
+    return ('Accelerated, it is not the mixers alone: there are kernels for the Inception mixer and its BatchNorm, and '
+            f"none for 7×7 and LayerNorm. In bf16 training acceleration makes InceptionNeXt-T's backbone {ours} times "
+            f"as fast, and ConvNeXt-T's {theirs}; InceptionNeXt-T's over ConvNeXt-T's is {plain} plain, and {fast} "
+            'accelerated.')
+
+
+def parts_words(result):
+    """That the base of the parts is plain in NHWC alone, and what all parts bring over its faster layout."""
+    parts, main = (cell_of(result, suite, 'infer', 'fp32') for suite in ('parts', 'main'))
+    here, there = (result.speedup(cell, 'inceptionnext', 'inceptionnext-plain') for cell in (parts, main))
+    plain = {layout: median_of_medians(list(seconds.values()))
+             for layout, seconds in result.layouts(main, 'inceptionnext-plain').items()}
+    if here is None or there is None or len(plain) < 2:
+        return ''
+    return ('The base is plain in NHWC alone, the layout that acceleration has. Where plain is measured in both, in '
+            f'inference of whole networks, it takes {plain["nchw"]:.2f} s in NCHW and {plain["nhwc"]:.2f} s in NHWC, '
+            f'and all parts are {there} times as fast as the faster of these; as NHWC here, {here}.')
 
 
 # The document
@@ -245,9 +314,7 @@ def failures(content):
 
 def one_after_the_other(result):
     """A point that names the comparisons of earlier runs, in which candidates did not take turns."""
-    runs = result.content['runs']
-    cells = dict.fromkeys(what(result.cells[r['cell']]) for r in result.content['records']
-                          if 'order' not in runs[r['run']])
+    cells = before_turns(result)
     return [f'- Measured before candidates took turns, each with its rounds after the one before, at least one and '
             f'{ROUND_SECONDS:.0f} seconds of them, so that a machine which became slower on the way did so for a few: '
             f'{"; ".join(cells)}.'] if cells else []
@@ -269,14 +336,12 @@ def conditions(result):
         f'only one, but never that in which forms of operators are measured. {repeated(records)}',
         *one_after_the_other(result),
         '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
-        'the median over processes is shown; ratios between dtypes are of medians. Brackets are 95 % intervals of a '
-        f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '
-        f'more than the range. {processes_text(result)}',
+        f'the median over processes is shown; ratios between dtypes are of medians. The bootstrap has {RESAMPLES} '
+        f'resamples; between medians the ranges of two sides are combined as independent. {processes_text(result)}',
         f'- Candidates run in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
         f'{SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
         'Ours run in NHWC alone, in which acceleration lays a network out, in inference and bf16 of whole networks, '
-        'and in parts; growth and one thread are measured in the layout that is faster at 512×512. One that is '
-        'missing has no round that counts.',
+        'and in parts; growth and one thread are measured in the layout that is faster at 512×512.',
         f'- Before each process other programs kept {max(busy):.2f} cores busy at most (limit {MOST_BUSY}); while '
         f'measuring, {max(others):.2f} at most, with the hypervisor and compilers that the process started. The load '
         f'average was {min(loads)}–{max(loads)}: it counts the process before. {result.excluded} of '
