@@ -61,6 +61,23 @@ def test_a_picture_is_stale_when_its_data_or_its_code_change(tmp_path):
     assert digest(dict(a=1, b=2), code) != before
 
 
+def test_a_picture_is_stale_when_the_statistics_of_its_figures_change():
+    for name in ('speed.json', 'operators.json'):
+        path = RESULTS / 'xeon-amx-2cores' / name
+        assert 'speed.statistics' in report_of(read(path), path, RESULTS).drawn_by
+
+
+def test_the_report_of_dependent_images_has_no_interval_over_them():
+    path = RESULTS / 'camvid.json'
+    content = read(path)
+    report = report_of(content, path, RESULTS)
+    text = report.text(content, path)
+    assert 'bootstrap' not in text and '**InceptionNeXt-A is higher' not in text
+    assert [picture.name for picture in report.pictures(content, path)] == ['camvid_curves.png']
+    other = path.with_name('some_comparison.json')
+    assert 'bootstrap' in report_of(content, other, RESULTS).text(content, other)
+
+
 # The studies
 
 
