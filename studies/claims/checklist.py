@@ -121,6 +121,8 @@ def details(content):
     if 'kills' in content:
         return dict(repeats=f'{content["kills"]} kills, seed {content["seed"]}', runs=len(content['cases']),
                     excluded='none', load=load, threads=[e.get('threads')], commits=commits)
+    rows = [row for key in ('rows', 'large') for row in content.get(key, ()) if 'commit' in row]    # of window_memory
+    commits += [row['commit'] for row in rows]
     return dict(repeats='1', runs=content['cases'] if isinstance(content.get('cases'), int) else 1, excluded='none',
                 load=load, threads=[e.get('threads')], commits=commits)
 

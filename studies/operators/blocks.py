@@ -8,6 +8,7 @@ import torch
 from inceptionnext_seg.files import markdown_table
 
 from ..published.machine import machine_line
+from ..speed.statistics import NONE, text
 from . import networks
 from .cases import NETWORK_FORMS, NETWORKS
 from .cells import IMAGES, PLACES
@@ -16,15 +17,10 @@ from .reasons import claims, findings
 from .roofline import break_evens
 from .summary import cell_name
 
-NONE = '–'
 NOT_MEASURED = 'Not measured yet.'
 MODES = dict(infer='inference', train='training')
 # Of document_blocks, what docs/factorized_convolutions.md shows; the report has all of them.
 DOCUMENT = ('answer', 'break_even', 'reasons', 'conditions')
-
-
-def text(found):
-    return NONE if found is None else str(found)
 
 
 def break_even_text(found, sides):

@@ -1,17 +1,16 @@
 """The report of a result file: the document's tables, every cell, and how it was measured."""
 from pathlib import Path
 
-from inceptionnext_seg.files import markdown_table, without_html, write_text
+from inceptionnext_seg.files import markdown_table, without_html
 
 from ..published.machine import machine_line
 from ..speed.measuring import CLEARLY_SLOWER, EXPLORED
-from ..speed.statistics import RESAMPLES, median_of_medians
-from .blocks import NONE, document_blocks, picture, text
+from ..speed.statistics import NONE, RESAMPLES, median_of_medians, text
+from .blocks import document_blocks, picture
 from .cases import NETWORKS
 from .cells import BEYOND, IMAGES, SHAPES
 from .measuring import MOST_LOAD
 from .modules import PART
-from .pictures import draw_pictures, picture_paths
 from .summary import Result
 from .worker import LONG, SHORT
 
@@ -108,10 +107,3 @@ def report(content, path):
         if kernels := kernels_table(result, name):
             parts += ['Kernels, by oneDNN\'s own log:', kernels]
     return without_html('\n\n'.join(part for part in parts if part)) + '\n'
-
-
-def write_report(content, path):
-    """Write the Markdown and the pictures beside the result file ``path``."""
-    path, result = Path(path), Result(content)
-    draw_pictures(result, picture_paths(result, path))
-    write_text(path.with_suffix('.md'), report(content, path))

@@ -163,22 +163,27 @@ def stale_pictures(content, path, report):
             if stamp_of(picture) != expected}, expected
 
 
-def write_reports(results):
-    """Write every report in ``results`` anew, and the pictures that are stale.
+def write_report(content, path, report):
+    """Write the :class:`Report` of a result file beside it, and of its pictures those that are stale.
 
     Returns:
         list[Path]: The pictures that were drawn.
     """
+    path = Path(path)
+    if report.text is not None:
+        write_text(path.with_suffix('.md'), report.text(content, path))
+    stale, expected = stale_pictures(content, path, report)
+    for picture, draw in stale.items():
+        with replacing(picture) as temporary:
+            draw(temporary)
+            stamp(temporary, expected)
+    return list(stale)
+
+
+def write_reports(results):
+    """Write every report in ``results`` anew, and the pictures that are stale; returns the pictures that were drawn."""
     drawn = []
     for path in result_files(results):
         content = read(path)
-        report = report_of(content, path, results)
-        if report.text is not None:
-            write_text(path.with_suffix('.md'), report.text(content, path))
-        stale, expected = stale_pictures(content, path, report)
-        for picture, draw in stale.items():
-            with replacing(picture) as temporary:
-                draw(temporary)
-                stamp(temporary, expected)
-            drawn.append(picture)
+        drawn += write_report(content, path, report_of(content, path, results))
     return drawn

@@ -185,8 +185,3 @@ def picture_paths(result, path):
     """Paths, beside a result file, of the pictures of what was measured, by kind."""
     return {kind: path.with_name(f'{path.stem}_{kind}.png') for kind, (suite, _) in PICTURES.items()
             if result.has(suite)}
-
-
-def draw_pictures(result, paths):
-    for kind, path in paths.items():
-        PICTURES[kind][1](result, path)

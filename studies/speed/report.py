@@ -1,17 +1,17 @@
 """The report of a result file: goals, tables by question, and how it was measured."""
 from pathlib import Path
 
-from inceptionnext_seg.files import markdown_table, without_html, write_text
+from inceptionnext_seg.files import markdown_table, read_object, without_html
 
+from ..goals import goals_table
+from ..operators.summary import Result as Operators
 from ..published.machine import machine_line
 from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
-from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
-from .statistics import RESAMPLES, coverage, median_of_medians
+from .pictures import MODES, THREADS, growth_cells, parts, parts_cell, picture_paths
+from .statistics import NONE, RESAMPLES, coverage, median_of_medians, text
 from .steps import LEAST_ROUNDS, LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
-
-NONE = '–'
 
 
 def number(value):
@@ -23,10 +23,6 @@ def speed_text(found):
     if found is None:
         return NONE
     return number(found.value) if found.low is None else f'{found.value:.3g} ({found.low:.3g}–{found.high:.3g})'
-
-
-def text(found):
-    return NONE if found is None else str(found)
 
 
 def what(cell):
@@ -73,8 +69,8 @@ def cell_of(result, suite, mode, dtype):
 
 def goals(result):
     """Rows of what was aimed at: label, goal, the ratio measured."""
-    train = {dtype: cell_of(result, 'main', 'train', dtype) for dtype in ('fp32', 'bf16')}
-    infer = cell_of(result, 'backbone', 'infer', 'fp32'), cell_of(result, 'backbone', 'train', 'fp32')
+    train, infer = ({dtype: cell_of(result, 'main', mode, dtype) for dtype in ('fp32', 'bf16')} for mode in MODES)
+    backbone = {mode: cell_of(result, 'backbone', mode, 'fp32') for mode in MODES}
     small = cell_of(result, 'small', 'train', 'fp32')
     rows = [('InceptionNeXt-T UperNet over stock, training, fp32', 3.5, (train['fp32'], 'inceptionnext', 'stock')),
             ('the same, bf16', 3.2, (train['bf16'], 'inceptionnext', 'stock')),
@@ -82,27 +78,15 @@ def goals(result):
             ('the same, fp32', 3.5, (train['fp32'], 'inceptionnext', 'smp-inceptionnext')),
             ('InceptionNeXt-A UperNet over its own torch form, training, fp32', 1.5, (small, 'small', 'small-plain')),
             ('InceptionNeXt-T over our ConvNeXt-T, both accelerated: backbone, inference, fp32', 1.25,
-             (infer[0], 'inceptionnext', 'convnext')),
-            ('the same, backbone, training, fp32', 1.4, (infer[1], 'inceptionnext', 'convnext')),
-            ('the same, whole training step, fp32', 1.15, (train['fp32'], 'inceptionnext', 'convnext'))]
+             (backbone['infer'], 'inceptionnext', 'convnext')),
+            ('the same, backbone, training, fp32', 1.4, (backbone['train'], 'inceptionnext', 'convnext')),
+            ('the same, whole training step, fp32', 1.15, (train['fp32'], 'inceptionnext', 'convnext')),
+            ('InceptionNeXt-T UperNet in bf16 over itself in fp32, training', 1.6,
+             (train['bf16'], 'inceptionnext', 'inceptionnext', train['fp32'])),
+            ('the same, inference', 1.6, (infer['bf16'], 'inceptionnext', 'inceptionnext', infer['fp32'])),
+            ('the same, inference in its deploy form', 1.6,
+             (infer['bf16'], *['inceptionnext-deployed'] * 2, infer['fp32']))]
     return [(label, goal, result.speedup(*cell)) for label, goal, cell in rows]
-
-
-def verdict(goal, found):
-    """What a ratio says of a goal: by its median, and whether its interval says the same."""
-    if found is None:
-        return 'not measured'
-    said = 'reached' if found.value >= goal else 'missed'
-    if found.low is None:
-        return f'{said}, by one process'
-    return f'{said}, the interval covers the goal' if found.low < goal <= found.high else said
-
-
-def goals_table(result):
-    rows = []
-    for label, goal, found in goals(result):
-        rows.append([label, f'{goal:.2f}', text(found), found.processes if found else NONE, verdict(goal, found)])
-    return markdown_table(['', 'goal', 'measured (95 %)', 'processes', ''], rows)
 
 
 def mixers_table(result):
@@ -127,9 +111,23 @@ def seconds_of(result, suite, mode, dtype, name):
     return found and result.cells[cell].batch_size / found.value
 
 
-def limits_table(result):
+def product_rates(path):
+    """GMACs/s of products of square matrices in two threads by dtype, of the study of operators on the same machine.
+
+    Args:
+        path (Path): Of the result of the study of speed; that of operators lies beside it, or there is none.
+    """
+    path = Path(path).with_name('operators.json')
+    if not path.is_file():
+        return {}
+    operators = Operators(read_object(path, 'a result of studies.operators', 'take it away'))
+    limits = {dtype: operators.limits(dtype, 2) for dtype in ('fp32', 'bf16')}
+    return {dtype: found['macs_per_second'] / 1e9 for dtype, found in limits.items() if found}
+
+
+def limits_table(result, path):
     """What of our ConvNeXt-T's time the backbone is, and what its being faster can bring the whole network."""
-    rows = []
+    rows, products = [], product_rates(path)
     for mode, title in MODES.items():
         for dtype in ('fp32', 'bf16'):
             whole, backbone = (seconds_of(result, suite, mode, dtype, 'convnext') for suite in ('main', 'backbone'))
@@ -142,12 +140,13 @@ def limits_table(result):
             rates = [f'{passes * BACKBONE_GMACS[name] / seconds:.0f}' for name, seconds in (
                 ('convnext', backbone), ('inceptionnext', other))]
             rows.append([f'{title}, {dtype}', f'{whole:.2f}', f'{backbone:.2f} ({rates[0]})',
-                         f'{other:.2f} ({rates[1]})', f'{backbone / whole:.0%}',
+                         f'{other:.2f} ({rates[1]})', f'{products[dtype]:.0f}' if dtype in products else NONE,
+                         f'{backbone / whole:.0%}',
                          f'{whole / (whole - backbone + other):.2f}',
                          f'{whole / (whole - backbone * (1 - 1 / goal)):.2f}'])
     return markdown_table(
-        ['', 'ConvNeXt-T UperNet, s', 'its backbone (GMACs/s)', "InceptionNeXt-T's", 'share of the backbone',
-         'whole network, with the other backbone', 'with one as fast as the goal'], rows)
+        ['', 'ConvNeXt-T UperNet, s', 'its backbone (GMACs/s)', "InceptionNeXt-T's", 'matrix products, GMACs/s',
+         'share of the backbone', 'whole network, with the other backbone', 'with one as fast as the goal'], rows)
 
 
 def parts_table(result):
@@ -210,7 +209,8 @@ def processes_text(result):
         counts.setdefault(result.cells[cell].suite, []).append(len(seconds))
     return 'Processes of each figure: ' + ', '.join(
         f'{SUITES[suite]} {min(found)}' + (f'–{max(found)}' if max(found) > min(found) else '')
-        for suite, found in counts.items()) + f'. A ratio without brackets is of one process. {intervals_text()}'
+        for suite, found in counts.items()) + (
+            f'. A ratio without brackets is of one process, or of two with one round each. {intervals_text()}')
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
@@ -368,12 +368,12 @@ def report(content, path):
     def picture(kind, alt):
         return [f'![{alt}]({pictures[kind].name})'] if kind in pictures else []
 
-    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(result),
+    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(goals(result)),
               '## What a user would pick',
               *picture('users', 'Images per second of training and inference in times of stock fp32')]
     for suite in ('main', 'backbone', 'small', 'threads'):
         if suite == 'backbone':
-            blocks += ['## InceptionNeXt or ConvNeXt', mixers_table(result), limits_table(result)]
+            blocks += ['## InceptionNeXt or ConvNeXt', mixers_table(result), limits_table(result, path)]
         for cell in result.cells.values():
             if cell.suite == suite and any(key[0] == cell.name for key in result.seconds):
                 blocks += [f'### {what(cell)[0].upper()}{what(cell)[1:]}', cell_table(result, cell)]
@@ -391,10 +391,3 @@ def report(content, path):
         blocks += [f'Not measured yet: {", ".join(missing)}.']
     blocks += ['## How it was measured', *conditions(result)]
     return without_html('\n\n'.join(blocks)) + '\n'
-
-
-def write_report(content, path):
-    """Write the Markdown and the pictures beside the result file ``path``."""
-    path, result = Path(path), Result(content)
-    draw_pictures(result, picture_paths(result, path))
-    write_text(path.with_suffix('.md'), report(content, path))

@@ -11,10 +11,14 @@ from typing import NamedTuple
 import numpy
 
 RESAMPLES = 2000
+NONE = '–'
 
 
 class Estimate(NamedTuple):
-    """A value with its 95 % interval, and the number of processes behind it; no interval from a single process."""
+    """A value with its 95 % interval, and the number of processes behind it.
+
+    There is no interval from a single process, nor from two with a round each: two values have none.
+    """
     value: float
     low: float | None
     high: float | None
@@ -31,8 +35,22 @@ class Estimate(NamedTuple):
         return f'{self.value:.2f} ({self.low:.2f}–{self.high:.2f})'
 
 
+def text(found):
+    """Of an :class:`Estimate`, or of None."""
+    return NONE if found is None else str(found)
+
+
 def median_of_medians(processes):
     return statistics.median(map(statistics.median, processes))
+
+
+def too_few(*sides):
+    """Whether there is no interval: one process, or two with a round each.
+
+    Args:
+        sides (list[list[float]]): Seconds by process and round, of either side of a ratio.
+    """
+    return min(map(len, sides)) < 2 or max(sum(map(len, processes)) for processes in sides) < 3
 
 
 def resampled(processes, drawn, generator):
@@ -75,7 +93,7 @@ def range_of_quotient(first, second):
 
 def estimate(processes, value, transform=lambda medians: medians):
     """``value`` with the interval of the median over processes, after ``transform`` of the medians over rounds."""
-    if len(processes) < 2:
+    if too_few(processes):
         return Estimate(value, None, None, len(processes))
     generator = numpy.random.default_rng(0)
     drawn = generator.integers(0, len(processes), (RESAMPLES, len(processes)))
@@ -101,8 +119,8 @@ def speedup(before, after, paired=True):
         first, second = ([seconds[p] for p in common] for seconds in (before, after))
         value = statistics.median(
             statistics.median(a) / statistics.median(b) for a, b in zip(first, second, strict=True))
-        if len(common) < 2:
-            return Estimate(value, None, None, 1)
+        if too_few(first, second):
+            return Estimate(value, None, None, len(common))
         generator = numpy.random.default_rng(0)
         drawn = generator.integers(0, len(common), (RESAMPLES, len(common)))
         ratios = resampled(first, drawn, generator) / resampled(second, drawn, generator)
@@ -111,7 +129,7 @@ def speedup(before, after, paired=True):
     first, second = list(before.values()), list(after.values())
     value = median_of_medians(first) / median_of_medians(second)
     fewer = min(len(first), len(second))
-    if fewer < 2:
+    if too_few(first, second):
         return Estimate(value, None, None, fewer)
     generator = numpy.random.default_rng(0)
     sides, ranges = [], []

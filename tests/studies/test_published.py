@@ -15,7 +15,7 @@ from studies.__main__ import commands_of, listing, main
 from studies.published.files import read, report_of, result_files, stale_pictures
 from studies.published.machine import folder_name
 from studies.published.stamps import digest, stamp, stamp_of
-from studies.published.studies import STUDIES, recorded_seconds, study_of
+from studies.published.studies import STUDIES, recorded_seconds, study_of, takes
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'docs/results'
@@ -123,6 +123,12 @@ def test_how_long_a_study_took_is_read_from_its_result():
     assert recorded_seconds(dict(candidates=[dict(runs=[dict(metrics=dict(seconds=60))] * 3)])) == 180
     assert recorded_seconds(dict(pieces=[dict(seconds=2), dict(seconds=3)])) == 5
     assert recorded_seconds(json.loads('{"rows": []}')) is None
+    # A first step that counts is not counted twice.
+    steps = [dict(first=5.123, seconds=[5.1234]), dict(first=3, seconds=[1, 1])]
+    assert recorded_seconds(dict(records=steps)) == pytest.approx(10.1234)
+    assert recorded_seconds(dict(runs=[dict(wall=2), dict(wall=3)], accuracy={})) == 5
+    assert recorded_seconds(dict(processes=[dict(rows=[dict(seconds=[1, 2]), dict(seconds=[3])])])) == 6
+    assert takes(study_of('speed'), RESULTS).endswith(' min of runs, as recorded')
 
 
 @pytest.mark.parametrize(('cpu', 'flags', 'expected'), [

@@ -28,6 +28,13 @@ def test_one_process_has_no_interval():
     assert speed([[0.5, 0.5]], images=1)[:3] == (2.0, None, None)
 
 
+def test_two_values_have_no_interval():
+    before, after = {0: [3.0], 1: [5.0]}, {0: [1.0], 1: [1.0]}
+    assert speedup(before, after) == speedup(before, after, paired=False) == (4.0, None, None, 2)
+    assert speed([[1.0], [2.0]], images=3) == (2.0, None, None, 2)
+    assert speedup(before, {0: [1.0, 1.0], 1: [1.0]}).low == 3.0
+
+
 def test_of_different_processes_the_ratio_is_of_medians_over_all():
     found = speedup({0: [3.0], 1: [6.0], 2: [5.0]}, {0: [1.0], 1: [2.0], 2: [2.0]}, paired=False)
     assert found.value == pytest.approx(2.5) and found.low <= 1.5 + 1e-9 and found.high <= 6.0
