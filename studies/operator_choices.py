@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from inceptionnext_seg.engine.accelerate_hook import configured_parts
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import markdown_table, read_object, write_json, write_text
+from inceptionnext_seg.files import markdown_table, write_json, write_text
 from inceptionnext_seg.ops import measured
 from inceptionnext_seg.provenance import commit, environment
 
+from .going_on import SAME, content_of
 from .speed.measuring import forms_file, wait_for_quiet
 from .throughput.candidates import candidate_config
 from .throughput.setting import Setting
@@ -74,6 +75,15 @@ def summary(result):
     return markdown_table(['network', 'step', 'calls', 'least', 'median', 'greatest', 'slower than stock'], rows)
 
 
+def words(result):
+    """Whether the goal, no call slower than stock, is reached."""
+    found = [gain for run in result['runs'] for gain in gains(run)]
+    slower = [gain for gain in found if gain < 1]
+    return 'Goal: no call slower than stock. ' + (
+        f'Missed by {len(slower)} of {len(found)}, of which the slowest has {min(slower):.3f} of the speed of stock.'
+        if slower else f'Reached by all {len(found)}.')
+
+
 def table(result):
     rows = []
     for run in result['runs']:
@@ -100,23 +110,13 @@ def report(result):
             f'`{e["command"]}`, commit {commits}, {e["cpu"]}, {e["threads"]} threads, torch '
             f'{e["versions"]["torch"]}, other programs on at most '
             f'{max(run["busy_before"] for run in result["runs"]):.2f} cores, {e["date"][:10]}.\n\n{summary(result)}\n\n'
-            f'## Every call\n\n{table(result)}\n')
+            f'{words(result)}\n\n## Every call\n\n{table(result)}\n')
 
 
-def open_result(path, described):
-    """The content of the result file, or of a new one.
-
-    Raises:
-        UserError: It is of another machine, or of other versions.
-    """
-    if not Path(path).is_file():
-        return dict(environment=described, runs=[])
-    result = read_object(path, 'a result of studies.operator_choices', 'another --out')
-    for key in ('cpu', 'cpu_cores', 'device_name', 'threads', 'versions'):
-        if result['environment'][key] != described[key]:
-            raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
-                            f'{described[key]!r}. Next: another --out.')
-    return result
+def opened(path, now):
+    """The content of the result file, of as many threads as now, or of a new one."""
+    return content_of(path, 'a result of studies.operator_choices', now, dict(environment=now, runs=[]),
+                      (*SAME, 'threads'))
 
 
 def known_forms(path):
@@ -135,7 +135,7 @@ def main():
     args = parse_args()
     os.environ.pop('INCEPTIONNEXT_SEG_MEASURE', None)
     known = known_forms(args.known) if args.known else None
-    result, begin = open_result(args.out, environment(args.device)), time.monotonic()
+    result, begin = opened(args.out, environment(args.device)), time.monotonic()
     made_by = commit()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'choices.json'

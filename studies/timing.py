@@ -1,4 +1,4 @@
-"""Measuring: interleaved timing, intervals, peak memory, the machine's own limits, and result files.
+"""Measuring: interleaved timing, intervals, and the machine's own limits.
 
 Everything that reads a clock or a device takes it as an argument, so that tests exercise the accelerator's path with a
 fake one. Times are in seconds, memory in bytes, arithmetic in multiply-accumulates (MACs).
@@ -9,13 +9,11 @@ import math
 import pathlib
 import random
 import statistics
-import threading
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy
-import psutil
 import torch
 from scipy.stats import bootstrap, mannwhitneyu
 
@@ -177,55 +175,6 @@ def describe_ratio(interval):
     """``'1.52 (1.48–1.60)'``, and 'no difference shown' where the interval covers 1."""
     text = f'{interval.median:.2f} ({interval.low:.2f}–{interval.high:.2f})'
     return f'{text}, no difference shown' if interval.covers(1) else text
-
-
-# Memory
-
-
-class PeakMemory:
-    """Context manager: the most memory in use while its block ran.
-
-    On an accelerator, what torch's allocator gave out; on a CPU, the resident set of the process, read by a thread
-    every ``interval`` seconds, so that each block has its own peak, which the operating system's high-water mark has
-    not. ``start`` and ``peak`` are in bytes.
-
-    Args:
-        device (torch.device | str): Where the block works.
-        backend: What has ``memory_allocated``, ``reset_peak_memory_stats``, ``max_memory_allocated``, ``synchronize``;
-            by default torch's own module for the device type.
-        resident (Callable): Reads the resident set, in bytes.
-    """
-
-    def __init__(self, device, backend=None, interval=0.002, resident=lambda: psutil.Process().memory_info().rss):
-        self.device = torch.device(device)
-        self.backend = backend or (None if self.device.type == 'cpu' else getattr(torch, self.device.type))
-        self.interval = interval
-        self.resident = resident
-
-    def __enter__(self):
-        if self.backend:
-            synchronize(self.device, self.backend)
-            self.backend.reset_peak_memory_stats(self.device)
-            self.start = self.peak = self.backend.memory_allocated(self.device)
-            return self
-        self.start = self.peak = self.resident()
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
-        return self
-
-    def watch(self):
-        while not self.done.wait(self.interval):
-            self.peak = max(self.peak, self.resident())
-
-    def __exit__(self, *error):
-        if self.backend:
-            synchronize(self.device, self.backend)
-            self.peak = self.backend.max_memory_allocated(self.device)
-            return
-        self.done.set()
-        self.thread.join()
-        self.peak = max(self.peak, self.resident())
 
 
 # The machine: its caches and its limits

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 import _repository  # noqa: F401
-from mmengine.config import DictAction
 
 from inceptionnext_seg.engine.launch import load_config, prepare
+from inceptionnext_seg.engine.options import OptionsAction
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import environment
@@ -26,7 +26,7 @@ def parse_args():
     parser.add_argument('--interval', type=int, default=100, help='iterations between validations, and checkpoints')
     parser.add_argument('--work-dir', default='work_dirs/long_run')
     parser.add_argument('--out', type=Path, default='work_dirs/long_run.json', help='result file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
 

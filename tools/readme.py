@@ -16,6 +16,7 @@ from inceptionnext_seg.files import markdown_table, write_text
 from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory, window_speed
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
+from studies.goals import goals_table
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
@@ -25,19 +26,21 @@ from studies.operators.blocks import document_blocks
 from studies.operators.summary import Result as Operators
 from studies.paper import MMSEGMENTATION_CONVNEXT, UPERNET
 from studies.published.files import write_reports
-from studies.published.machine import machine_line
+from studies.published.machine import PUBLISHED, machine_line
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
 from studies.speed.pictures import THREADS, picture_paths
 from studies.speed.report import (
     compiled_table,
-    goals_table,
+    goals,
     growth_table,
+    layouts_text,
     limits_table,
     mixers_table,
     parts_table,
     processes_text,
     threads_table,
+    turns_text,
     what,
 )
 from studies.speed.summary import Result
@@ -47,9 +50,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
-INFERENCE = RESULTS / 'xeon-amx-2cores/inference.json'
-WINDOW_MEMORY = RESULTS / 'xeon-amx-2cores/window_memory.json'
-WINDOW_SPEED = WINDOW_MEMORY.with_name('window_speed.json')
+# Of the machine whose figures the documents show.
+SPEED, OPERATORS, INFERENCE, WINDOW_MEMORY, WINDOW_SPEED = (RESULTS / PUBLISHED / f'{name}.json' for name in (
+    'speed', 'operators', 'inference', 'window_memory', 'window_speed'))
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
 
@@ -90,14 +93,13 @@ def paper():
 # Speed: docs/results/MACHINE/speed.json of each machine.
 
 
-def speed_results():
-    """The result of each machine that was measured."""
-    return [Result(json.loads(path.read_text())) for path in sorted(RESULTS.glob('*/speed.json'))]
+def speed_result(path=SPEED):
+    return Result(json.loads(path.read_text()))
 
 
 def speed():
-    """Stock, segmentation_models.pytorch and both networks of ours, on the first machine; of how many processes."""
-    result, rows = speed_results()[0], []
+    """Stock, segmentation_models.pytorch and both networks of ours; of how many processes."""
+    result, rows = speed_result(), []
     for cell in result.cells.values():
         if cell.suite != 'main' or result.images_per_second(cell.name, 'inceptionnext') is None:
             continue
@@ -109,7 +111,9 @@ def speed():
             'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
-         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + f'\n\n{processes_text(result)}'
+         '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + '\n\n' + ' '.join(filter(None, [
+             processes_text(result), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
+             turns_text(result, 'main')]))
 
 
 def number(result, cell, name):
@@ -125,25 +129,26 @@ def speedup_text(result, cell, baseline):
 def speed_machines():
     """A row a machine: how many times as fast as stock the accelerated InceptionNeXt-T is."""
     rows = []
-    for path, result in zip(sorted(RESULTS.glob('*/speed.json')), speed_results(), strict=True):
+    for path in sorted(RESULTS.glob('*/speed.json'), key=lambda path: (path != SPEED, path)):
+        result = speed_result(path)
         cells = [cell for cell in result.cells.values() if cell.suite == 'main']
         rows.append([f'[{machine_line(result.content, THREADS)}](results/{path.parent.name}/speed.md)',
                      *(speedup_text(result, cell.name, 'stock') for cell in cells)])
     return markdown_table(['InceptionNeXt-T UperNet, × stock of the same dtype', *map(what, cells)], rows)
 
 
-def of_first_machine(table, suite=None, alt=None):
-    """A block: the table of the first machine, with the picture of the same question above it.
+def of_speed(table, suite=None, alt=None):
+    """A block: a table of the study of speed, with the picture of the same question above it.
 
     Args:
         suite (str | None): What the table is of; where it was not measured, the block says so.
         alt (str | None): The picture's text.
     """
     def block():
-        path, result = sorted(RESULTS.glob('*/speed.json'))[0], speed_results()[0]
+        result = speed_result()
         if suite and not result.has(suite):
             return 'Not measured on this machine.'
-        picture = picture_paths(result, path.relative_to(RESULTS.parent)).get(suite)
+        picture = picture_paths(result, SPEED.relative_to(RESULTS.parent)).get(suite)
         return (f'![{alt}]({picture.as_posix()})\n\n' if alt and picture else '') + table(result)
 
     return block
@@ -155,8 +160,8 @@ def speed_choices():
     for path in sorted(RESULTS.glob('*/operator_choices.json')):
         result = json.loads(path.read_text())
         e = result['environment']
-        found.append(f'{operator_choices.summary(result)}\n\n{e["cpu"]}, {e["threads"]} threads: '
-                     f'[every call](results/{path.parent.name}/operator_choices.md).')
+        found.append(f'{operator_choices.summary(result)}\n\n{operator_choices.words(result)} {e["cpu"]}, '
+                     f'{e["threads"]} threads: [every call](results/{path.parent.name}/operator_choices.md).')
     return '\n\n'.join(found) or 'Not measured.'
 
 
@@ -181,6 +186,10 @@ def killed_runs():
 def inference():
     """InceptionNeXt-T in each runtime, plain and as fast as it was measured."""
     return inference_report.fastest(json.loads(INFERENCE.read_text()))
+
+
+def inference_goals():
+    return inference_report.goals_section(json.loads(INFERENCE.read_text()))
 
 
 def inference_words():
@@ -248,6 +257,10 @@ def memory_of_windows():
     return f'{window_memory.table(result)}\n\n{window_memory.words(result)}'
 
 
+def large_image():
+    return window_memory.large_table(json.loads(WINDOW_MEMORY.read_text()))
+
+
 def speed_of_windows():
     if not WINDOW_SPEED.is_file():
         return 'Not measured.'
@@ -256,19 +269,22 @@ def speed_of_windows():
 
 
 BLOCKS = dict(
-    window_memory=memory_of_windows, window_speed=speed_of_windows, mini_run=mini_run, any_upernet=any_upernet,
-    paper=paper, inference=inference, inference_words=inference_words, inference_accuracy=inference_accuracy,
-    replaced=replaced, killed_runs=killed_runs, camvid_own=camvid_own, camvid_own_words=camvid_own_words,
+    window_memory=memory_of_windows, large_image=large_image, window_speed=speed_of_windows, mini_run=mini_run,
+    any_upernet=any_upernet, paper=paper, inference=inference, inference_words=inference_words,
+    inference_goals=inference_goals, inference_accuracy=inference_accuracy, replaced=replaced,
+    killed_runs=killed_runs, camvid_own=camvid_own, camvid_own_words=camvid_own_words,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
-    speed_machines=speed_machines, **{f'speed_{name}': of_first_machine(table) for name, table in dict(
-        goals=goals_table, mixers=mixers_table, limits=limits_table, processes=processes_text).items()})
+    speed_machines=speed_machines, **{f'speed_{name}': of_speed(table) for name, table in dict(
+        goals=lambda result: goals_table(goals(result)), mixers=mixers_table,
+        limits=lambda result: limits_table(result, SPEED), processes=processes_text).items()})
 BLOCKS |= dict(
-    speed_parts=of_first_machine(parts_table, 'parts', 'What each part brings alone, and what leaving it out costs'),
-    speed_growth=of_first_machine(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
-    speed_threads=of_first_machine(threads_table, 'threads'),
-    speed_compiled=of_first_machine(compiled_table, 'compile'), speed_choices=speed_choices)
+    speed_parts=of_speed(parts_table, 'parts', 'What each part brings alone, and what leaving it out costs'),
+    speed_growth=of_speed(growth_table, 'growth', 'Seconds a megapixel by the side of an image and by batch'),
+    speed_threads=of_speed(threads_table, 'threads'),
+    speed_compiled=of_speed(compiled_table, 'compile'), speed_choices=speed_choices)
 DOCUMENTS = {
-    'docs/inference.md': ('window_memory', 'window_speed'), 'docs/export.md': ('inference', 'inference_accuracy'),
+    'docs/inference.md': ('window_memory', 'window_speed', 'large_image'),
+    'docs/export.md': ('inference', 'inference_goals', 'inference_accuracy'),
     'docs/own_images.md': ('camvid_own', ),
     'docs/generalization.md': ('replaced', ),
     'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),
@@ -285,8 +301,8 @@ for study in (gpu_estimate, gpu_stream):
 DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
 
 
-# Operators, of the first machine; blocks say so where nothing was measured.
-path = next(iter(sorted(RESULTS.glob('*/operators.json'))), None)
+# Operators; blocks say so where nothing was measured.
+path = OPERATORS if OPERATORS.is_file() else None
 operators = document_blocks(path and Operators(json.loads(path.read_text())), path, ROOT / 'docs')
 BLOCKS |= {f'operators_{name}': operators[name] for name in OPERATORS_SHOWN}
 DOCUMENTS['docs/factorized_convolutions.md'] = tuple(f'operators_{name}' for name in OPERATORS_SHOWN)

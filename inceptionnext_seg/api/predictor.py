@@ -22,11 +22,13 @@ from PIL import Image, ImageOps
 from ..engine.image_files import images_below
 from ..engine.inference import Labels, Segmentor, draw_overlay, open_device, prepared, save_png, shares
 from ..errors import SettingError, UserError
-from ..ops.bilinear import AxisMap, resize
+from ..ops.bilinear import AxisMap
+from ..ops.dtypes import compute_dtype
+from ..ops.windowed_argmax import Taps
 from ..segmentation.heads import upsamples_as_stock
 from ..segmentation.large import LARGE_IMAGE, windows_of
 from ..segmentation.segmentor import postprocessing
-from ..segmentation.windows import Windows
+from ..segmentation.windows import Windows, rows_of_windows
 from .create import find_model
 from .video import VIDEO_SUFFIXES, frames
 
@@ -199,44 +201,67 @@ class Predictor:
     def whole(self, low, size, sample, out):
         """Logits (C, h, w) to the image's own size, row by row: up to the network's input, padding off, and on."""
         left, right, top, bottom = postprocessing(sample.metainfo)['padding']
-        axes = [AxisMap.resizing_twice(n, middle, before, after, False, last, self.model.align_corners, low.dtype)
-                for n, middle, before, after, last in zip(
-                    low.shape[1:], size, (top, left), (bottom, right), out.size, strict=True)]
-        out.fill(low, 0, *axes, out.size[0])
+        down, across = (
+            AxisMap.resizing_twice(n, middle, before, after, False, last, self.model.align_corners, low.dtype)
+            for n, middle, before, after, last in zip(
+                low.shape[1:], size, (top, left), (bottom, right), out.size, strict=True))
+        out.fill(lambda begin, end: across.apply(down.part(begin, end).apply(low, 1), 2), out.size[0])
 
     def slide(self, inputs, sample, windows, batch_size, out):
-        """As mmseg's ``slide_inference``, from the top; rows that no other window covers are used and dropped."""
-        left, right, top, bottom = postprocessing(sample.metainfo)['padding']
-        (height, width), crop, ys, xs = windows
-        down, across = (
-            AxisMap.resizing_twice(n, n, before, after, False, last, self.model.align_corners, torch.float32)
-            for n, before, after, last in zip(
-                (height, width), (top, left), (bottom, right), out.size, strict=True))
-        total, count, first = None, None, 0         # of rows first, first + 1, …
-        for k, y in enumerate(ys):
-            end = y + crop[0]
-            rows = [inputs[..., y:end, x:x + crop[1]] for x in xs]
-            parts = []
-            for begin in range(0, len(rows), batch_size):
-                views = torch.cat(rows[begin:begin + batch_size])
-                parts += resize(self.logits(views, [sample] * len(views)), views.shape[2:], self.model.align_corners)
-            if total is None:
-                total, count = parts[0].new_zeros(len(parts[0]), 0, width), parts[0].new_zeros(0, width)
-            new = end - first - total.shape[1]
-            total = torch.cat((total, total.new_zeros(len(total), new, width)), 1)
-            count = torch.cat((count, count.new_zeros(new, width)))
-            for x, part in zip(xs, parts, strict=True):
-                total[:, y - first:end - first, x:x + crop[1]] += part
-                count[y - first:end - first, x:x + crop[1]] += 1
-            ready = ys[k + 1] if k + 1 < len(ys) else height
-            # Output rows whose inputs, the last of them included, are above the next windows.
-            last = down.index(height).amax(1)
-            done = len(last) if ready == height else int((last < ready).sum())
-            if done > out.rows:
-                finished = total[:, :ready - first] / count[:ready - first]
-                out.fill(finished, first, down, across, done)
-                keep = int(down.start[done]) - first if done < len(last) else ready - first
-                total, count, first = total[:, keep:], count[keep:], first + keep
+        """As mmseg's ``slide_inference``, from the top, without logits of the image's size."""
+        strips = None
+        height, width = windows.window
+        for row, y in enumerate(windows.tops):
+            views = [inputs[..., y:y + height, x:x + width] for x in windows.lefts]
+            for begin in range(0, len(views), batch_size):
+                batch = torch.cat(views[begin:begin + batch_size])
+                low = self.logits(batch, [sample] * len(batch))
+                if strips is None:
+                    strips = Strips(windows, low, postprocessing(sample.metainfo)['padding'], out.size,
+                                    self.model.align_corners)
+                strips.put(row, begin, low)
+            out.fill(strips.rows, strips.ready(row))
+
+
+class Strips:
+    """Logits of windows at the head's resolution, side by side, of those rows of windows that output rows still need.
+
+    Args:
+        windows (Windows): Where they lie.
+        low (Tensor): (windows, C, h, w), of some windows.
+        padding (Sequence[int]): Of the image, cropped: left, right, top, bottom.
+        size (tuple[int, int]): (H, W), to which the image is resized then.
+        align_corners (bool): As in ``F.interpolate``.
+    """
+
+    def __init__(self, windows, low, padding, size, align_corners):
+        left, right, top, bottom = padding
+        self.side, kind = low.shape[2], compute_dtype(low.dtype)
+        axes = zip((windows.tops, windows.lefts), windows.window, low.shape[2:], (top, left), (bottom, right), size,
+                   strict=True)
+        down, self.across = (
+            Taps.of_windows(starts, window, n, window, align_corners, kind).then(
+                before, after, size=last, align_corners=align_corners)
+            for starts, window, n, before, after, last in axes)
+        first, self.last = rows_of_windows(down, self.side)
+        self.kept = 1 + max(row - int(first[self.last == row].min()) for row in self.last.unique().tolist())
+        index = down.index // self.side % self.kept * self.side + down.index % self.side
+        self.down = Taps(index, down.weight)
+        self.maps = low.new_empty(self.kept, self.side, len(windows.lefts), low.shape[3], low.shape[1], dtype=kind)
+
+    def put(self, row, begin, low):
+        """Keep the logits of the windows ``begin`` and on of a row, in the place of those of an earlier row."""
+        self.maps[row % self.kept, :, begin:begin + len(low)] = low.permute(2, 0, 3, 1)
+
+    def ready(self, row):
+        """The number of output rows, from the top, that need no later row of windows; 0 where none became ready."""
+        found = (self.last == row).nonzero()
+        return int(found[-1]) + 1 if len(found) else 0
+
+    def rows(self, begin, end):
+        """Logits (C, rows, W) of some output rows."""
+        maps = self.maps.view(self.kept * self.side, -1, self.maps.shape[-1])
+        return self.across.apply(self.down.part(begin, end).apply(maps, 0), 1).permute(2, 0, 1)
 
 
 class Output:
@@ -256,13 +281,12 @@ class Output:
         self.confidence, self.entropy = np.empty(size, np.float32), np.empty(size, np.float32)
         self.logits = np.empty((self.channels, *size), np.float32) if keep_logits else None
 
-    def fill(self, source, first, down, across, end):
-        """Rows up to ``end``, from rows ``first`` and on of the map that ``down`` and ``across`` resize, (C, h, w)."""
+    def fill(self, logits_of, end):
+        """Rows up to ``end``; ``logits_of(begin, end)`` are the logits (C, rows, W) of some."""
         step = max(1, BLOCK // (self.channels * self.size[1]))
         while self.rows < end:
             begin, self.rows = self.rows, min(self.rows + step, end)
-            rows = AxisMap(down.start[begin:self.rows] - first, down.weight[begin:self.rows])
-            self.write(begin, across.apply(rows.apply(source, 1), 2).float())
+            self.write(begin, logits_of(begin, self.rows).float())
 
     def write(self, begin, logits):
         rows = slice(begin, begin + logits.shape[1])

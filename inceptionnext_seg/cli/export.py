@@ -3,7 +3,7 @@
 The network goes out in deploy form, BatchNorms folded, and UperNet's head in fewer multiplications, in plain operators;
 see docs/export.md. After writing, the file is run in its runtime (ONNX Runtime, OpenVINO, torch) on three
 images, of a dynamic one in three sizes, and compared with the model in torch; where they differ, the exit code is 2 and
-no file is left.
+no file is left. The images are drawn scenes, or with --images a folder's.
 
   images  normalized RGB floats (B, 3, H, W); with --preprocess 8-bit RGB as decoded, (B, H, W, 3)
   logits  floats (B, classes, H, W); with --postprocess instead of them
@@ -28,8 +28,18 @@ from ..engine.inference import config_metainfo
 from ..engine.launch import add_config_arguments, load_config
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph, proof
-from ..export.fastest import write_fastest
-from ..export.files import DTYPES, FORMATS, Runtime, replacing, require_packages, write
+from ..export.fastest import usual_form, write_fastest
+from ..export.files import (
+    DTYPES,
+    FORMATS,
+    LARGEST,
+    SMALLEST,
+    Runtime,
+    inference_precision,
+    replacing,
+    require_packages,
+    write,
+)
 
 
 def parse_args():
@@ -38,7 +48,7 @@ def parse_args():
     parser.add_argument('--format', choices=list(FORMATS), default='onnx', help='(default: %(default)s)')
     parser.add_argument('--size', default='dynamic', metavar='HxW | dynamic',
                         help='pixels of an image, such as 512x683; dynamic (default) leaves batch, height and width '
-                             'open, from 64 pixels on')
+                             f'open, of {SMALLEST} to {LARGEST} pixels a side')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of a fixed size')
     parser.add_argument('--dtype', choices=DTYPES, default='fp32', help='(default: %(default)s)')
     parser.add_argument('--calibration', metavar='DIR',
@@ -48,10 +58,12 @@ def parse_args():
     parser.add_argument('--form', choices=['auto', 'fastest', *FORMS], default='auto',
                         help='plain: as it was trained; factorized: without concatenating resized maps; winograd: and '
                              'half the multiplications at stride 4; auto: what was fastest in the format and '
-                             'dtype where it was measured; fastest: each is written and timed here, in turns')
+                             'dtype on the processor of docs/results; fastest: each is written and timed here, in '
+                             'turns, for a machine like this one')
     parser.add_argument('--out', type=Path, metavar='FILE', help='(default: CONFIG.onnx, .pt2 or .xml, here)')
     parser.add_argument('--images', metavar='DIR',
-                        help='what the file is proved on (default: --calibration, or drawn scenes)')
+                        help='what the file is proved on: the first three below it (default: of --calibration, or '
+                             'drawn scenes)')
     parser.add_argument('--labels', metavar='DIR',
                         help='class indices of the images in --images, PNG files of the same names: mIoU is proved too')
     return parser.parse_args()
@@ -92,7 +104,7 @@ def form_of(args):
                         'int8: plain, factorized or auto.')
     if args.form != 'auto':
         return args.form
-    return 'factorized' if args.format == 'torch-export' or args.dtype == 'int8' else 'winograd'
+    return usual_form(args.format, args.dtype)
 
 
 def normalized(model, images):
@@ -141,7 +153,9 @@ def main():
                   f'threads: {", ".join(f"{name} {value:.3g}" for name, value in seconds.items())}; {form} is kept.')
         written = time.perf_counter()
         sizes = {batch.shape[1:3] for batch in batches}
-        print(f'Exported in {written - start:.0f} s; running it on images of '
+        folder = args.images or args.calibration
+        print(f'Exported in {written - start:.0f} s; running it on '
+              f'{f"images of {folder}" if folder else "drawn scenes (--images DIR: on yours)"}, '
               f'{len(sizes)} size{"s" if len(sizes) > 1 else ""}.')
         runtime = Runtime(temporary, args.format, dtype=args.dtype)
         found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
@@ -157,4 +171,8 @@ def main():
                 f'{f"differences up to {proof.TOLERANCE}, " if args.dtype == "fp32" else ""}at least '
                 f'{100 * proof.LEAST_EQUAL[args.dtype]:g} % equal classes and at most {proof.MOST_OFF} points of mIoU '
                 f'more or less. Next: {NEXT[args.dtype]}')
-    print(f'Wrote {out} ({out.stat().st_size / 2**20:.0f} MiB), {args.format}, {form}, {args.dtype}.')
+        written_bytes = sum(file.stat().st_size for file in temporary.parent.iterdir())  # with what lies beside it
+    print(f'Wrote {out} ({written_bytes / 2**20:.0f} MiB), {args.format}, {form}, {args.dtype}.')
+    if args.format == 'openvino':
+        print(f'Load it with INFERENCE_PRECISION_HINT={inference_precision(args.dtype)} to compute what was proved: '
+              'without a hint OpenVINO takes bfloat16 where the processor multiplies it.')

@@ -8,9 +8,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+# What was fastest where it was measured, docs/results/xeon-amx-2cores/inference.md; of torch's archive nothing was.
+USUAL_FORMS = {('onnx', 'fp32'): 'winograd', ('openvino', 'fp32'): 'winograd', ('openvino', 'bf16'): 'winograd'}
 # A rewritten graph must win by this much: it takes more memory than the one before it.
 MARGIN = 1.05
 ROUNDS = 5
+
+
+def usual_form(kind: str, dtype: str) -> str:
+    """The form of ``--form auto`` in a format: what was fastest on one machine, and not for every other."""
+    return USUAL_FORMS.get((kind, dtype), 'factorized')
 
 
 def seconds_a_call(runs: dict[str, Callable], inputs: np.ndarray, rounds: int = ROUNDS,

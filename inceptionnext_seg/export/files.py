@@ -87,7 +87,7 @@ def write(graph: Graph, path: Path, kind: str, batch: int, size: tuple[int, int]
     Args:
         batch, size: As of :func:`export`.
         dtype (str): One of ``DTYPES``: 'bf16' and 'int8' as :func:`require_packages` allows them. The weights of a
-            bf16 file have 16 bits; what it is computed in is said where it is loaded, as :class:`Runtime` does.
+            bf16 file have 16 bits; what it is computed in is said where it is loaded (:func:`inference_precision`).
         calibration (Sequence[ndarray]): For 'int8', inputs of the graph.
     """
     program = export(graph, batch, size)
@@ -127,6 +127,14 @@ def name_axes(ir, graph):
                 output.shape[axis] = names[str(dim.value)]
 
 
+def inference_precision(dtype: str) -> str:
+    """OpenVINO's ``INFERENCE_PRECISION_HINT``, 'f32' or 'bf16', that a file of this dtype is proved with here.
+
+    Without one, processors with bfloat16 tiles compute in bfloat16, whatever the file.
+    """
+    return 'bf16' if dtype != 'fp32' and why_not_bf16() is None else 'f32'
+
+
 class Runtime:
     """A written file, loaded where it will be used: ``runtime(images)`` gives its outputs as arrays.
 
@@ -148,10 +156,8 @@ class Runtime:
             self.run = lambda images: session.run(None, {session.get_inputs()[0].name: images})
         else:
             runtime = importlib.import_module('openvino')
-            # On processors with bfloat16 tiles it is otherwise bfloat16 that is computed in, whatever the file.
-            precision = 'bf16' if dtype != 'fp32' and why_not_bf16() is None else 'f32'
-            compiled = runtime.Core().compile_model(
-                path, 'CPU', {'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads})
+            compiled = runtime.Core().compile_model(path, 'CPU', {
+                'INFERENCE_PRECISION_HINT': inference_precision(dtype), 'INFERENCE_NUM_THREADS': threads})
             self.run = lambda images: [compiled(images)[i].copy() for i in range(len(compiled.outputs))]
         self.kind = kind
 

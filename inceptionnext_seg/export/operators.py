@@ -32,12 +32,6 @@ def interpolation_weights(place, size_in, size_out, align_corners, like):
     return (denominator - distance).clamp(min=0).to(like.dtype) / denominator
 
 
-def bilinear_matrix(size_in, size_out, align_corners, like):
-    """(size_out, size_in): what ``F.interpolate`` does to an axis."""
-    return interpolation_weights(
-        torch.arange(size_out, device=like.device), size_in, size_out, align_corners, like)
-
-
 class ExactAdaptiveAvgPool2d(nn.Module):
     """``nn.AdaptiveAvgPool2d`` of any size, as two matrix products."""
 

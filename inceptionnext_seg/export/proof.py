@@ -74,7 +74,8 @@ class Comparison(NamedTuple):
 def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int) -> list[np.ndarray]:
     """Three batches of 8-bit RGB images (B, H, W, 3): of a folder, or drawn scenes.
 
-    Of an open size they are as large as they are, up to 1024 pixels, and the first batch has two images.
+    Of an open size they are as large as they are, up to 1024 pixels, and the first batch has two images. All images of
+    a batch differ, so that a file which mixes them does not pass.
 
     Raises:
         UserError: The folder has no image that can be read.
@@ -87,9 +88,15 @@ def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int)
             images.append(images[-1][:-8, :-16] if size is None else images[-1][:, ::-1])
     if size is not None:
         images = [resized(image, size) for image in images]
-        return [np.stack([image] * batch) for image in images]
+        return [np.stack([varied(image, i) for i in range(batch)]) for image in images]
     images = [fit(image) for image in images]
-    return [np.stack([images[0], images[0][:, ::-1]]), *(image[None] for image in images[1:])]
+    return [np.stack([varied(images[0], i) for i in range(2)]), *(image[None] for image in images[1:])]
+
+
+def varied(image, i):
+    """The ``i``-th version of an image of a batch: every second is mirrored, and each later pair shifted."""
+    image = image[:, ::-1] if i % 2 else image
+    return np.roll(image, i // 2 * 16, axis=1)
 
 
 def find(folder, option):
@@ -107,7 +114,8 @@ def calibration_images(folder: str | Path, size: tuple[int, int] | None, batch: 
         UserError: The folder has no image that can be read.
     """
     paths = find(folder, '--calibration')
-    paths = paths[::-(-len(paths) // CALIBRATION_IMAGES)]
+    if len(paths) > CALIBRATION_IMAGES:
+        paths = [paths[i * len(paths) // CALIBRATION_IMAGES] for i in range(CALIBRATION_IMAGES)]
     images = (read(path, '--calibration') for path in paths)
     return [np.stack([fit(image) if size is None else resized(image, size)] * batch) for image in images]
 

@@ -141,7 +141,7 @@ def recording():
     """``with recording() as launches``: launches are appended to that list as :class:`Launch` and do not happen.
 
     Launch code that is called with tensors on the meta device shows so what it would run, without a GPU:
-    :func:`~._triton_ahead.compile_ahead` compiles it.
+    ``compile_ahead`` of tests/ops/triton_ahead.py compiles it.
     """
     global recorder
     before, recorder = recorder, []

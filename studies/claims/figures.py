@@ -87,6 +87,12 @@ def mixers(results, suite, mode, conditions=(('-plain', 'fp32'), ('-plain', 'bf1
     return found
 
 
+def not_mixers_alone(results):
+    """What of the figures of training is acceleration's, on every machine where they were measured."""
+    said = [(where, module('speed.report').mixers_words(speed)) for where, speed in results.speed]
+    return ' '.join(f'{where}: {words}' for where, words in said if words)
+
+
 def growing(results, mode='infer'):
     """The same of images larger than the 512×512 of the other figures, by their side: whole network, accelerated."""
     return [figure for where, speed in results.speed for cell in speed.cells.values()

@@ -5,8 +5,8 @@ shows it too; then its whole interval has to lie on one side of a limit.
 """
 from typing import NamedTuple
 
-# Fewest repeats that decide. No interval over processes is much wider than their range, which covers the median of what
-# they are drawn from with 1 − 2^(1 − n): 75 % of three, 94 % of five. Intervals of fewer seeds cover almost anything.
+# Fewest repeats that decide. An interval over processes is little more than their range, which covers the median of
+# what they are drawn from with 1 − 2^(1 − n): 75 % of three, 94 % of five. Intervals of fewer seeds cover almost all.
 # The study of CamVid has its three sequences, with t.
 LEAST = dict(process=5, seed=4, sequence=3, count=1)
 PLURAL = dict(process='processes', seed='seeds', sequence='sequences')

@@ -19,13 +19,15 @@ from .sections import (
 from .speed import benchmarks_section, speed_points, throughput_section
 
 
-def report(content, stem, note=None):
+def report(content, stem, note=None, *, images=True):
     """Blocks of the report, and its pictures.
 
     Args:
         content (dict): From :func:`collect`.
         stem (str): What the pictures' names begin with.
         note (str | None): What a reader must know before the figures; by default that of ``content``.
+        images (bool): Whether to show what rests on intervals over the images. Where these are not independent, False:
+            then the first lines have the difference over seeds and no verdict, and classes are left out.
 
     Returns:
         tuple: list of (kind, content), and dict of PNG bytes by file name.
@@ -33,12 +35,14 @@ def report(content, stem, note=None):
     candidates = content['candidates']
     reference, *others = candidates
     few = has_colours(candidates)
-    first = [*(summary(content) if few else ()),
+    if not images:
+        content = dict(content, paired=[])
+    first = [*(summary(content, verdicts=images) if few else ()),
              *(overview_section(content) if 'complexity' in content or not few else ())]
     note = note or content.get('note')
     pictures, blocks = {}, [('title', content['title']), *([('text', note)] if note else ()), *first,
-                            *accuracy_section(candidates), *images_section(content)]
-    rows = class_rows(content) if few else []
+                            *accuracy_section(candidates), *(images_section(content) if images else ())]
+    rows = class_rows(content) if few and images else []
     if rows:
         picture = f'{stem}_classes.png'
         pictures[picture] = classes_figure(

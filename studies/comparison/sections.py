@@ -27,8 +27,8 @@ from .words import (
 SHOWN_CLASSES = 10
 
 
-def summary(content):
-    """The report's first lines: which is higher, or that it is not shown."""
+def summary(content, verdicts=True):
+    """The report's first lines: which is higher, or that it is not shown; without ``verdicts``, the difference."""
     reference, *others = content['candidates']
     for i, other in enumerate(others):
         names = (other['name'], reference['name'])
@@ -37,6 +37,9 @@ def summary(content):
                 f'{mean_text(values_of(other, "mIoU"))} ({runs_text(len(reference["runs"]), len(other["runs"]))}). ')
         if seeds.low is None:
             text += '**Over seeds nothing is tested**: that needs two runs a side that differ.'
+        elif not verdicts:
+            text += (f'{names[0]} minus {names[1]} over seeds: {signed(seeds.value)} points '
+                     f'(95 % interval {interval_text(seeds)}).')
         elif seeds.shown:
             higher, lower = names if seeds.value > 0 else names[::-1]
             text += f'**{higher} is higher than {lower}**: difference over seeds {signed(seeds.value)} points'

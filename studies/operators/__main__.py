@@ -8,9 +8,9 @@ from pathlib import Path
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import read_object
 
+from ..published.files import REPORTS, write_report
 from .cells import cells
 from .measuring import MOST_LOAD, WHAT, measure_all
-from .report import write_report
 
 
 def parse_args():
@@ -39,7 +39,7 @@ def main():
     else:
         result = measure_all(args.cells, args.out, args.processes, args.minutes, args.device, args.any_load)
     if result['groups']:
-        write_report(result, Path(args.out))
+        write_report(result, Path(args.out), REPORTS['*/operators.json'])
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import torch
 from inceptionnext_seg.files import markdown_table
 
 from ..published.machine import machine_line
+from ..speed.statistics import NONE, text
 from . import networks
 from .cases import NETWORK_FORMS, NETWORKS
 from .cells import IMAGES, PLACES
@@ -16,15 +17,10 @@ from .reasons import claims, findings
 from .roofline import break_evens
 from .summary import cell_name
 
-NONE = '–'
 NOT_MEASURED = 'Not measured yet.'
 MODES = dict(infer='inference', train='training')
 # Of document_blocks, what docs/factorized_convolutions.md shows; the report has all of them.
 DOCUMENT = ('answer', 'break_even', 'reasons', 'conditions')
-
-
-def text(found):
-    return NONE if found is None else str(found)
 
 
 def break_even_text(found, sides):
@@ -186,7 +182,8 @@ def conditions(result):
     return (
         f'{machine_line(content)}, {e["date"][:10]}, commit {commits}; last-level cache '
         f'{content["last_level_cache"] / 2**20:.0f} MiB; processes of each cell, in turn: {spread}; intervals are '
-        '95 %, over processes and the rounds in them. Load average at the start of a run '
+        '95 %, over processes and the rounds in them, and no narrower than the range of the processes. Load average at '
+        'the start of a run '
         f'{max(run["load_average"] for run in runs):.2f} at most, later, with the processes before, {max(loads):.2f}'
         f'{quiet}; threads waited for a core for {max(group["waited"] for group in groups):.1%} of the time of a cell '
         f'at most.{warning}')

@@ -20,7 +20,6 @@ FORMS = dict(
 # Networks, by timm's names; 'convnext_atto' is ConvNeXt-A. And what their n×n convolutions are replaced by.
 NETWORKS = dict(resnet18='ResNet-18', convnext_atto='ConvNeXt-A')
 NETWORK_FORMS = ('n×n', 'n×1 → 1×n', 'n×1 ‖ 1×n')
-GROUPINGS = ('dense', 'depthwise')
 MODES = dict(infer='forward, inference mode', train='forward and backward')     # of the input and the parameters
 
 

@@ -4,15 +4,15 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import psutil
 
 from inceptionnext_seg.engine.allocator import VARIABLES
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import commit, environment
 
+from ..going_on import content_of
 from ..speed.measuring import CLEARLY_SLOWER, EXPLORED, machine_and_versions, wait_for_quiet
 from ..timing import last_level_cache
 from . import networks, worker
@@ -40,22 +40,6 @@ def wait_for_low_load(progress=print, load=lambda: psutil.getloadavg()[0], clock
             told = True
         sleep(5)
     return found
-
-
-def open_result(path, described, cache):
-    """The content of the result file, or of a new one.
-
-    Raises:
-        UserError: It is of another machine, or of other versions.
-    """
-    if not Path(path).is_file():
-        return dict(environment=described, last_level_cache=cache, runs=[], limits=[], groups=[])
-    result = read_object(path, WHAT, 'another --out')
-    for key in ('cpu', 'cpu_cores', 'device_name', 'versions'):
-        if result['environment'][key] != described[key]:
-            raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
-                            f'{described[key]!r}. Next: another --out.')
-    return result
 
 
 def layouts_left(groups, cell, process):
@@ -94,7 +78,9 @@ def measure_all(cells, path, processes, minutes=None, device='cpu', any_load=Fal
                         f'memory. Next: env {" ".join(f"-u {name}" for name in found)} …')
     load = psutil.getloadavg()[0] if any_load else wait_for_low_load(progress)
     begin = time.monotonic()
-    result = open_result(path, dict(machine_and_versions(), device=device), last_level_cache(device))
+    now = dict(machine_and_versions(), device=device)
+    result = content_of(path, WHAT, now, dict(environment=now, last_level_cache=last_level_cache(device), runs=[],
+                                              limits=[], groups=[]))
     command = result['environment']['command'] = environment(device)['command']
     result['runs'].append(dict(commit=commit(), command=command, any_load=any_load,
                                load_average=round(load, 2), date=environment(device)['date']))

@@ -101,8 +101,3 @@ def picture_paths(result, path):
     sizes = any(measured_ratios(result, name) for name, cell in result.cells.items() if cell.subject == 'depthwise')
     shown = dict(break_even=sizes, networks=networks)
     return {kind: path.with_name(f'{path.stem}_{kind}.png') for kind in PICTURES if shown[kind]}
-
-
-def draw_pictures(result, paths):
-    for kind, path in paths.items():
-        PICTURES[kind][1](result, path)

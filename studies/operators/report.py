@@ -1,17 +1,16 @@
 """The report of a result file: the document's tables, every cell, and how it was measured."""
 from pathlib import Path
 
-from inceptionnext_seg.files import markdown_table, without_html, write_text
+from inceptionnext_seg.files import markdown_table, without_html
 
 from ..published.machine import machine_line
 from ..speed.measuring import CLEARLY_SLOWER, EXPLORED
-from ..speed.statistics import RESAMPLES, median_of_medians
-from .blocks import NONE, document_blocks, picture, text
+from ..speed.statistics import NONE, RESAMPLES, median_of_medians, text
+from .blocks import document_blocks, picture
 from .cases import NETWORKS
 from .cells import BEYOND, IMAGES, SHAPES
 from .measuring import MOST_LOAD
 from .modules import PART
-from .pictures import draw_pictures, picture_paths
 from .summary import Result
 from .worker import LONG, SHORT
 
@@ -80,8 +79,9 @@ def how(result):
         f'repeated to a millisecond, and {LONG["rounds"]} rounds beyond the cache and of networks; two calls before '
         f'all rounds do not count either. A layout more than {CLEARLY_SLOWER - 1:.0%} slower in each of the first '
         f'{EXPLORED} processes is left out of the rest, of that candidate. A ratio is of the faster layout of either, '
-        f'round by round. Intervals are 95 % of {RESAMPLES} resamples of processes and of the rounds in them; of one '
-        'process none is given.',
+        f'round by round. Intervals are 95 % of {RESAMPLES} resamples of processes and of the rounds in them, or the '
+        'range of the processes where that is wider; of quotients, the ranges of both sides are combined as '
+        'independent. Of one process none is given.',
         f'In the cache: {channels} channels, {size}², batch {batch} (dense: {dense[0]} channels, {dense[1]}², batch '
         f'{dense[2]}), always the same input. Beyond the cache: batch '
         f'{", ".join(map(str, batches)) or NONE}, so that each map is {BEYOND} times the last-level cache. By parts: '
@@ -107,10 +107,3 @@ def report(content, path):
         if kernels := kernels_table(result, name):
             parts += ['Kernels, by oneDNN\'s own log:', kernels]
     return without_html('\n\n'.join(part for part in parts if part)) + '\n'
-
-
-def write_report(content, path):
-    """Write the Markdown and the pictures beside the result file ``path``."""
-    path, result = Path(path), Result(content)
-    draw_pictures(result, picture_paths(result, path))
-    write_text(path.with_suffix('.md'), report(content, path))

@@ -60,7 +60,11 @@ def measured_ratios(result, cell):
 
 
 def measured_break_even(result, cell):
-    """:func:`crossing` of the measured ratios with its interval over processes and rounds; None without two sizes."""
+    """:func:`crossing` of the measured ratios with its interval over processes and rounds; None without two sizes.
+
+    As other intervals it is no narrower than the range of the processes' own sizes. Sizes may be infinite, so that
+    percentiles are of the nearest draw.
+    """
     ratios = measured_ratios(result, cell)
     if len(ratios) < 2:
         return None
@@ -70,7 +74,9 @@ def measured_break_even(result, cell):
         return Estimate(value, None, None, processes)
     draws = [crossing(list(ratios), [ratio.draws[i] for ratio in ratios.values()]) for i in range(RESAMPLES)]
     low, high = numpy.percentile(draws, (2.5, 97.5), method='nearest')
-    return Estimate(value, float(low), float(high), processes)
+    own = [crossing(list(ratios), medians) for medians in zip(*(ratio.medians for ratio in ratios.values()),
+                                                               strict=False)]       # of the processes that have all
+    return Estimate(value, min(float(low), *own), max(float(high), *own), processes)
 
 
 class BreakEven(NamedTuple):

@@ -3,7 +3,7 @@ import statistics
 
 import numpy
 
-from ..speed.statistics import RESAMPLES, Estimate, median_of_medians, resampled
+from ..speed.statistics import RESAMPLES, Estimate, interval, median_of_medians, range_of_quotient, resampled
 from .cells import Cell, cells
 from .counting import count
 
@@ -14,36 +14,45 @@ def cell_name(subject='depthwise', mode='infer', dtype='fp32', place='inside', t
 
 
 class Sampled:
-    """A value, and what resampling processes and rounds makes of it: ``draws`` (RESAMPLES,), None of one process."""
+    """A value, and what resampling processes and rounds makes of it.
 
-    def __init__(self, value, draws, processes):
-        self.value, self.draws, self.processes = value, draws, processes
+    Attributes:
+        value (float): Above 0.
+        draws (numpy.ndarray | None): (RESAMPLES,); None of one process.
+        medians (list[float]): Of the rounds of each process; of a quotient, the ends of its range.
+        processes (int): How many there are behind it.
+    """
+
+    def __init__(self, value, draws, medians, processes):
+        self.value, self.draws, self.medians, self.processes = value, draws, medians, processes
 
     def over(self, other):
         """The quotient with another :class:`Sampled`, or with a number."""
         if isinstance(other, (int, float)):
-            return Sampled(self.value / other, None if self.draws is None else self.draws / other, self.processes)
+            return Sampled(self.value / other, None if self.draws is None else self.draws / other,
+                           [median / other for median in self.medians], self.processes)
         both = self.draws is not None and other.draws is not None
         # The same seed draws both; moved against each other, the draws of the two do not go together.
         draws = self.draws / numpy.roll(other.draws, RESAMPLES // 2) if both else None
-        return Sampled(self.value / other.value, draws, min(self.processes, other.processes))
+        ends = range_of_quotient(*((min(side.medians), side.value, max(side.medians)) for side in (self, other)))
+        return Sampled(self.value / other.value, draws, list(ends), min(self.processes, other.processes))
 
     @property
     def estimate(self):
         if self.draws is None:
             return Estimate(self.value, None, None, self.processes)
-        low, high = numpy.percentile(self.draws, (2.5, 97.5), method='nearest')
-        return Estimate(self.value, float(low), float(high), self.processes)
+        return Estimate(self.value, *interval(self.draws, self.medians), self.processes)
 
 
 def sampled(processes):
     """The median over processes of the medians over rounds, of values by process and round."""
+    medians = [statistics.median(process) for process in processes]
     if len(processes) < 2:
-        return Sampled(median_of_medians(processes), None, 1)
+        return Sampled(median_of_medians(processes), None, medians, 1)
     generator = numpy.random.default_rng(0)
     drawn = generator.integers(0, len(processes), (RESAMPLES, len(processes)))
     draws = numpy.median(resampled(processes, drawn, generator), axis=1)
-    return Sampled(median_of_medians(processes), draws, len(processes))
+    return Sampled(median_of_medians(processes), draws, medians, len(processes))
 
 
 def sampled_ratio(first, second):
@@ -95,7 +104,7 @@ class Result:
         return sampled_ratio(a[1], b[1]) if a and b else None
 
     def ratio(self, cell, candidate, baseline):
-        """Time of a candidate over that of another of its cell, with its 95 % interval; None where not measured."""
+        """Time of a candidate over that of another of its cell, with its interval; None where not measured."""
         found = self.sampled(cell, candidate, baseline)
         return found and found.estimate
 

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from inceptionnext_seg.provenance import cpu_name
 
+# The folder of docs/results whose figures the documents show where they show those of one machine.
+PUBLISHED = 'xeon-amx-2cores'
+
 
 def cpu_flags():
     try:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 from inceptionnext_seg.errors import UserError
 
 from .files import read
+from .machine import PUBLISHED
 
 MACHINE = '{machine}'
 CAMVID = 'CamVid in data/camvid: images/ and annotations/ with training and validation'
@@ -45,14 +46,13 @@ SPEED = f'-m studies.speed --out docs/results/{MACHINE}/speed.json'
 GENERALIZATION = 'configs/generalization/upernet_timm_mobilenetv3_small'
 STUDIES = {
     'speed': Study('whole segmentors and backbones: stock, other libraries, ours plain and accelerated, both layouts',
-                   f'{MACHINE}/speed.json', (SPEED, ), f'{QUIET}; {LIBRARIES}',
-                   'about three quarters of an hour; goes on where it was stopped'),
+                   f'{MACHINE}/speed.json', (SPEED, ), f'{QUIET}; {LIBRARIES}'),
     'memory': Study('peak memory of a process that trains or predicts', f'{MACHINE}/speed.json',
                     (f'{SPEED} --memory', ), LIBRARIES, 'not recorded'),
     'operators': Study('square, factorized and Inception convolutions, one by one, and whole networks of them',
                        f'{MACHINE}/operators.json',
                        (f'-m studies.operators --out docs/results/{MACHINE}/operators.json', ), QUIET,
-                       'about 11 minutes; goes on where it was stopped'),
+                       'not recorded; goes on where it was stopped'),
     'operator_choices': Study('every form of every operator at the shapes of whole networks',
                               f'{MACHINE}/operator_choices.json',
                               (f'-m studies.operator_choices --out docs/results/{MACHINE}/operator_choices.json', ),
@@ -64,14 +64,13 @@ STUDIES = {
                            '-m studies.inference --files work_dirs/exported --write --out work_dirs/exported/x.json',
                            '-m studies.inference --files work_dirs/exported --out '
                            f'docs/results/{MACHINE}/inference.json'),
-                       f"{QUIET}; pip install -e '.[export-int8]'", 'about 13 minutes; goes on where it was stopped',
-                       measuring=1),
-    'window_memory': Study('peak memory of sliding windows, of stock and of ours', f'{MACHINE}/window_memory.json',
+                       f"{QUIET}; pip install -e '.[export-int8]'", measuring=1),
+    'window_memory': Study('peak memory of sliding windows, of stock and of ours, and of an image of 8000×8000',
+                           f'{MACHINE}/window_memory.json',
                            (f'-m studies.window_memory --out docs/results/{MACHINE}/window_memory.json', ), 'Linux',
-                           'minutes'),
+                           'not recorded; goes on where it was stopped'),
     'window_speed': Study('time of sliding windows, of stock and of ours', f'{MACHINE}/window_speed.json',
-                          (f'-m studies.window_speed --out docs/results/{MACHINE}/window_speed.json', ), QUIET,
-                          'three minutes a process; goes on where it was stopped'),
+                          (f'-m studies.window_speed --out docs/results/{MACHINE}/window_speed.json', ), QUIET),
     'own_recipe': Study("the recipe for one's own images on CamVid, an hour of one core", f'{MACHINE}/camvid_own.json',
                         ('-m studies.own_recipe data/camvid --threads 1 --seeds 0 --only recipe '
                          f'--out docs/results/{MACHINE}/camvid_own.json', ), CAMVID, 'an hour'),
@@ -149,6 +148,13 @@ def recorded_seconds(content):
     if 'measurements' in content:   # of accelerate_others
         return sum(sum(rounds) for found in content['measurements'] for forms in found['seconds'].values()
                    for rounds in forms.values())
+    if 'records' in content:        # of speed: a first step that counts is among the seconds, too, less rounded
+        return sum(sum(record['seconds']) + record['first'] * (abs(record['first'] - record['seconds'][0]) > 1e-3)
+                   for record in content['records'])
+    if isinstance(content.get('processes'), list):      # of window_speed
+        return sum(sum(row['seconds']) for process in content['processes'] for row in process['rows'])
+    if any('wall' in run for run in content.get('runs', ())):       # of inference
+        return sum(run['wall'] for run in content['runs'])
     if 'pieces' in content:
         return sum(piece['seconds'] for piece in content['pieces'])
     if isinstance(content.get('cases'), dict):
@@ -163,7 +169,7 @@ def duration(seconds):
 
 def takes(study, results):
     """How long a study takes, in words: as it says itself, or as the published result file records it."""
-    path = results / study.result
+    path = results / study.result.replace(MACHINE, PUBLISHED)
     if study.takes:
         return study.takes
     seconds = recorded_seconds(read(path)) if path.is_file() else None

@@ -9,9 +9,9 @@ from pathlib import Path
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import read_object
 
+from ..published.files import REPORTS, write_report
 from .cells import cells
 from .measuring import WHAT, measure_all, measure_memory
-from .report import write_report
 
 
 def parse_args():
@@ -46,7 +46,7 @@ def main():
     else:
         result = measure_all(args.cells, args.out, args.processes, args.minutes, replace=args.replace)
     if result['records']:
-        write_report(result, Path(args.out))
+        write_report(result, Path(args.out), REPORTS['*/speed.json'])
     if failed := result.get('failed'):
         raise UserError(f'{len(failed)} measurements failed, the first: {failed[0]["cell"]}, '
                         f'{failed[0]["candidate"]} {failed[0]["layout"]}: {failed[0]["error"]}. Next: the same command '

@@ -30,11 +30,12 @@ from pathlib import Path
 import psutil
 
 from inceptionnext_seg.errors import UserError
-from inceptionnext_seg.files import read_object, write_json
+from inceptionnext_seg.files import write_json
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import measured
 from inceptionnext_seg.provenance import commit, environment
 
+from ..going_on import content_of, require_same
 from . import steps
 from .cells import DEPLOY, OURS, PLAIN, STAGES
 from .summary import Result
@@ -103,18 +104,13 @@ def open_result(path, described, replace=False):
         UserError: It is of another machine, of other versions, or measured in another way.
     """
     new = dict(environment=described, harness=HARNESS, records=[], memory=[])
-    if not Path(path).is_file():
-        return new
-    result = read_object(path, WHAT, 'another --out')
+    result = content_of(path, WHAT, described, new, same=())
     if result.get('harness', 1) != HARNESS:
         if replace:
             return new
         raise UserError(f'{path} was measured in another way (harness {result.get("harness", 1)}, and this is '
                         f'{HARNESS}), so that its figures and new ones do not mix. Next: --replace, or another --out.')
-    for key in ('cpu', 'cpu_cores', 'device_name', 'versions'):
-        if result['environment'][key] != described[key]:
-            raise UserError(f'{path} was measured with {key} {result["environment"][key]!r}, and this is '
-                            f'{described[key]!r}. Next: another --out.')
+    require_same(path, result['environment'], described)
     return result
 
 

@@ -6,50 +6,87 @@ from inceptionnext_seg.files import replacing
 
 from ..published.machine import machine_line
 from .cells import CANDIDATES, PARTS
+from .statistics import Estimate
 
 COLOURS = {'as-shipped': '#bdbdbd', 'stock': '#6e6e6e', 'hf-convnext': '#8c6bb1', 'smp-convnext': '#c49a6c',
            'smp-inceptionnext': '#e6842a', 'convnext': '#2ca25f', 'inceptionnext': '#1f77b4'}
 MODES = dict(train='training step', infer='inference')
 WIDTH, DPI = 8, 100
 THREADS = '2 threads'     # of all but the cells that say otherwise
+HOLLOW = 'hollow: too few processes for an interval'
+
+
+def in_times_of_stock(result, mode):
+    """How many times as fast as stock in fp32, by candidate and dtype, as the tables have it.
+
+    The ratio to stock in the same dtype, taken within each process, times stock's own bar: a bar is longer than stock's
+    of its dtype exactly where the tables say that it is faster. An interval is that of the ratio alone.
+
+    Returns:
+        tuple[dict[str, Cell], dict[tuple, Estimate]]: The cells by dtype, and by (candidate, dtype) what was measured
+        in every layout that it was to be.
+    """
+    cells = {cell.dtype: cell for cell in result.cells.values() if (cell.suite, cell.mode) == ('main', mode)}
+    found = {}
+    for dtype, cell in cells.items():
+        own = result.speedup(cell.name, 'stock', baseline_cell=cells['fp32'].name)
+        if own is None:
+            continue
+        if dtype == 'fp32':     # by definition
+            own = Estimate(1.0, *((None, None) if own.low is None else (1.0, 1.0)), own.processes)
+        found['stock', dtype] = own
+        for name in COLOURS:
+            if name != 'stock' and not result.lacking(cell.name, name):
+                ratio = result.speedup(cell.name, name)
+                found[name, dtype] = ratio and ratio.times(own.value)
+    return cells, {key: times for key, times in found.items() if times}
 
 
 def draw_users(result, path):
     """Training and inference of what a user would pick, in times of stock's speed in fp32."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout='constrained')
+    figure = Figure(figsize=(WIDTH, 4.4), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
-    names = list(COLOURS)
+    names, shown = list(COLOURS), []
     for axes, (mode, title) in zip(panels, MODES.items(), strict=True):
-        cells = {dtype: name for name, cell in result.cells.items() for dtype in ('fp32', 'bf16')
-                 if (cell.suite, cell.mode, cell.dtype) == ('main', mode, dtype)}
-        if (base := result.images_per_second(cells['fp32'], 'stock')) is None:
+        cells, times = in_times_of_stock(result, mode)
+        if ('stock', 'fp32') not in times:
             continue
         for i, name in enumerate(names):
             for dtype, offset in (('fp32', -0.2), ('bf16', 0.2)):
-                found = result.images_per_second(cells[dtype], name)
-                if found is None:
+                if (found := times.get((name, dtype))) is None:
+                    if result.best(cells[dtype].name, name) is not None:
+                        axes.annotate('one layout measured: left out', (0, i + offset), (3, 0), fontsize=7,
+                                      textcoords='offset points', va='center', color='#6e6e6e')
                     continue
-                value = found.value / base.value
-                axes.barh(i + offset, value, 0.38, color=COLOURS[name], alpha=1 if dtype == 'fp32' else 0.55)
-                if found.low is not None:
-                    axes.plot([found.low / base.value, found.high / base.value], [i + offset] * 2, color='black', lw=1)
-                axes.annotate(f'{value:.2f} {dtype}', (max(value, (found.high or 0) / base.value), i + offset),
+                shown.append(found)
+                bar(axes, i + offset, found, 0.38, COLOURS[name], 1 if dtype == 'fp32' else 0.55)
+                axes.annotate(f'{found.value:.2f} {dtype}', (max(found.value, found.high or 0), i + offset),
                               (3, 0), textcoords='offset points', va='center', fontsize=7.5,
                               bbox=dict(facecolor='white', edgecolor='none', pad=0.6))
         axes.axvline(1, color='black', lw=0.8, ls='--')
-        cell = result.cells[cells['fp32']]
+        cell = cells['fp32']
+        base = result.images_per_second(cell.name, 'stock')
         axes.set_title(f'{title}, {cell.batch_size} × {cell.size}×{cell.size}', fontsize=10)
         axes.set_xlabel(f'× stock fp32 ({base.value:.3g} images/s)', fontsize=8.5)
         axes.set_xlim(0, axes.get_xlim()[1] * 1.2)
     panels[0].set_yticks(range(len(names)), [CANDIDATES[name].label for name in names], fontsize=8.5)
     panels[0].invert_yaxis()
-    save(figure, result, path)
+    save(figure, result, path, shown, "lines: of the ratio to stock in the same dtype; stock's own, to fp32")
+
+
+def bar(axes, position, found, height, colour, alpha=1, left=0):
+    """A horizontal bar from ``left`` to a value with its interval; hollow where it has none."""
+    hollow = found.low is None
+    axes.barh(position, found.value - left, height, left=left, alpha=alpha, facecolor='none' if hollow else colour,
+              edgecolor=colour, lw=1 if hollow else 0)
+    if not hollow:
+        axes.plot([found.low, found.high], [position, position], color='black', lw=1)
 
 
 def draw_growth(result, path):
     """Seconds a megapixel over the side of an image, and over the images of a step."""
     figure = Figure(figsize=(WIDTH, 3.6), layout='constrained')
-    panels = figure.subplots(1, 2)
+    panels, shown = figure.subplots(1, 2), []
     for axes, mode, key, label in ((panels[0], 'infer', 'size', 'side of the image, pixels'),
                                    (panels[1], 'train', 'batch_size', 'images of a step')):
         cells = growth_cells(result, mode)
@@ -59,9 +96,13 @@ def draw_growth(result, path):
             points = [(x, images, found) for x, images, found in points if found]
             if points:
                 axes.plot([x for x, _, _ in points], [images / found.value for _, images, found in points],
-                          marker='o', ms=5, color=COLOURS[name], label=CANDIDATES[name].label)
+                          color=COLOURS[name], label=CANDIDATES[name].label)
             for x, images, found in points:
-                if found.low is not None:
+                shown.append(found)
+                hollow = found.low is None
+                axes.plot(x, images / found.value, marker='o', ms=5, color=COLOURS[name],
+                          markerfacecolor='white' if hollow else COLOURS[name])
+                if not hollow:
                     axes.plot([x, x], [images / found.low, images / found.high], color='black', lw=1)
         ticks = [getattr(cell, key) for cell in cells]
         axes.set_xscale('log')
@@ -76,7 +117,7 @@ def draw_growth(result, path):
         axes.set_title(f'{MODES[mode]}, {", ".join(sorted(sizes))}', fontsize=10)
     if drawn := [axes for axes in panels if axes.lines]:
         drawn[0].legend(fontsize=8)
-    save(figure, result, path)
+    save(figure, result, path, shown)
 
 
 def growth_cells(result, mode):
@@ -91,14 +132,14 @@ def draw_parts(result, path):
     """What each part of the acceleration brings alone, and what leaving it out costs."""
     figure = Figure(figsize=(WIDTH, 3.9), layout='constrained')
     panels = figure.subplots(2, 2, sharex='col', height_ratios=[len(PARTS[mode]) for mode in MODES])
+    shown = []
     for row, (mode, title) in zip(panels, MODES.items(), strict=True):
         for axes, figures in zip(row, parts(result, mode), strict=True):
             for i, found in enumerate(figures.values()):
                 if found is None:
                     continue
-                axes.barh(i, found.value - 1, 0.6, left=1, color=COLOURS['inceptionnext'])
-                if found.low is not None:
-                    axes.plot([found.low, found.high], [i, i], color='black', lw=1)
+                shown.append(found)
+                bar(axes, i, found, 0.6, COLOURS['inceptionnext'], left=1)
                 axes.annotate(f'{found.value:.2f}', (max(found.value, found.high or 1, 1), i), (3, 0),
                               textcoords='offset points', va='center', fontsize=8)
             axes.set_yticks(range(len(figures)), list(figures), fontsize=8.5)
@@ -112,7 +153,7 @@ def draw_parts(result, path):
         panels[1][label].set_xlim(*(panels[1][label].get_xlim()[0], panels[1][label].get_xlim()[1] * 1.08))
     panels[1][0].set_xlabel('times as fast as plain torch operators, NHWC', fontsize=8.5)
     panels[1][1].set_xlabel('times as slow as with all parts', fontsize=8.5)
-    save(figure, result, path)
+    save(figure, result, path, shown)
 
 
 def parts_cell(result, mode):
@@ -127,7 +168,10 @@ def parts(result, mode):
     return alone, without
 
 
-def save(figure, result, path):
+def save(figure, result, path, shown, words=''):
+    """Write a picture, under it ``words`` and, where an estimate that it shows has no interval, what hollow means."""
+    below = filter(None, [HOLLOW if any(found.low is None for found in shown) else '', words])
+    figure.supxlabel('; '.join(below), fontsize=8)
     figure.suptitle(machine_line(result.content, THREADS), fontsize=8.5)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, format='png')
@@ -141,8 +185,3 @@ def picture_paths(result, path):
     """Paths, beside a result file, of the pictures of what was measured, by kind."""
     return {kind: path.with_name(f'{path.stem}_{kind}.png') for kind, (suite, _) in PICTURES.items()
             if result.has(suite)}
-
-
-def draw_pictures(result, paths):
-    for kind, path in paths.items():
-        PICTURES[kind][1](result, path)

@@ -1,17 +1,17 @@
 """The report of a result file: goals, tables by question, and how it was measured."""
 from pathlib import Path
 
-from inceptionnext_seg.files import markdown_table, without_html, write_text
+from inceptionnext_seg.files import markdown_table, read_object, without_html
 
+from ..goals import goals_table
+from ..operators.summary import Result as Operators
 from ..published.machine import machine_line
 from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
-from .pictures import MODES, THREADS, draw_pictures, growth_cells, parts, parts_cell, picture_paths
-from .statistics import RESAMPLES, median_of_medians
+from .pictures import MODES, THREADS, growth_cells, parts, parts_cell, picture_paths
+from .statistics import NONE, RESAMPLES, coverage, median_of_medians, text
 from .steps import LEAST_ROUNDS, LONG, MOST_ROUNDS, ROUND_SECONDS
 from .summary import DISTURBED, Result
-
-NONE = '–'
 
 
 def number(value):
@@ -23,10 +23,6 @@ def speed_text(found):
     if found is None:
         return NONE
     return number(found.value) if found.low is None else f'{found.value:.3g} ({found.low:.3g}–{found.high:.3g})'
-
-
-def text(found):
-    return NONE if found is None else str(found)
 
 
 def what(cell):
@@ -41,6 +37,7 @@ def best_layout_text(result, cell, name):
     images = result.cells[cell].batch_size
     others = [f'{other.upper()} {images / median_of_medians(list(seconds.values())):.3g}'
               for other, seconds in result.layouts(cell, name).items() if other != layout]
+    others += [f'{other.upper()} has no round that counts' for other in result.lacking(cell, name)]
     return layout.upper() + (f'; {", ".join(others)}' if others else '')
 
 
@@ -56,7 +53,7 @@ def cell_table(result, cell):
         peak = result.peak(cell.name, name)
         rows.append([CANDIDATES[name].label, best_layout_text(result, cell.name, name), speed_text(found),
                      found.processes, text(same), text(fastest), f'{peak:.0f}' if peak else NONE])
-    header = ['candidate', 'faster layout; the other', 'images/s (95 %)', 'processes', '× stock', '× stock in its '
+    header = ['candidate', 'faster layout; the other', 'images/s (interval)', 'processes', '× stock', '× stock in its '
               'faster dtype', 'peak memory, MiB']
     keep = [i for i, title in enumerate(header) if title != header[5] or any(row[5] != NONE for row in rows)]
     keep = [i for i in keep if i != 6 or any(row[6] != NONE for row in rows)]
@@ -72,8 +69,8 @@ def cell_of(result, suite, mode, dtype):
 
 def goals(result):
     """Rows of what was aimed at: label, goal, the ratio measured."""
-    train = {dtype: cell_of(result, 'main', 'train', dtype) for dtype in ('fp32', 'bf16')}
-    infer = cell_of(result, 'backbone', 'infer', 'fp32'), cell_of(result, 'backbone', 'train', 'fp32')
+    train, infer = ({dtype: cell_of(result, 'main', mode, dtype) for dtype in ('fp32', 'bf16')} for mode in MODES)
+    backbone = {mode: cell_of(result, 'backbone', mode, 'fp32') for mode in MODES}
     small = cell_of(result, 'small', 'train', 'fp32')
     rows = [('InceptionNeXt-T UperNet over stock, training, fp32', 3.5, (train['fp32'], 'inceptionnext', 'stock')),
             ('the same, bf16', 3.2, (train['bf16'], 'inceptionnext', 'stock')),
@@ -81,31 +78,19 @@ def goals(result):
             ('the same, fp32', 3.5, (train['fp32'], 'inceptionnext', 'smp-inceptionnext')),
             ('InceptionNeXt-A UperNet over its own torch form, training, fp32', 1.5, (small, 'small', 'small-plain')),
             ('InceptionNeXt-T over our ConvNeXt-T, both accelerated: backbone, inference, fp32', 1.25,
-             (infer[0], 'inceptionnext', 'convnext')),
-            ('the same, backbone, training, fp32', 1.4, (infer[1], 'inceptionnext', 'convnext')),
-            ('the same, whole training step, fp32', 1.15, (train['fp32'], 'inceptionnext', 'convnext'))]
+             (backbone['infer'], 'inceptionnext', 'convnext')),
+            ('the same, backbone, training, fp32', 1.4, (backbone['train'], 'inceptionnext', 'convnext')),
+            ('the same, whole training step, fp32', 1.15, (train['fp32'], 'inceptionnext', 'convnext')),
+            ('InceptionNeXt-T UperNet in bf16 over itself in fp32, training', 1.6,
+             (train['bf16'], 'inceptionnext', 'inceptionnext', train['fp32'])),
+            ('the same, inference', 1.6, (infer['bf16'], 'inceptionnext', 'inceptionnext', infer['fp32'])),
+            ('the same, inference in its deploy form', 1.6,
+             (infer['bf16'], *['inceptionnext-deployed'] * 2, infer['fp32']))]
     return [(label, goal, result.speedup(*cell)) for label, goal, cell in rows]
 
 
-def verdict(goal, found):
-    """What a ratio says of a goal: by its median, and whether its interval says the same."""
-    if found is None:
-        return 'not measured'
-    said = 'reached' if found.value >= goal else 'missed'
-    if found.low is None:
-        return f'{said}, by one process'
-    return f'{said}, the interval covers the goal' if found.low < goal <= found.high else said
-
-
-def goals_table(result):
-    rows = []
-    for label, goal, found in goals(result):
-        rows.append([label, f'{goal:.2f}', text(found), found.processes if found else NONE, verdict(goal, found)])
-    return markdown_table(['', 'goal', 'measured (95 %)', 'processes', ''], rows)
-
-
 def mixers_table(result):
-    """InceptionNeXt-T over ConvNeXt-T with the same head and treatment."""
+    """InceptionNeXt-T over ConvNeXt-T with the same head, and what acceleration has of either."""
     rows = []
     for suite in ('main', 'backbone'):
         for mode in MODES:
@@ -115,8 +100,9 @@ def mixers_table(result):
                     cell = cell_of(result, suite, mode, dtype)
                     row.append(text(result.speedup(cell, f'inceptionnext{treatment}', f'convnext{treatment}')))
             rows.append(row)
-    return markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain, fp32', 'plain, bf16', 'accelerated, fp32',
-                           'accelerated, bf16'], rows)
+    table = markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain, fp32', 'plain, bf16', 'accelerated, fp32',
+                            'accelerated, bf16'], rows)
+    return with_words(table, mixers_words(result))
 
 
 def seconds_of(result, suite, mode, dtype, name):
@@ -125,9 +111,23 @@ def seconds_of(result, suite, mode, dtype, name):
     return found and result.cells[cell].batch_size / found.value
 
 
-def limits_table(result):
+def product_rates(path):
+    """GMACs/s of products of square matrices in two threads by dtype, of the study of operators on the same machine.
+
+    Args:
+        path (Path): Of the result of the study of speed; that of operators lies beside it, or there is none.
+    """
+    path = Path(path).with_name('operators.json')
+    if not path.is_file():
+        return {}
+    operators = Operators(read_object(path, 'a result of studies.operators', 'take it away'))
+    limits = {dtype: operators.limits(dtype, 2) for dtype in ('fp32', 'bf16')}
+    return {dtype: found['macs_per_second'] / 1e9 for dtype, found in limits.items() if found}
+
+
+def limits_table(result, path):
     """What of our ConvNeXt-T's time the backbone is, and what its being faster can bring the whole network."""
-    rows = []
+    rows, products = [], product_rates(path)
     for mode, title in MODES.items():
         for dtype in ('fp32', 'bf16'):
             whole, backbone = (seconds_of(result, suite, mode, dtype, 'convnext') for suite in ('main', 'backbone'))
@@ -140,12 +140,13 @@ def limits_table(result):
             rates = [f'{passes * BACKBONE_GMACS[name] / seconds:.0f}' for name, seconds in (
                 ('convnext', backbone), ('inceptionnext', other))]
             rows.append([f'{title}, {dtype}', f'{whole:.2f}', f'{backbone:.2f} ({rates[0]})',
-                         f'{other:.2f} ({rates[1]})', f'{backbone / whole:.0%}',
+                         f'{other:.2f} ({rates[1]})', f'{products[dtype]:.0f}' if dtype in products else NONE,
+                         f'{backbone / whole:.0%}',
                          f'{whole / (whole - backbone + other):.2f}',
                          f'{whole / (whole - backbone * (1 - 1 / goal)):.2f}'])
     return markdown_table(
-        ['', 'ConvNeXt-T UperNet, s', 'its backbone (GMACs/s)', "InceptionNeXt-T's", 'share of the backbone',
-         'whole network, with the other backbone', 'with one as fast as the goal'], rows)
+        ['', 'ConvNeXt-T UperNet, s', 'its backbone (GMACs/s)', "InceptionNeXt-T's", 'matrix products, GMACs/s',
+         'share of the backbone', 'whole network, with the other backbone', 'with one as fast as the goal'], rows)
 
 
 def parts_table(result):
@@ -156,8 +157,9 @@ def parts_table(result):
         found = result.speedup(parts_cell(result, mode).name, 'inceptionnext', 'inceptionnext-plain')
         rows.append([f'{title}: all', text(found), NONE])
     settings = ', '.join(what(parts_cell(result, mode)).partition(', fp32, ')[2] for mode in MODES)
-    return markdown_table([f'InceptionNeXt-T UperNet, fp32, {settings} pixels', 'alone: times as fast as plain',
-                           'left out: times as slow as with all'], rows)
+    table = markdown_table([f'InceptionNeXt-T UperNet, fp32, {settings} pixels', 'alone: times as fast as plain',
+                            'left out: times as slow as with all'], rows)
+    return with_words(table, parts_words(result))
 
 
 def growth_table(result):
@@ -207,11 +209,78 @@ def processes_text(result):
         counts.setdefault(result.cells[cell].suite, []).append(len(seconds))
     return 'Processes of each figure: ' + ', '.join(
         f'{SUITES[suite]} {min(found)}' + (f'–{max(found)}' if max(found) > min(found) else '')
-        for suite, found in counts.items()) + '. A ratio without brackets is of one process.'
+        for suite, found in counts.items()) + (
+            f'. A ratio without brackets is of one process, or of two with one round each. {intervals_text()}')
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
               threads='one thread', compile='torch.compile')
+
+
+# What has to be said beside the tables
+
+
+def with_words(table, words):
+    return f'{table}\n\n{words}' if words else table
+
+
+def intervals_text():
+    """What brackets are, and how little those of few processes cover."""
+    *shares, last = (f'{100 * coverage(n):.0f} % for {word}'
+                     for n, word in enumerate(('two', 'three', 'four', 'five'), 2))
+    return ('Brackets are 95 % of a bootstrap over processes and their rounds, or the range of the processes where '
+            f'that is wider, which covers the median behind it with {", ".join(shares)} and {last} of them: brackets '
+            'of fewer than five processes are ranges, not 95 % intervals.')
+
+
+def before_turns(result, suite=None):
+    """The cells, in words, whose candidates did not take turns in every round."""
+    runs, cells = result.content['runs'], result.cells
+    return list(dict.fromkeys(
+        what(cells[r['cell']]) for r in result.content['records']
+        if 'order' not in runs[r['run']] and suite in (None, cells[r['cell']].suite)))
+
+
+def turns_text(result, suite):
+    """A sentence on the comparisons of a suite that were measured before candidates took turns; '' without any."""
+    found = before_turns(result, suite)
+    return ('Measured before candidates took turns, so that a change of the machine on the way may be in the ratio: '
+            f'{"; ".join(found)}.') if found else ''
+
+
+def layouts_text(result, suite, names):
+    """Whether candidates ran in both memory layouts, of which the faster counts, and where they did not."""
+    lacking = [f'{CANDIDATES[name].label} in {what(cell)} ({", ".join(map(str.upper, missing))} has no round that '
+               'counts)' for cell in result.cells.values() if cell.suite == suite for name in names
+               if result.best(cell.name, name) and (missing := result.lacking(cell.name, name))]
+    return (f'{" and ".join(CANDIDATES[name].label for name in names)} run in the faster of both memory layouts'
+            + (f', but for {"; ".join(lacking)}.' if lacking else '.'))
+
+
+def mixers_words(result):
+    """What acceleration brings either backbone in bf16 training, since it has a kernel for one of the mixers alone."""
+    cell = cell_of(result, 'backbone', 'train', 'bf16')
+    ours, theirs = (result.speedup(cell, name, f'{name}-plain') for name in ('inceptionnext', 'convnext'))
+    plain, fast = (result.speedup(cell, f'inceptionnext{form}', f'convnext{form}') for form in ('-plain', ''))
+    if None in (ours, theirs, plain, fast):
+        return ''
+    return ('Accelerated, it is not the mixers alone: there are kernels for the Inception mixer and its BatchNorm, and '
+            f"none for 7×7 and LayerNorm. In bf16 training acceleration makes InceptionNeXt-T's backbone {ours} times "
+            f"as fast, and ConvNeXt-T's {theirs}; InceptionNeXt-T's over ConvNeXt-T's is {plain} plain, and {fast} "
+            'accelerated.')
+
+
+def parts_words(result):
+    """That the base of the parts is plain in NHWC alone, and what all parts bring over its faster layout."""
+    parts, main = (cell_of(result, suite, 'infer', 'fp32') for suite in ('parts', 'main'))
+    here, there = (result.speedup(cell, 'inceptionnext', 'inceptionnext-plain') for cell in (parts, main))
+    plain = {layout: median_of_medians(list(seconds.values()))
+             for layout, seconds in result.layouts(main, 'inceptionnext-plain').items()}
+    if here is None or there is None or len(plain) < 2:
+        return ''
+    return ('The base is plain in NHWC alone, the layout that acceleration has. Where plain is measured in both, in '
+            f'inference of whole networks, it takes {plain["nchw"]:.2f} s in NCHW and {plain["nhwc"]:.2f} s in NHWC, '
+            f'and all parts are {there} times as fast as the faster of these; as NHWC here, {here}.')
 
 
 # The document
@@ -245,9 +314,7 @@ def failures(content):
 
 def one_after_the_other(result):
     """A point that names the comparisons of earlier runs, in which candidates did not take turns."""
-    runs = result.content['runs']
-    cells = dict.fromkeys(what(result.cells[r['cell']]) for r in result.content['records']
-                          if 'order' not in runs[r['run']])
+    cells = before_turns(result)
     return [f'- Measured before candidates took turns, each with its rounds after the one before, at least one and '
             f'{ROUND_SECONDS:.0f} seconds of them, so that a machine which became slower on the way did so for a few: '
             f'{"; ".join(cells)}.'] if cells else []
@@ -269,14 +336,12 @@ def conditions(result):
         f'only one, but never that in which forms of operators are measured. {repeated(records)}',
         *one_after_the_other(result),
         '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
-        'the median over processes is shown; ratios between dtypes are of medians. Brackets are 95 % intervals of a '
-        f'bootstrap over processes and the rounds in them ({RESAMPLES} resamples): with two or three processes little '
-        f'more than the range. {processes_text(result)}',
+        f'the median over processes is shown; ratios between dtypes are of medians. The bootstrap has {RESAMPLES} '
+        f'resamples; between medians the ranges of two sides are combined as independent. {processes_text(result)}',
         f'- Candidates run in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
         f'{SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '
         'Ours run in NHWC alone, in which acceleration lays a network out, in inference and bf16 of whole networks, '
-        'and in parts; growth and one thread are measured in the layout that is faster at 512×512. One that is '
-        'missing has no round that counts.',
+        'and in parts; growth and one thread are measured in the layout that is faster at 512×512.',
         f'- Before each process other programs kept {max(busy):.2f} cores busy at most (limit {MOST_BUSY}); while '
         f'measuring, {max(others):.2f} at most, with the hypervisor and compilers that the process started. The load '
         f'average was {min(loads)}–{max(loads)}: it counts the process before. {result.excluded} of '
@@ -303,12 +368,12 @@ def report(content, path):
     def picture(kind, alt):
         return [f'![{alt}]({pictures[kind].name})'] if kind in pictures else []
 
-    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(result),
+    blocks = [f'# Speed on {machine_line(content, THREADS)}', '## Goals', goals_table(goals(result)),
               '## What a user would pick',
               *picture('users', 'Images per second of training and inference in times of stock fp32')]
     for suite in ('main', 'backbone', 'small', 'threads'):
         if suite == 'backbone':
-            blocks += ['## InceptionNeXt or ConvNeXt', mixers_table(result), limits_table(result)]
+            blocks += ['## InceptionNeXt or ConvNeXt', mixers_table(result), limits_table(result, path)]
         for cell in result.cells.values():
             if cell.suite == suite and any(key[0] == cell.name for key in result.seconds):
                 blocks += [f'### {what(cell)[0].upper()}{what(cell)[1:]}', cell_table(result, cell)]
@@ -326,10 +391,3 @@ def report(content, path):
         blocks += [f'Not measured yet: {", ".join(missing)}.']
     blocks += ['## How it was measured', *conditions(result)]
     return without_html('\n\n'.join(blocks)) + '\n'
-
-
-def write_report(content, path):
-    """Write the Markdown and the pictures beside the result file ``path``."""
-    path, result = Path(path), Result(content)
-    draw_pictures(result, picture_paths(result, path))
-    write_text(path.with_suffix('.md'), report(content, path))

@@ -41,6 +41,13 @@ class Result:
         return {layout: self.seconds[cell, candidate, layout] for layout in CANDIDATES[candidate].layouts
                 if (cell, candidate, layout) in self.seconds}
 
+    def lacking(self, cell, candidate):
+        """Layouts that a candidate was to be compared in, of which no round counts; none where another cell chose."""
+        if self.cells[cell].as_in:
+            return []
+        found = self.layouts(cell, candidate)
+        return [layout for layout in self.cells[cell].layouts_of(candidate) if layout not in found]
+
     def best(self, cell, candidate):
         """The faster layout of a candidate, over the processes that measured all of them, and its seconds by process.
 

@@ -8,7 +8,9 @@ from mmseg.apis import inference_model, init_model
 from PIL import Image
 
 from inceptionnext_seg import load
+from inceptionnext_seg.api.predictor import Strips
 from inceptionnext_seg.errors import SettingError, UserError
+from inceptionnext_seg.segmentation.windows import Windows
 from inceptionnext_seg.zoo import find_config
 
 NAME = 'upernet_inceptionnext_a_camvid'
@@ -85,6 +87,14 @@ def test_windows_are_those_of_mmsegmentations_slide(stock, predictor, monkeypatc
     image = scene(*size)
     for batch_size in (1, 4):
         assert_predicts(predictor.predict(image, logits=True, window=33, batch_size=batch_size), stock[0], image)
+
+
+def test_of_windows_two_rows_are_kept_however_high_the_image_is():
+    windows = Windows.sliding((1000, 100), (33, 33), (22, 22))
+    strips = Strips(windows, torch.zeros(1, 5, 9, 9), (0, 0, 0, 0), (1000, 100), False)
+    assert strips.maps.shape == (2, 9, len(windows.lefts), 9, 5)
+    ready = [strips.ready(row) for row in range(len(windows.tops))]
+    assert ready[-1] == 1000 and ready == sorted(ready) and 0 < ready[0] < 33
 
 
 def test_an_image_that_is_large_after_its_pipeline_takes_windows_too(predictor, monkeypatch):

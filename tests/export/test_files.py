@@ -62,6 +62,7 @@ def test_a_dynamic_onnx_file_takes_any_batch_height_and_width(trained, export, t
     code, out, err = export('--out', path, '--preprocess', '--postprocess', '--form', 'factorized')
     assert code == 0, err
     assert out.count('% of the pixels have the same class') == 3
+    assert 'running it on drawn scenes (--images DIR: on yours), 3 sizes.' in out
     session = runtime.InferenceSession(path)
     assert [node.shape for node in (*session.get_inputs(), *session.get_outputs())] == [
         ['batch', 'height', 'width', 3], *[['batch', 'height', 'width']] * 2]
@@ -79,8 +80,11 @@ def test_a_file_of_one_size_gives_the_logits_of_the_model(trained, export, tmp_p
     if kind == 'openvino':
         pytest.importorskip('openvino')
         pytest.importorskip('onnxscript')
-    code, _, err = export('--format', kind, '--size', '75x98', '--out', tmp_path / f'out{suffix}')
+    code, out, err = export('--format', kind, '--size', '75x98', '--out', tmp_path / f'out{suffix}')
     assert code == 0, err
+    size = sum(path.stat().st_size for path in tmp_path.iterdir()) / 2**20
+    assert f'({size:.0f} MiB)' in out and round(size) > 1, 'the weights count, also those in a file of their own'
+    assert ('INFERENCE_PRECISION_HINT=f32' in out) == (kind == 'openvino')
     expected = ['out.bin', 'out.xml'] if kind == 'openvino' else ['out.pt2']
     assert sorted(path.name for path in tmp_path.iterdir()) == expected
     inputs = trained[2].normalize(torch.from_numpy(random_images(1, 75, 98)).permute(0, 3, 1, 2))
@@ -168,6 +172,7 @@ def test_an_int8_file_is_proved_by_equal_pixels_and_miou(
         '--format', kind, '--dtype', 'int8', '--size', '96x128', '--out', tmp_path / f'out{suffix}',
         '--calibration', pictures / 'images', '--images', pictures / 'images', '--labels', pictures / 'labels')
     assert code == 0, err
+    assert f'running it on images of {pictures / "images"}, 1 size.' in out
     assert '4 labelled images' in out and 'in torch 100.00 %' in out
     assert rounding in (tmp_path / f'out{suffix}').read_bytes()
 
@@ -183,6 +188,41 @@ def test_a_file_whose_miou_is_off_by_more_than_the_limit_is_an_error(export, pic
         '--images', pictures / 'images', '--labels', pictures / 'labels')
     assert code == 2 and '0.5 points of mIoU' in err and 'Next: --dtype fp32' in err, out
     assert not any(tmp_path.iterdir())
+
+
+class Brightness:
+    """A model whose class of a pixel is whether it is bright."""
+
+    def normalize(self, images):
+        return images.float() / 255
+
+    def __call__(self, inputs):
+        return torch.stack([inputs.mean(1), 1 - inputs.mean(1)], 1)
+
+
+@pytest.mark.parametrize('size', [(64, 96), None])
+def test_a_file_that_mixes_the_images_of_a_batch_does_not_pass(size):
+    model, batches = Brightness(), proof.samples(None, size, 3)
+
+    def right(inputs):
+        return [model(torch.from_numpy(inputs)).numpy()]
+
+    def mixed(inputs):
+        return [right(inputs)[0][::-1]]
+
+    assert all(found.passes for found in proof.compare(model, right, batches, False, False))
+    found = proof.compare(model, mixed, [batch for batch in batches if len(batch) > 1], False, False)
+    assert found and not any(each.passes for each in found)
+
+
+@pytest.mark.parametrize('count', [5, 32, 33, 65, 367])
+def test_ranges_are_taken_from_32_images_evenly_or_from_all(monkeypatch, count):
+    seen = []
+    monkeypatch.setattr(proof, 'find', lambda folder, option: list(range(count)))
+    monkeypatch.setattr(proof, 'read', lambda path, option: seen.append(path) or np.zeros((64, 64, 3), np.uint8))
+    assert len(proof.calibration_images('folder', None, 1)) == len(seen) == min(count, 32)
+    steps = np.diff([*seen, count])
+    assert seen[0] == 0 and steps.min() >= 1 and steps.max() - steps.min() <= 1
 
 
 def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):

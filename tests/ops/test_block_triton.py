@@ -169,7 +169,7 @@ CORNERS += [(*case, None) for case in ALL] if FUZZ else []
 @pytest.mark.slow
 @pytest.mark.parametrize('stage, dtype, capability, only', CORNERS, ids=str)
 def test_the_token_mixers_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtype, capability, only):
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
     forward, backward = mixer_launches(stage, dtype)
     for launch in (*forward, *backward[1:]):    # backward[0] is the code of the forward pass
         if only in (None, launch.kernel.__name__):
@@ -184,7 +184,7 @@ def test_the_token_mixers_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtyp
 
 @pytest.mark.parametrize('stage, dtype, capability', ALL if FUZZ else [('T1', FP16, 80), ('B4', FP32, 90)], ids=str)
 def test_the_residuals_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtype, capability):
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
     for launch in itertools.chain(*residual_launches(stage, dtype)):
         report = compile_ahead(launch, capability)
         assert report.spills == 0 and report.registers <= 128, report
@@ -196,7 +196,7 @@ def test_the_residuals_kernels_fit_a_gpu_and_load_maps_by_64_bits(stage, dtype, 
     (12, (1, 3), torch.channels_last), (16, (3, 3), torch.contiguous_format)], ids=str)
 def test_other_sizes_compile_too(channels, bands, layout):
     """No identity, one pixel, bands of two lengths, NCHW."""
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
     x = torch.empty(1, channels, 1, 1, dtype=BF16, device='meta').to(memory_format=layout)
     weights = [torch.empty(4, 1, *size, device='meta') for size in ((1, 1), (1, bands[0]), (bands[1], 1))]
     with _triton.recording() as launches:

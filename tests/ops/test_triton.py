@@ -103,7 +103,8 @@ def test_a_kernel_that_fails_turns_triton_off_and_auto_takes_the_next_form(nothi
 
 
 def test_recorded_launches_do_not_happen_and_compile_for_a_gpu_that_is_not_there():
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
+
     from inceptionnext_seg.ops._triton_trial import SIZE, trial_kernel
     x = torch.empty(SIZE, dtype=torch.float16, device='meta')
     with _triton.recording() as launches:

@@ -217,7 +217,7 @@ def test_class_weights_that_are_numbers_are_copied_to_a_device_once():
 
 
 def compiled(shape, dtype, capability, weighted=False, label_smoothing=0.):
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
     logits = torch.empty(shape, dtype=dtype, device='meta').contiguous(memory_format=torch.channels_last)
     labels = torch.empty(shape[0], *SIZE, dtype=torch.int64, device='meta')
     weight = torch.empty(shape[1], device='meta') if weighted else None

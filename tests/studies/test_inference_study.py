@@ -1,21 +1,25 @@
 """Which inference is measured in which order, and the tables of a result written by hand."""
 import json
 import os
+import statistics
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.export.fastest import usual_form
 from studies.inference import __main__ as command
 from studies.inference import process
 from studies.inference.accuracy import interval
 from studies.inference.cells import PLAN, Cell, cells, schedule
 from studies.inference.measuring import check_files, refuse_to_mix
-from studies.inference.report import accuracy_section, fastest, report, summary, words
+from studies.inference.report import accuracy_section, fastest, goals_section, report, summary, words
+from studies.published.machine import PUBLISHED
 
-MIB = 2**20
+ROOT, MIB = Path(__file__).parents[2], 2**20
 
 
 def run(runtime, form, dtype, seconds, memory, family='inceptionnext', equal=1., first=1.5, threads=2):
@@ -54,13 +58,43 @@ def test_the_report_has_a_table_for_each_model_and_number_of_threads_that_was_me
         assert expected in text
     assert '1 thread' not in text
     assert accuracy_section(RESULT['accuracy']) in text
-    assert '| ONNX Runtime | winograd | fp32 | 2.00 | 2.00 | 1 |' in fastest(RESULT)
-    # What the README names has as many processes as anything: not the single one of winograd.
+    assert '| ONNX Runtime | winograd (`auto`) | fp32 | 2.00 | 2.00 | 1 |' in fastest(RESULT)
+    # What the README names has several processes: not the single one of winograd.
     assert words(RESULT) == '- ONNX Runtime: plain fp32 4.00 (3.00–6.00) s'
+    two = dict(RESULT, runs=[*RESULT['runs'], run('onnx', 'winograd', 'fp32', [2., 2.], 100)])
+    assert words(two).endswith('× (winograd, 2 processes)')
+    other = dict(RESULT, runs=[*RESULT['runs'], *[run('onnx', 'factorized', 'fp32', [1.], 100)] * 3])
+    assert words(other).endswith('× (factorized, while `auto` writes winograd)')
     twice = dict(RESULT, runs=RESULT['runs'] + [run('onnx', 'winograd', 'fp32', [2.], 100)] * 2)
     assert words(twice).endswith('× (winograd)')
     of_its_own = accuracy_section(dict(RESULT['accuracy'], commit='def567'))
     assert 'trained by hand, commit def567: mIoU' in of_its_own
+
+
+def test_goals_are_said_of_the_forms_that_auto_writes_and_of_fewer_bits_over_fp32():
+    found = dict(RESULT, runs=[*RESULT['runs'], run('torch', 'accelerated', 'fp32', [3.], 1),
+                               run('torch', 'accelerated', 'bf16', [2.], 1), run('onnx', 'plain', 'int8', [1.], 1)])
+    lines = goals_section(found).splitlines()
+    assert [line for line in lines if 'ONNX' in line] == [
+        '| ONNX Runtime winograd fp32 over plain fp32 | 1.40 | 2.00 | 1 | reached, by one process |',
+        '| ONNX Runtime factorized int8 over plain fp32 | 2.50 | – | – | not measured |']
+    assert '| torch accelerated bf16 over accelerated fp32 | 1.60 | 1.50 | 1 | missed, by one process |' in lines
+    assert lines[-1].endswith('reached, -0.25 at most.') and goals_section(found) in report(found)
+    off = [dict(row, file=41.6) for row in RESULT['accuracy']['rows']]
+    assert goals_section(dict(found, accuracy=dict(rows=off))).endswith('missed by onnx int8.')
+
+
+def test_auto_writes_what_was_fastest_where_it_was_measured():
+    result = json.loads((ROOT / 'docs/results' / PUBLISHED / 'inference.json').read_text())
+    seconds = {}
+    for each in result['runs']:
+        cell = Cell(*each['cell'])
+        if (cell.family, cell.threads) == ('inceptionnext', 2) and cell.runtime != 'torch':
+            seconds.setdefault((cell.runtime, cell.dtype), {}).setdefault(cell.form, []).append(
+                statistics.median(each['seconds']))
+    assert len(seconds) == 5
+    for (runtime, dtype), forms in seconds.items():
+        assert min(forms, key=lambda form: statistics.median(forms[form])) == usual_form(runtime, dtype)
 
 
 @pytest.mark.parametrize(('name', 'found', 'change'), [

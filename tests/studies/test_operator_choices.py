@@ -5,7 +5,7 @@ import pytest
 
 from inceptionnext_seg.errors import UserError
 from studies import operator_choices
-from studies.operator_choices import known_forms, open_result, report
+from studies.operator_choices import known_forms, opened, report, words
 
 ROWS = [dict(operator='norm_mlp', first_map='2×96×128×128', arguments='', form='native', rule='native',
              seconds=dict(native=0.01, torch=0.025)),
@@ -21,6 +21,10 @@ def test_the_report_says_how_far_stock_is_behind_and_where_the_rule_was_wrong():
     assert '2 kinds of calls of 1 steps at 64×64' in text
     assert 'least 1.00, greatest 2.5' in text and 'In 1 another form' in text
     assert '| t | train, fp32 | 2 | 1.00 | 1.75 | 2.5 | 0 |' in text
+    assert 'Goal: no call slower than stock. Reached by all 2.' in text
+    slower = dict(ROWS[0], form='native', seconds=dict(native=0.01, torch=0.0096))
+    assert words(dict(runs=[RUN, dict(RUN, choices=[slower])])).endswith(
+        'Missed by 1 of 3, of which the slowest has 0.960 of the speed of stock.')
     assert 'native 10, torch 25' in text and 'commit abc1234,' in text and 'Some CPU, 2 threads' in text
 
 
@@ -31,11 +35,11 @@ def test_the_report_names_every_commit_that_measured():
 
 def test_a_run_goes_on_on_the_same_machine_alone(tmp_path):
     path = tmp_path / 'a.json'
-    assert open_result(path, ENVIRONMENT)['runs'] == []
+    assert opened(path, ENVIRONMENT)['runs'] == []
     path.write_text(json.dumps(dict(environment=ENVIRONMENT, runs=[RUN])))
-    assert open_result(path, dict(ENVIRONMENT, commit='def5678', date='2026-02-03'))['runs'] == [RUN]
+    assert opened(path, dict(ENVIRONMENT, commit='def5678', date='2026-02-03'))['runs'] == [RUN]
     with pytest.raises(UserError, match=r"cpu 'Some CPU'.*'Other CPU'.*another --out"):
-        open_result(path, dict(ENVIRONMENT, cpu='Other CPU'))
+        opened(path, dict(ENVIRONMENT, cpu='Other CPU'))
 
 
 def test_known_forms_that_are_not_there_are_refused(tmp_path, monkeypatch):

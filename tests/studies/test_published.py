@@ -15,7 +15,7 @@ from studies.__main__ import commands_of, listing, main
 from studies.published.files import read, report_of, result_files, stale_pictures
 from studies.published.machine import folder_name
 from studies.published.stamps import digest, stamp, stamp_of
-from studies.published.studies import STUDIES, recorded_seconds, study_of
+from studies.published.studies import STUDIES, recorded_seconds, study_of, takes
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'docs/results'
@@ -59,6 +59,23 @@ def test_a_picture_is_stale_when_its_data_or_its_code_change(tmp_path):
     assert digest(dict(b=2, a=1), code) == before and digest(dict(a=1, b=3), code) != before
     code.write_text('b')
     assert digest(dict(a=1, b=2), code) != before
+
+
+def test_a_picture_is_stale_when_the_statistics_of_its_figures_change():
+    for name in ('speed.json', 'operators.json'):
+        path = RESULTS / 'xeon-amx-2cores' / name
+        assert 'speed.statistics' in report_of(read(path), path, RESULTS).drawn_by
+
+
+def test_the_report_of_dependent_images_has_no_interval_over_them():
+    path = RESULTS / 'camvid.json'
+    content = read(path)
+    report = report_of(content, path, RESULTS)
+    text = report.text(content, path)
+    assert 'bootstrap' not in text and '**InceptionNeXt-A is higher' not in text
+    assert [picture.name for picture in report.pictures(content, path)] == ['camvid_curves.png']
+    other = path.with_name('some_comparison.json')
+    assert 'bootstrap' in report_of(content, other, RESULTS).text(content, other)
 
 
 # The studies
@@ -106,6 +123,12 @@ def test_how_long_a_study_took_is_read_from_its_result():
     assert recorded_seconds(dict(candidates=[dict(runs=[dict(metrics=dict(seconds=60))] * 3)])) == 180
     assert recorded_seconds(dict(pieces=[dict(seconds=2), dict(seconds=3)])) == 5
     assert recorded_seconds(json.loads('{"rows": []}')) is None
+    # A first step that counts is not counted twice.
+    steps = [dict(first=5.123, seconds=[5.1234]), dict(first=3, seconds=[1, 1])]
+    assert recorded_seconds(dict(records=steps)) == pytest.approx(10.1234)
+    assert recorded_seconds(dict(runs=[dict(wall=2), dict(wall=3)], accuracy={})) == 5
+    assert recorded_seconds(dict(processes=[dict(rows=[dict(seconds=[1, 2]), dict(seconds=[3])])])) == 6
+    assert takes(study_of('speed'), RESULTS).endswith(' min of runs, as recorded')
 
 
 @pytest.mark.parametrize(('cpu', 'flags', 'expected'), [

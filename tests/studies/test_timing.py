@@ -2,9 +2,7 @@
 import itertools
 import json
 import math
-import mmap
 import platform
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from inceptionnext_seg import files as result_files
 from inceptionnext_seg import provenance as environment
 from studies import timing as measure
-from studies.timing import InputPool, Interval, PeakMemory, interleave
+from studies.timing import InputPool, Interval, interleave
 
 
 class FakeDevice:
@@ -155,43 +153,6 @@ def test_a_ratio_of_different_numbers_of_rounds_is_refused():
 def test_a_ratio_whose_interval_covers_one_shows_no_difference():
     assert measure.describe_ratio(Interval(1.52, 1.48, 1.6)) == '1.52 (1.48–1.60)'
     assert measure.describe_ratio(Interval(1.01, 0.98, 1.03)) == '1.01 (0.98–1.03), no difference shown'
-
-
-# Memory
-
-
-def test_peak_memory_of_a_process_is_the_highest_reading_inside_the_block():
-    level, seen = [100], threading.Event()
-
-    def resident():
-        if level[0] == 500:
-            seen.set()
-        return level[0]
-
-    with PeakMemory('cpu', interval=1e-4, resident=resident) as memory:
-        level[0] = 500
-        assert seen.wait(10)
-        level[0] = 200
-    assert (memory.start, memory.peak) == (100, 500)
-
-
-def test_peak_memory_of_this_process_sees_an_allocation():
-    nbytes = 80_000_000
-    # Pages of its own: an array may lie where an earlier one was, in memory that the process has still.
-    with mmap.mmap(-1, nbytes) as pages, PeakMemory('cpu') as memory:
-        pages.write(b'1' * nbytes)
-    assert memory.peak - memory.start > 0.9 * nbytes
-
-
-def test_peak_memory_of_an_accelerator_is_its_allocators():
-    calls = []
-    backend = SimpleNamespace(
-        synchronize=lambda device=None: calls.append('synchronize'), memory_allocated=lambda device: 100,
-        reset_peak_memory_stats=lambda device: calls.append('reset'), max_memory_allocated=lambda device: 700)
-    with PeakMemory('cuda', backend=backend) as memory:
-        calls.append('work')
-    assert (memory.start, memory.peak) == (100, 700)
-    assert calls == ['synchronize', 'reset', 'work', 'synchronize']
 
 
 # The machine

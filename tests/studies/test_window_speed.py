@@ -1,12 +1,13 @@
 """Time of sliding windows: what the table says of seconds worked by hand."""
+from studies.window_memory import Picture
 from studies.window_speed import better_stock, report, table, words
 
-SIZE = (512, 683)
+SIZE = Picture(512, 683)
 
 
-def process(load=0.1, **seconds):
+def process(load=0.1, tta=False, **seconds):
     return dict(busy_before=0.01, load_average=load, rows=[
-        dict(height=SIZE[0], width=SIZE[1], candidate=name.replace('_', ', '), seconds=values)
+        dict(SIZE._replace(tta=tta)._asdict(), candidate=name.replace('_', ', '), seconds=values)
         for name, values in seconds.items()])
 
 
@@ -25,8 +26,22 @@ def test_ours_is_compared_with_stock_in_its_faster_layout_by_the_median_of_each_
     assert lines[2] == "| 512×683 | MMSegmentation's segmentor (NCHW) | 8.00 | 0.50 |  |"
     assert lines[3] == "| 512×683 | MMSegmentation's segmentor (NHWC) | 4.00 | – |  |"
     assert lines[4] == '| 512×683 | accelerated | 2.00 | 2.00 | missed, by one process |'
-    assert words(found) == 'One process.'
+    assert words(found) == 'One process. With test-time augmentation nothing was measured.'
     slower = process(0.7, stock=[18.], stock_NHWC=[12.], accelerated=[2.], fp32=[2.], bf16=[2.])
     both = result(first, slower)
     assert '| 2.00 | 4.00 (2.00–6.00) | reached, the interval covers the goal |' in table(both)      # 4 / 2 and 12 / 2
+    assert 'two values have none' in words(both)
     assert words(both) in report(both) and 'load average 0.1 to 0.7' in report(both)
+
+
+def test_with_test_time_augmentation_stock_is_that_with_it_too():
+    plain = process(stock=[9.], stock_NHWC=[8.], accelerated=[4.], fp32=[3.], bf16=[2.])
+    plain['rows'] += process(tta=True, stock=[30.], stock_NHWC=[40.], accelerated=[10.])['rows']
+    lines = table(result(plain)).splitlines()
+    assert len(lines) == 2 + 5 + 3 and '| 512×683 | accelerated | 4.00 | 2.00 |' in lines[4]
+    assert lines[-1] == '| 512×683, TTA | accelerated | 10.00 | 3.00 | reached, by one process |'
+    assert words(result(plain)) == 'One process.'
+    old = process(stock=[9.], stock_NHWC=[8.], accelerated=[4.])
+    for row in old['rows']:
+        del row['tta']      # files of before
+    assert 'TTA' not in table(result(old))

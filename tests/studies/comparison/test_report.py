@@ -17,6 +17,15 @@ def test_report_says_who_is_higher_over_seeds_and_over_images(candidates):
     assert [len(paired['pairs']) for paired in content['paired']] == [3]
 
 
+def test_without_the_images_there_is_neither_an_interval_over_them_nor_a_verdict(candidates):
+    content = collect(candidates, 'Two')
+    blocks, pictures = report(content, 'x', images=False)
+    text, whole = str(blocks), text_of(content)
+    for said in ('**B is higher than A**', 'Over the images', 'paired bootstrap', 'Classes that differ most'):
+        assert said in whole and said not in text
+    assert 'B minus A over seeds: +' in text and 'x_classes.png' not in pictures and 'x_curves.png' in pictures
+
+
 def test_report_of_equal_candidates_shows_no_difference(tmp_path):
     runs = {name: [write_run(tmp_path / f'{name}{i}', value, seed=i) for i, value in enumerate(values)]
             for name, values in (('A', (40., 42., 44.)), ('B', (41., 43., 45.)))}

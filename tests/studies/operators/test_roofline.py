@@ -89,3 +89,26 @@ def test_each_experiment_finds_the_reason_that_was_put_in():
     assert cache['order'].verdict == cache['allocation'].verdict == 'does not hold'
     # Time equal though the MACs are a third: it does not go with them.
     assert none['macs-depthwise'].verdict == 'does not hold'
+
+
+def test_intervals_of_ratios_quotients_and_break_evens_hold_every_process():
+    def seconds(cell, name, layout):
+        return 64 if '→' in name else int(name.partition('×')[0])**2 if name in {f'{n}×{n}' for n in KERNELS} else 1.0
+
+    result = result_where(seconds, limits=LIMITS)
+    for group in result.content['groups']:      # n×1 → 1×n is slower in one process, faster in another, and uneven
+        factor = {1: 1.3, 2: 0.7}.get(group['process'], 1)
+        for name, layouts in group['seconds'].items():
+            if '→' in name:
+                layouts.update({layout: [factor * a * b for a, b in zip(values, (0.8, 1, 1.25), strict=True)]
+                                for layout, values in layouts.items()})
+    result = Result(result.content)
+    ratio = result.sampled(cell_name(), '7×1 → 1×7', '7×7')
+    assert ratio.estimate.low <= 0.7 * 64 / 49 and ratio.estimate.high >= 1.3 * 64 / 49
+    assert ratio.over(2).estimate == tuple(value / 2 for value in ratio.estimate[:3]) + (5, )
+    ends = [math.log(1 / 0.7), math.log(1.3)]
+    quotient = ratio.over(result.sampled(cell_name(place='beyond'), '7×1 → 1×7', '7×7')).estimate
+    assert quotient.low <= math.exp(-math.hypot(*ends)) + 1e-9
+    assert quotient.high >= math.exp(math.hypot(*ends)) - 1e-9
+    size = break_evens(result)[0].measured
+    assert size.low <= math.sqrt(0.7 * 64) + 1e-6 and size.high >= math.sqrt(1.3 * 64) - 1e-6

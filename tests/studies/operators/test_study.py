@@ -13,9 +13,10 @@ from studies.operators.blocks import NOT_MEASURED, break_even_words, document_bl
 from studies.operators.cells import SHAPES, Cell, cells
 from studies.operators.measuring import layouts_left, measure_all, wait_for_low_load
 from studies.operators.reasons import REVERSED, verdict
-from studies.operators.report import candidate_square, report, write_report
+from studies.operators.report import candidate_square, report
 from studies.operators.roofline import BreakEven
 from studies.operators.summary import Result, cell_name
+from studies.published.files import REPORTS, write_report
 from studies.speed.statistics import Estimate
 
 SWEPT = [cell for cell in cells() if cell.name in (cell_name(), cell_name(place='beyond'))]
@@ -66,7 +67,7 @@ def content(tmp_path_factory):
         assert len(first['groups']) == 2
         measure_all(TINY, path, 2, any_load=True, progress=lambda text: None)
         content = json.loads(path.read_text())
-        write_report(content, path)
+        write_report(content, path, REPORTS['*/operators.json'])
         yield content, path
 
 

@@ -81,7 +81,7 @@ class NamedGPU:
 
 
 def compile_ahead(launch, capability):
-    """:class:`Report` of a recorded :class:`~._triton.Launch`, compiled for sm_``capability``.
+    """:class:`Report` of a recorded :class:`inceptionnext_seg.ops._triton.Launch`, compiled for sm_``capability``.
 
     Raises:
         Exception: Whatever Triton or ptxas raises where it does not compile.
