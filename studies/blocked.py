@@ -1,13 +1,15 @@
 """Experiments in complete blocks: several arms, each run once with every seed, compared with one of them.
 
-The model is additive, y(arm, seed) = mean + arm + seed + e. The runs of one seed share the order of the images and the
-initial values of what the arms have in common, so that a seed is a block, and what is left after arm and seed have been
-taken out gives one pooled variance with (arms − 1)(seeds − 1) degrees of freedom (R. A. Fisher; D. C. Montgomery,
-Design and Analysis of Experiments, chapter 4, whose example is a test of this module).
+The model is additive, y(arm, seed) = mean + arm + seed + e. The runs of one seed share their images, the order of them
+and their crops, so that a seed is a block, and what is left after arm and seed have been taken out gives one pooled
+variance with (arms − 1)(seeds − 1) degrees of freedom (R. A. Fisher; D. C. Montgomery, Design and Analysis of
+Experiments, chapter 4, whose example is a test of this module). They do not share initial values: one generator draws
+them in the order of the layers, and from the first token mixer on that order is the arm's own.
 
 Many arms against one: C. W. Dunnett, A multiple comparison procedure for comparing several treatments with a control,
 JASA 50 (1955), and New tables for multiple comparisons with a control, Biometrics 20 (1964). scipy.stats.dunnett has no
-blocks; what differs is the variance and its degrees of freedom, and the distribution here takes both.
+blocks; what differs is the variance and its degrees of freedom, and the distribution here takes both. The control may
+be the mean of several arms of one kind: every comparison has it, so that runs spent on it sharpen all of them.
 
 Equivalence: D. J. Schuirmann, two one-sided tests, J. Pharmacokinetics and Biopharmaceutics 15 (1987), adjusted over
 the arms by Holm's method.
@@ -104,9 +106,13 @@ def within(bound, arms, df, share=(0.5, )):
     return float((s_weight * density) @ inside @ (z_weight * stats.norm.pdf(z)))
 
 
-def critical(arms, df, level=LEVEL):
-    """The bound that |t| of no comparison of ``arms`` arms with one passes, with probability 1 − ``level``."""
-    return optimize.brentq(lambda bound: within(bound, arms, df) - (1 - level), 0.5, 200)
+def critical(arms, df, level=LEVEL, share=0.5):
+    """The bound that |t| of no comparison of ``arms`` arms with one passes, with probability 1 − ``level``.
+
+    Args:
+        share (float): As that of :func:`within`, of all arms.
+    """
+    return optimize.brentq(lambda bound: within(bound, arms, df, (share, )) - (1 - level), 0.5, 200)
 
 
 def holm(ps):
@@ -125,43 +131,49 @@ def outside(difference, error, df, bound):
     return float(stats.t.sf((bound - abs(difference)) / error, df))
 
 
-def against(values, reference, bound=None, level=LEVEL):
-    """Every arm against ``reference``: Dunnett's comparisons, and equivalence where there is a ``bound``.
+def against(values, control, bound=None, level=LEVEL):
+    """Every other arm against the control: Dunnett's comparisons, and equivalence where there is a ``bound``.
 
     Args:
         values (dict[str, Sequence[float]]): As those of :func:`fit`.
+        control (Sequence[str]): Arms of one kind; their mean is what the others are compared with.
         bound (float | None): The difference, either way, that would not matter.
 
     Returns:
         tuple[Fit, list[Comparison]]
     """
     found = fit(values)
-    others = [name for name in values if name != reference]
-    error, reach = found.error((1, -1)), critical(len(others), found.df, level)
-    differences = [found.means[name] - found.means[reference] for name in others]
+    others, share = [name for name in values if name not in control], 1 / (1 + len(control))
+    error = found.error((1, *[-1 / len(control)] * len(control)))
+    reach = critical(len(others), found.df, level, share)
+    middle = math.fsum(found.means[name] for name in control) / len(control)
+    differences = [found.means[name] - middle for name in others]
     equal = [None] * len(others) if bound is None else holm(
         [outside(difference, error, found.df, bound) for difference in differences])
     return found, [
-        Comparison(name, difference, difference - reach * error, difference + reach * error,
-                   1 - within(abs(difference) / error, len(others), found.df) if error else float(difference == 0),
-                   equivalent)
+        Comparison(
+            name, difference, difference - reach * error, difference + reach * error,
+            1 - within(abs(difference) / error, len(others), found.df, (share, )) if error else float(difference == 0),
+            equivalent)
         for name, difference, equivalent in zip(others, differences, equal, strict=True)]
 
 
-def contrasts(values, weights, bound=None, level=LEVEL):
+def contrasts(values, weights, bound=None, level=LEVEL, family=None):
     """Sums of the arms' means with weights, such as main effects, with Bonferroni's simultaneous intervals.
 
     Args:
         weights (dict[str, dict[str, float]]): Of each contrast, the weight of each arm.
+        family (int | None): Contrasts that were planned, where some of them cannot be had; None for as many as there
+            are.
     """
-    found, comparisons = fit(values), []
-    reach = float(stats.t.isf(level / len(weights) / 2, found.df))
+    found, comparisons, family = fit(values), [], family or len(weights)
+    reach = float(stats.t.isf(level / family / 2, found.df))
     for name, weight in weights.items():
         value, error = sum(w * found.means[arm] for arm, w in weight.items()), found.error(weight.values())
         p = float(2 * stats.t.sf(abs(value) / error, found.df)) if error else float(value == 0)
-        equal = None if bound is None else min(1., len(weights) * outside(value, error, found.df, bound))
+        equal = None if bound is None else min(1., family * outside(value, error, found.df, bound))
         comparisons.append(Comparison(
-            name, value, value - reach * error, value + reach * error, min(1., len(weights) * p), equal))
+            name, value, value - reach * error, value + reach * error, min(1., family * p), equal))
     return found, comparisons
 
 
@@ -180,39 +192,116 @@ def factorial(cells):
             {a0b0: 1., a0b1: -1., a1b0: -1., a1b1: 1.}]
 
 
+# Without the assumption of one variance
+
+
+def own_deviations(values):
+    """Standard deviation of what arm and seed leave, of each arm alone; the mean of their squares is the pooled one's.
+
+    Returns:
+        dict[str, float]
+    """
+    found = fit(values)
+    table = np.array(list(values.values()), dtype=np.float64)
+    arms, blocks = table.shape
+    residuals = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    each = np.sqrt((residuals**2).sum(1) / ((1 - 1 / arms) * (blocks - 1)))
+    return dict(zip(found.means, each.tolist(), strict=True))
+
+
+def paired(values, control):
+    """Every other arm against the control's mean by Student's paired t, p by Holm's method.
+
+    Returns:
+        dict[str, float]: p of each arm.
+    """
+    middle = np.mean([values[name] for name in control], 0)
+    others = [name for name in values if name not in control]
+    return dict(zip(others, holm([mean_difference(values[name] - middle).p for name in others]), strict=True))
+
+
+def mean_difference(differences, level=LEVEL):
+    """Mean of differences, one a block, with Student's interval, as a :class:`Comparison`."""
+    differences = np.asarray(differences, dtype=np.float64)
+    df, mean = len(differences) - 1, float(differences.mean())
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    reach = float(stats.t.isf(level / 2, df)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, df)) if error else float(mean == 0)
+    return Comparison('mean', mean, mean - reach, mean + reach, p)
+
+
 # Before the runs: how many
+
+
+class Design(NamedTuple):
+    """What is run with every seed: ``arms`` that are compared, each once, and ``controls`` arms of one kind."""
+    arms: int
+    controls: int = 1
+
+    def df(self, seeds):
+        return (self.arms + self.controls - 1) * (seeds - 1)
+
+    def error(self, deviation, seeds):
+        """Standard error of an arm less the control."""
+        return deviation * math.sqrt((1 + 1 / self.controls) / seeds)
+
+    def power(self, effect, deviation, seeds, level=LEVEL):
+        """Probability that a true ``effect`` of one arm is shown, at Dunnett's bound."""
+        df = self.df(seeds)
+        return power(effect, self.error(deviation, seeds), df,
+                     critical(self.arms, df, level, 1 / (1 + self.controls)))
+
+    def equivalence_power(self, bound, deviation, seeds, level=LEVEL):
+        """Probability that an arm that differs by nothing is shown to be within ``bound``, at the first and hardest
+        step of Holm's method."""
+        return equivalence_power(bound, self.error(deviation, seeds), self.df(seeds), level / self.arms)
 
 
 def power(effect, error, df, reach):
     """Probability that a true ``effect`` is shown, |t| above ``reach``, where its standard error is ``error``."""
+    if not error:
+        return float(effect != 0)
     shift = effect / error
     # The other tail, where scipy's is NaN once it is too small for a float.
     return float(stats.nct.sf(reach, df, shift) + np.nan_to_num(stats.nct.cdf(-reach, df, shift)))
 
 
-def seeds_for(effect, deviation, arms, wanted=0.8, fewest=8, most=100, level=LEVEL):
-    """The fewest seeds with which ``effect`` on one of ``arms`` arms (the reference among them) is shown.
+def equivalence_power(bound, error, df, level=LEVEL):
+    """Probability that two one-sided tests show a true difference of 0 to be within ``bound``.
+
+    Given the deviation s, in units of the true one, that is P(|z| < bound / error − t s); over s by Gauss-Legendre.
+    """
+    if not error:
+        return 1.
+    reach = float(stats.t.isf(level, df))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    low, high = np.sqrt(stats.chi2.ppf((1e-13, 1 - 1e-13), df) / df)
+    high = min(high, max(low, bound / error / reach))      # beyond it nothing is shown
+    s = (high - low) / 2 * nodes + (high + low) / 2
+    inside = 2 * ndtr(np.maximum(bound / error - reach * s, 0)) - 1
+    return float((high - low) / 2 * (weights * stats.chi2.pdf(s * s * df, df) * 2 * s * df * inside).sum())
+
+
+def seeds_for(effect, deviation, design, wanted=0.8, fewest=8, most=100, level=LEVEL):
+    """The fewest seeds with which ``effect`` of one arm is shown.
 
     Args:
         effect (float): The smallest that matters.
         deviation (float): Of the residuals.
+        design (Design): What is run with every seed.
         wanted (float): Probability with which it is to be shown.
 
     Returns:
-        tuple[int, float]: Seeds, at most ``most``, and the probability with them.
+        int: At most ``most``.
     """
-    for seeds in range(fewest, most + 1):
-        df = (arms - 1) * (seeds - 1)
-        found = power(effect, deviation * math.sqrt(2 / seeds), df, critical(arms - 1, df, level))
-        if found >= wanted:
-            break
-    return seeds, found
+    return next((seeds for seeds in range(fewest, most)
+                 if design.power(effect, deviation, seeds, level) >= wanted), most)
 
 
-def smallest_effect(deviation, arms, seeds, wanted=0.8, level=LEVEL):
+def smallest_effect(deviation, design, seeds, wanted=0.8, level=LEVEL):
     """The effect that so many seeds show with the probability ``wanted``."""
-    df, error = (arms - 1) * (seeds - 1), deviation * math.sqrt(2 / seeds)
-    reach = critical(arms - 1, df, level)
+    df, error = design.df(seeds), design.error(deviation, seeds)
+    reach = critical(design.arms, df, level, 1 / (1 + design.controls))
     if not error:
         return 0.
     return optimize.brentq(lambda effect: power(effect, error, df, reach) - wanted, 0, (reach + 5) * error)

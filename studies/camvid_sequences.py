@@ -4,34 +4,34 @@
 
 By the protocol in docs/studies/camvid_sequences.md. The training and validation images are of three sequences; each is
 left out in turn, and what was trained on the other two is validated on it. Frames of a sequence are alike, so that the
-sequences, three of them, are what the figures vary over. What was interrupted goes on from its last checkpoint: the
-same command, given again, finishes it. JSON and report are written anew after each seed; --report trains nothing.
+sequences, three of them, are what the figures vary over. It takes about nine core-hours, and with `--jobs` 2 of one
+thread each two cores take half as many hours; further processes may be started with the same command at any time, and
+share the runs. What was interrupted goes on from its last checkpoint: the same command, given again, finishes it. JSON
+and report are written anew after each seed; --report trains nothing.
 """
 import argparse
-import math
-import os
 import statistics
 import sys
 from pathlib import Path
-from typing import NamedTuple
-
-from scipy import stats
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_json, write_text
 
 from .ablations.report import DIGITS, p_text, with_interval
-from .blocked import LEVEL, contrasts, factorial
+from .blocked import contrasts, factorial, mean_difference
 from .comparison.pictures import COLOURS, new_figure, png
 from .comparison.words import listing
 from .sweep import Run, plan
 from .trainings import (
     ENDPOINTS,
     ROOT,
+    add_sharing,
+    alone,
     complete,
     conditions,
     endpoint,
     failures,
+    helped,
     record,
     refuse_failed,
     set_threads,
@@ -41,13 +41,16 @@ from .trainings import (
 )
 
 MODULE = 'studies.camvid_sequences'
-SEQUENCES = ('0001TP', '0006R0', '0016E5')
+# Of the frames of each, in the order of their numbers, every so many-th is validated where it is left out: about 60 of
+# each, for neighbours say the same and the time is better spent on iterations. All are trained on where it is not.
+SEQUENCES = {'0001TP': 1, '0006R0': 2, '0016E5': 5}
 ARMS = dict(convnext_bn='ConvNeXt-A, BatchNorm', inceptionnext_bn='InceptionNeXt-A, BatchNorm',
             convnext_ln='ConvNeXt-A, LayerNorm', inceptionnext_ln='InceptionNeXt-A, LayerNorm')
-# Rows: BatchNorm, LayerNorm. Columns: ConvNeXt, InceptionNeXt.
-CELLS = (('convnext_bn', 'inceptionnext_bn'), ('convnext_ln', 'inceptionnext_ln'))
-EFFECTS = dict(zip(('LayerNorm − BatchNorm', 'InceptionNeXt − ConvNeXt',
-                    'InceptionNeXt − ConvNeXt, under LayerNorm minus under BatchNorm'), factorial(CELLS), strict=True))
+# Rows: LayerNorm, BatchNorm. Columns: ConvNeXt, InceptionNeXt.
+CELLS = (('convnext_ln', 'inceptionnext_ln'), ('convnext_bn', 'inceptionnext_bn'))
+FAMILY = 'InceptionNeXt − ConvNeXt'
+EFFECTS = dict(zip(('BatchNorm − LayerNorm', FAMILY, f'{FAMILY}, under BatchNorm minus under LayerNorm'),
+                   factorial(CELLS), strict=True))
 SEEDS = 4
 SPLITS = ('training', 'validation')
 
@@ -60,7 +63,7 @@ def parse_args(argv=None):
                         help='the JSON to write; a report and a picture beside it (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid_sequences'))
     parser.add_argument('--seeds', type=int, default=SEEDS, help='at least 4 by the protocol (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='of a training (default: %(default)s)')
+    add_sharing(parser)
     parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
     parser.add_argument('--report', action='store_true', help='train nothing')
     parser.add_argument('--cfg-options', nargs='+', default=[], help=argparse.SUPPRESS)     # for tests
@@ -71,7 +74,8 @@ def parse_args(argv=None):
 
 
 def splits(data):
-    """Names of the training and validation images, without suffix and below ``images/``, of each sequence.
+    """Names of the training and validation images, without suffix and below ``images/``, of each sequence, in the order
+    of its frames.
 
     Raises:
         UserError: A sequence has none, an image is of no known sequence, or an image has no annotation.
@@ -88,15 +92,20 @@ def splits(data):
     if missing:
         raise UserError(f'{data} has no image of {", ".join(missing)}; expected: images/training and images/validation '
                         f'with the sequences {", ".join(SEQUENCES)}, SEQUENCE_FRAME.jpg. Next: where is CamVid?')
-    return found
+    return {sequence: sorted(names, key=lambda name: name.rpartition('/')[2]) for sequence, names in found.items()}
+
+
+def validated(found):
+    """The images of each sequence that are validated where it is left out."""
+    return {sequence: names[::SEQUENCES[sequence]] for sequence, names in found.items()}
 
 
 def write_lists(found, folder):
     """The images to train on and to validate on where each sequence is left out: two text files for each."""
-    for left_out in SEQUENCES:
-        for name, chosen in (('training', [s for s in SEQUENCES if s != left_out]), ('validation', [left_out])):
-            write_text(folder / f'{left_out}_{name}.txt',
-                       ''.join(f'{image}\n' for sequence in chosen for image in found[sequence]))
+    for left_out, images in validated(found).items():
+        training = [image for sequence in SEQUENCES if sequence != left_out for image in found[sequence]]
+        for name, chosen in (('training', training), ('validation', images)):
+            write_text(folder / f'{left_out}_{name}.txt', ''.join(f'{image}\n' for image in chosen))
 
 
 def options_of(left_out, data, lists):
@@ -129,22 +138,14 @@ def candidates(args):
 # Results
 
 
-class Effect(NamedTuple):
-    """An effect over the sequences: Student's interval with sequences as clusters, p, and its value in each."""
-    difference: float
-    low: float
-    high: float
-    p: float
-    of_sequences: dict
-
-
 def effects(runs, name):
     """Of both families and norms: each effect in each sequence, and over them.
 
     In a sequence its seeds say how sure it is; over the sequences the three values do, with two degrees of freedom.
 
     Returns:
-        dict[str, tuple[Effect, dict[str, Comparison]]] | None: None where a sequence has fewer than two whole seeds.
+        dict[str, tuple[Comparison, dict[str, Comparison]]] | None: By effect, over the sequences and in each; None
+        where a sequence has fewer than two whole seeds.
     """
     inside = {}
     for sequence in SEQUENCES:
@@ -152,15 +153,8 @@ def effects(runs, name):
         if len(seeds) < 2:
             return None
         inside[sequence] = {each.name: each for each in contrasts(values, EFFECTS)[1]}
-    found = {}
-    for effect in EFFECTS:
-        values = [inside[sequence][effect].difference for sequence in SEQUENCES]
-        mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-        reach = float(stats.t.isf(LEVEL / 2, len(values) - 1)) * error
-        p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error else float(mean == 0)
-        found[effect] = (Effect(mean, mean - reach, mean + reach, p, dict(zip(SEQUENCES, values, strict=True))),
-                         {sequence: inside[sequence][effect] for sequence in SEQUENCES})
-    return found
+    return {effect: (mean_difference([inside[sequence][effect].difference for sequence in SEQUENCES]),
+                     {sequence: inside[sequence][effect] for sequence in SEQUENCES}) for effect in EFFECTS}
 
 
 def effects_of(content):
@@ -197,7 +191,8 @@ def effects_table(found, name):
 def report(content, picture):
     """The report in Markdown."""
     done, wanted, failed = len(content['runs']), len(ARMS) * len(SEQUENCES) * content['seeds'], content['failed']
-    sizes = ', '.join(f'{sequence} ({count} images)' for sequence, count in content['images'].items())
+    sizes = ', '.join(f'{sequence} ({count} images, {content["validated"][sequence]} of them validated)'
+                      for sequence, count in content['images'].items())
     blocks = ['# CamVid, leave one sequence out', 'By the protocol in `docs/studies/camvid_sequences.md`, written '
               'before the runs. UperNet with backbones of atto size, from scratch, trained on two sequences and '
               f'validated on the third: {sizes}.']
@@ -250,6 +245,7 @@ def collect(args, found, arms, failed):
     return dict(
         protocol='docs/studies/camvid_sequences.md', endpoints=list(ENDPOINTS), seeds=args.seeds,
         images={sequence: len(names) for sequence, names in found.items()},
+        validated={sequence: len(names) for sequence, names in validated(found).items()},
         configs={arm: config_of(arm) for arm in ARMS},
         runs=runs, failed=failures(
             args.out, [name_of[run.work_dir] for run in failed],
@@ -282,12 +278,16 @@ def main(argv=None):
     arms = candidates(args)
 
     def write(failed):
-        content = collect(args, found, arms, failed)
-        if content['runs'] or content['failed']:
-            write_json(args.out, content)
-        return write_report(args.out) if content['runs'] else []
+        with alone(args.work_dir):
+            content = collect(args, found, arms, failed)
+            if content['runs'] or content['failed']:
+                write_json(args.out, content)
+            return write_report(args.out) if content['runs'] else []
 
-    failed = [] if args.report else train(arms, range(args.seeds), write)
+    failed = []
+    if not args.report:
+        with helped(MODULE, argv, args.jobs):
+            failed = train(lambda seed: arms, range(args.seeds), write)
     for path in write(failed):
         print(f'wrote {path}')
     refuse_failed(failed, MODULE, argv)

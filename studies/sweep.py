@@ -31,6 +31,7 @@ from .comparison.report import write_report
 from .comparison.words import listing
 
 LOG_TAIL = 15
+PROCESS = 'process.json'    # of a run: how long its last process took, from its start to its end
 # For reports on runs with the embedded data set.
 MINI_SET = (
     'What these runs can tell: they are short trainings from scratch on a few hundred drawn scenes. A variant that '
@@ -279,12 +280,19 @@ class Sweep:
         Returns:
             list[Run]: Those that failed.
         """
-        for candidate in self.candidates:
-            check_settings(candidate)
-        busy = [run for run in self.runs if not self.attempt(run)]
-        for run in busy:
+        for run in self.run_what_is_free():
             self.attempt(run, wait=True)
         return self.failed
+
+    def run_what_is_free(self):
+        """Bring every run to its end but those that another process is at work on.
+
+        Returns:
+            list[Run]: These.
+        """
+        for candidate in self.candidates:
+            check_settings(candidate)
+        return [run for run in self.runs if not self.attempt(run)]
 
     def attempt(self, run, wait=False):
         """Train one run, if it is not done. False where another process is at work on it and ``wait`` is False."""
@@ -304,6 +312,7 @@ class Sweep:
             code = execute(command_of(run, self.train, self.launcher, resume), log, lock)
             self.seconds.append(time.monotonic() - start)
             done = finished(run)
+            write_json(run.work_dir / PROCESS, dict(seconds=self.seconds[-1], resumed=resume, exit_code=code))
         took = duration(self.seconds[-1])
         if done and code == 0:
             self.settle(run, f'mIoU {done[1]["mIoU"]:.2f} after {took}', self.remaining)

@@ -1,9 +1,12 @@
 """The trainings of a study: what is not done is run, and what each left is read.
 
 A study goes seed by seed, all arms with one seed before any with the next, so that it has complete blocks whenever it
-is stopped; :mod:`.sweep` runs, locks and resumes.
+is stopped; :mod:`.sweep` runs, locks and resumes. Several processes of one study share its runs: one that finds a run
+taken goes on to the next, over the end of a seed, too, and waits for what is taken at the very end alone.
 """
+import argparse
 import contextlib
+import fcntl
 import os
 import shlex
 import statistics
@@ -17,7 +20,7 @@ from inceptionnext_seg.provenance import environment
 
 from .comparison.reading import is_number, public_command, read_metrics
 from .speed.measuring import machine_and_versions
-from .sweep import Sweep, finished
+from .sweep import PROCESS, Sweep, finished
 
 ROOT = Path(__file__).resolve().parents[1]
 # In order: the first decides.
@@ -25,22 +28,57 @@ ENDPOINTS = dict(cross_entropy='cross-entropy (nats)', mIoU='mIoU (%)')
 AVERAGED = 3    # the last validations, of which an endpoint is the mean
 
 
-def train(candidates, seeds, settled=lambda failed: None):
+def train(candidates_of, seeds, settled=lambda failed: None):
     """Bring every candidate to its end with every seed.
 
     Args:
-        candidates (list[Candidate]): From :func:`.sweep.plan`.
+        candidates_of (Callable): From a seed to a list of :class:`.sweep.Candidate`.
+        seeds (Sequence[int]): In this order.
         settled (Callable): Called with the runs that failed, after each seed.
 
     Returns:
-        list[Run]: Those that failed.
+        list[Run]: Those that are not done in the end: they failed.
     """
-    failed = []
+    sweeps, taken = [], []
     for i, seed in enumerate(seeds, 1):
         print(f'seed {seed}, {i} of {len(seeds)}', flush=True)
-        failed += Sweep(candidates, [seed], ROOT / 'tools/train.py').run()
+        sweep = Sweep(candidates_of(seed), [seed], ROOT / 'tools/train.py')
+        sweeps.append(sweep)
+        taken += [(sweep, run) for run in sweep.run_what_is_free()]
+        settled(not_done(run for each in sweeps for run in each.failed))
+    for sweep, run in taken:
+        sweep.attempt(run, wait=True)
+    failed = not_done(run for sweep in sweeps for run in sweep.runs)
+    if taken:
         settled(failed)
     return failed
+
+
+def not_done(runs):
+    return [run for run in runs if not finished(run)]
+
+
+@contextlib.contextmanager
+def helped(module, argv, jobs):
+    """``jobs`` processes of one study at once: this one, and others of the same command that share its runs.
+
+    They are waited for at the end. Ctrl-C reaches all of them; what another signal ends alone leaves them at work.
+    """
+    helpers = [subprocess.Popen([sys.executable, '-u', '-m', module, *argv, '--jobs', '1'], stdin=subprocess.DEVNULL)
+               for _ in range(jobs - 1)]
+    yield
+    for helper in helpers:
+        if code := helper.wait():
+            print(f'process {helper.pid}, which shared the runs, ended with exit code {code}: see above', flush=True)
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Hold a lock of a study's folder: of several processes one at a time decides, or reads and writes the results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'study.lock').open('a') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)    # the kernel's: none is left behind by a process that died
+        yield
 
 
 def curve_of(work_dir):
@@ -76,7 +114,7 @@ def record(run, **names):
         **names, seed=run.seed, iterations=metrics['iteration'], curve=curve_of(run.work_dir),
         starts=len(list(run.work_dir.glob('*/*.log'))), commit=commits_of(run.work_dir),
         seconds_per_iteration=speed and run.candidate.cfg.train_cfg.total_batch_size / speed,
-        seconds_per_validation=validation_seconds(metrics),
+        seconds_per_validation=validation_seconds(metrics), seconds_of_process=process_seconds(run.work_dir),
         **{name: origin.get(name) for name in ('date', 'load_average', 'threads', 'device_name')},
         versions=origin.get('versions'))
 
@@ -85,6 +123,16 @@ def validation_seconds(metrics):
     throughput = metrics.get('val_throughput') or {}
     speed = throughput.get('images_per_s')
     return speed and (throughput['images'] + throughput['warmup_iterations']) / speed
+
+
+def process_seconds(work_dir):
+    """How long the process of a run took, imports and all; None where it was interrupted, or no sweep was there at its
+    end."""
+    path = work_dir / PROCESS
+    if not path.is_file():
+        return None
+    found = read_object(path, 'how long a run took', f'delete {path}')
+    return None if found.get('resumed') or found.get('exit_code') else found.get('seconds')
 
 
 def endpoint(curve, name, at=None):
@@ -155,7 +203,21 @@ def start_in_background(module, argv, log):
     with log.open('ab') as output:
         process = subprocess.Popen([sys.executable, '-u', '-m', module, *given], stdout=output,
                                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-    print(f'Process {process.pid} goes on in the background; progress in {log}. The same command goes on after a stop.')
+    print(f'Process {process.pid} goes on in the background; progress in {log}. kill -- -{process.pid} stops it with '
+          'its trainings, and the same command goes on after that.')
+
+
+def add_sharing(parser):
+    """--jobs and --threads: runs side by side use cores better than threads of one run do in so small a network."""
+    parser.add_argument('--jobs', type=positive, default=2, help='trainings at once (default: %(default)s)')
+    parser.add_argument('--threads', type=positive, default=1, help='of a training (default: %(default)s)')
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{value}; expected: 1 or more')
+    return value
 
 
 def set_threads(count):

@@ -27,11 +27,12 @@ class MiniADE20KDataset(ADE20KDataset):
     Args:
         data_root (str): Where the scenes are, or are drawn.
         num_train, num_val (int): Scenes of both splits; the same for all data sets in one folder.
+        seed (int): Sets of different seeds have no scene in common; the same for all data sets in one folder.
     """
 
-    def __init__(self, data_root, num_train=320, num_val=64, **settings):
+    def __init__(self, data_root, num_train=320, num_val=64, seed=0, **settings):
         if get_rank() == 0:
-            make_mini_ade20k(data_root, num_train, num_val)
+            make_mini_ade20k(data_root, num_train, num_val, seed=seed)
         barrier()
         settings.setdefault('metainfo', dict(classes=tuple(CLASSES_USED)))
         super().__init__(data_root=data_root, img_suffix='.png', **settings)

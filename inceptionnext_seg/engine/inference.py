@@ -84,7 +84,7 @@ def config_metainfo(cfg: Config) -> dict[str, Any]:
     """``metainfo`` of the test data set of a config, without its files."""
     settings = dict(dataset_config(cfg), pipeline=[], lazy_init=True)
     if settings['type'] == 'MiniADE20KDataset':  # building it would draw its images
-        settings = {name: value for name, value in settings.items() if name not in ('num_train', 'num_val')}
+        settings = {name: value for name, value in settings.items() if name not in ('num_train', 'num_val', 'seed')}
         settings.update(type='ADE20KDataset', metainfo=settings.get('metainfo') or dict(classes=tuple(CLASSES_USED)))
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     try:

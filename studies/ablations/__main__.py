@@ -1,16 +1,16 @@
-"""Ablations with power, by the protocol in docs/studies/ablations.md: pilot, ten arms, norm × mixer, report.
+"""Ablations with power, by the protocol in docs/studies/ablations.md: pilot, arms, report.
 
     python -m studies.ablations all --background
     python -m studies.ablations speed
 
-`pilot` trains two arms with four seeds and decides length and seeds, once; `main` trains the ten arms, `two_by_two` the
-two that LayerNorm adds; `all` is these three. What was interrupted goes on from its last checkpoint: the same command,
-given again, finishes it. JSON and report are written anew after each seed; `report` writes them and trains nothing.
-`speed` measures training steps of all arms, each in the same implementation, where nothing else runs; its file is
-beside the JSON.
+`pilot` trains two arms with four seeds and decides length and seeds, once; `main` trains all arms, seed by seed; `all`
+is both. The pilot takes about three core-hours, what follows as many as `--core-hours` says: with `--jobs` 2 of one
+thread each, two cores take half as many hours. Further processes may be started with the same command at any time, and
+share the runs. What was interrupted goes on from its last checkpoint: the same command, given again, finishes it. JSON
+and report are written anew after each seed; `report` writes them and trains nothing. `speed` measures training steps of
+all arms, each in the same implementation, where nothing else runs; its file is beside the JSON.
 """
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +18,15 @@ from pathlib import Path
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import read_object, write_json
 
+from ..speed.measuring import wait_for_quiet
 from ..sweep import Run
 from ..trainings import (
     ENDPOINTS,
     ROOT,
+    add_sharing,
+    alone,
     failures,
+    helped,
     record,
     refuse_failed,
     set_threads,
@@ -31,15 +35,14 @@ from ..trainings import (
     train,
 )
 from .arms import (
-    FACTORIAL,
     INTERVAL,
-    MAIN,
     PILOT,
     PILOT_ITERATIONS,
     PILOT_SEEDS,
     TITLES,
     candidates,
     config_of,
+    on_scenes,
     options_of,
 )
 from .decisions import decide
@@ -47,7 +50,7 @@ from .report import write_report
 from .speed import PROCESSES, check_conditions, costs, measured, measuring_command, speed_file
 
 MODULE = 'studies.ablations'
-STEPS = ('pilot', 'main', 'two_by_two', 'all', 'speed', 'report')
+STEPS = dict(pilot=('pilot', ), main=('main', ), all=('pilot', 'main'), report=(), speed=())
 
 
 def parse_args(argv=None):
@@ -57,9 +60,10 @@ def parse_args(argv=None):
     parser.add_argument('--out', type=Path, default=Path('docs/results/ablations.json'),
                         help='the JSON to write; report and pictures beside it (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
-    parser.add_argument('--hours', type=float, default=4.5,
-                        help='that the runs after the pilot may take, from which it decides (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='of a training (default: %(default)s)')
+    parser.add_argument('--core-hours', type=float, default=8.,
+                        help='that the runs after the pilot may take together, from which it decides '
+                             '(default: %(default)s, about 450 iterations)')
+    add_sharing(parser)
     parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
     parser.add_argument('--pilot-iterations', type=int, default=PILOT_ITERATIONS, help=argparse.SUPPRESS)   # for tests
     parser.add_argument('--interval', type=int, default=INTERVAL, help=argparse.SUPPRESS)
@@ -89,17 +93,19 @@ class Study:
 
     def decide(self):
         """Once: what is there is never decided again."""
-        if self.plan:
-            return
-        runs = self.runs_of(self.pilot, PILOT_SEEDS)
-        if len(runs) < len(PILOT) * len(PILOT_SEEDS):
-            raise UserError(f'{len(runs)} of {len(PILOT) * len(PILOT_SEEDS)} runs of the pilot are done; expected: '
-                            f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
-        plan = decide(runs, self.args.hours)
-        if self.args.seeds:
-            plan.update(seeds=self.args.seeds)
-        write_json(self.plan_file, plan)
-        print(f'{plan["iterations"]} iterations, {plan["seeds"]} seeds, about {plan["hours_expected"]:.1f} hours')
+        with alone(self.args.work_dir):
+            if self.plan:
+                return
+            runs = self.runs_of(self.pilot, PILOT_SEEDS)
+            if len(runs) < len(PILOT) * len(PILOT_SEEDS):
+                raise UserError(f'{len(runs)} of {len(PILOT) * len(PILOT_SEEDS)} runs of the pilot are done; expected: '
+                                f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
+            plan = decide(runs, self.args.core_hours)
+            if self.args.seeds:
+                plan.update(seeds=self.args.seeds)
+            write_json(self.plan_file, plan)
+            print(f'{plan["iterations"]} iterations, {plan["seeds"]} seeds, about '
+                  f'{plan["core_hours_expected"]:.1f} core-hours')
 
     def arms(self, names):
         plan = self.plan
@@ -115,47 +121,50 @@ class Study:
 
     @staticmethod
     def runs_of(arms, seeds):
-        found = [record(Run(arm, seed), arm=arm.name) for seed in seeds for arm in arms]
+        found = [record(Run(on_scenes(arm, seed), seed), arm=arm.name) for seed in seeds for arm in arms]
         return [run for run in found if run]
 
     def train(self, step):
         """Bring a step to its end: the runs that failed."""
         if step == 'pilot':
-            failed = train(self.pilot, PILOT_SEEDS)
+            failed = train(lambda seed: [on_scenes(arm, seed) for arm in self.pilot], PILOT_SEEDS)
             if not failed:
                 self.decide()
                 self.write([])
             return failed
-        names = MAIN if step == 'main' else [name for row in FACTORIAL for name in row]
-        return train(self.arms(names), self.seeds(), self.write)
+        arms = self.arms(TITLES)
+        return train(lambda seed: [on_scenes(arm, seed) for arm in arms], self.seeds(), self.write)
 
     def write(self, failed):
         """JSON, report and pictures of what is done."""
         if not self.plan:
             return []
         arms = self.arms(TITLES)
-        runs = self.runs_of(arms, self.seeds())
-        content = dict(
-            protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=self.plan,
-            configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms),
-            pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=runs,
-            failed=failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
-                            [(run['arm'], run['seed']) for run in runs],
-                            [(arm, seed) for seed in self.seeds() for arm in TITLES]),
-            environment=study_environment())
-        write_json(self.args.out, content)
-        return write_report(self.args.out)
+        with alone(self.args.work_dir):
+            runs = self.runs_of(arms, self.seeds())
+            content = dict(
+                protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=self.plan,
+                configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms),
+                pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=runs,
+                failed=failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
+                                [(run['arm'], run['seed']) for run in runs],
+                                [(arm, seed) for seed in self.seeds() for arm in TITLES]),
+                environment=study_environment())
+            write_json(self.args.out, content)
+            return write_report(self.args.out)
 
 
 def measure_speed(args):
     """Processes of every arm by turns, until there are five.
 
     Raises:
-        UserError: Those that are there are of another machine, other versions or another commit, or a process failed.
+        UserError: Those that are there are of another machine, other versions or another commit, other programs keep
+            the machine busy, or a process failed.
     """
     out = speed_file(args.out)
     while (done := measured(out)) < PROCESSES:
         check_conditions(out)
+        wait_for_quiet()
         print(f'process {done + 1} of {PROCESSES}', flush=True)
         code = subprocess.run(measuring_command(out, args.cfg_options), cwd=ROOT).returncode
         if code:
@@ -173,18 +182,19 @@ def main(argv=None):
     if args.background:
         start_in_background(MODULE, argv, args.work_dir / 'study.log')
         return
-    set_threads(args.threads)
     if args.step == 'speed':
-        measure_speed(args)
+        measure_speed(args)     # with as many threads as a user would have
         return
+    set_threads(args.threads)
     if args.step == 'report' and args.out.is_file() and not args.work_dir.is_dir():
         write_report(args.out)   # from the JSON alone
         return
     study, failed = Study(args), []
-    for step in dict(all=('pilot', 'main', 'two_by_two'), report=()).get(args.step, (args.step, )):
-        failed += study.train(step)
-        if step == 'pilot' and failed:
-            break
+    with helped(MODULE, argv, args.jobs if STEPS[args.step] else 1):
+        for step in STEPS[args.step]:
+            failed = study.train(step)
+            if failed:
+                break
     for path in study.write(failed):
         print(f'wrote {path}')
     refuse_failed(failed, MODULE, argv)

@@ -26,7 +26,8 @@ def effects_picture(found, bounds):
         ax.set(xlabel=f'{title}, minus Inception\'s')
     axes[0].set_title('← better', fontsize=9, loc='left')
     axes[1].set_title('better →', fontsize=9, loc='right')
-    figure.suptitle('What does each change to the token mixer cost? (95 %; grey: a point of mIoU)', fontsize=10)
+    figure.suptitle('What does each change to the token mixer cost? (95 %; grey: a point of mIoU, or what it is worth)',
+                    fontsize=10)
     return png(figure)
 
 

@@ -1,27 +1,16 @@
 """The report, from the JSON alone: which change costs what, at which confidence."""
+import statistics
+
 from inceptionnext_seg.files import markdown_table, read_object, replacing, write_text
 
-from ..blocked import LEVEL, against, contrasts, factorial
 from ..comparison.words import listing
-from ..trainings import ENDPOINTS, complete, conditions
-from .arms import FACTORIAL, MAIN, PILOT, REFERENCE, TITLES
+from ..trainings import ENDPOINTS, conditions
+from .analysis import INTERACTION, analyse, pilot_differences, verdict, without_common_variance
+from .arms import CONTROL, FACTORIAL, MAIN, PILOT, REFERENCE, TITLES
 from .pictures import curves_picture, effects_picture
 from .speed import speed_file, throughput
 
-EFFECTS = ('LayerNorm − BatchNorm', 'Inception − 7×7', 'Inception − 7×7, under LayerNorm minus under BatchNorm')
 DIGITS = dict(cross_entropy=4, mIoU=2)
-
-
-def shown(comparison):
-    return not comparison.low <= 0 <= comparison.high
-
-
-def verdict(loss, miou):
-    """In words, the first endpoint deciding: a lower cross-entropy is better."""
-    small = miou.equivalent is not None and miou.equivalent < LEVEL
-    if shown(loss):
-        return ('worse' if loss.difference > 0 else 'better') + (', by less than a point of mIoU' if small else '')
-    return 'equivalent: within a point of mIoU' if small else 'undecided'
 
 
 def with_interval(comparison, digits):
@@ -32,82 +21,101 @@ def p_text(p):
     return '–' if p is None else '< 0.001' if p < 0.001 else f'{p:.3f}'
 
 
-def analyse(content):
-    """Comparisons of both endpoints: of the ten arms, and of norm × mixer; None where fewer than two seeds are whole.
-
-    An arm with a run that failed is compared with none, and stands in the table as failed.
-    """
-    failed = {arm for arm, _ in content['failed']}
-    bounds, found = content['plan']['bounds'], dict(failed=sorted(failed))
-    cells = [name for row in FACTORIAL for name in row]
-    for part, arms in (('main', [arm for arm in MAIN if arm not in failed]), ('factorial', cells)):
-        if REFERENCE not in arms or len(arms) < 2 or (part == 'factorial' and failed & set(cells)):
-            continue
-        seeds, results = None, {}
-        for name in ENDPOINTS:
-            seeds, values = complete(content['runs'], arms, name)
-            if len(seeds) < 2:
-                break
-            results[name] = (
-                against(values, REFERENCE, bounds.get(name)) if part == 'main' else
-                contrasts(values, dict(zip(EFFECTS, factorial(FACTORIAL), strict=True)), bounds.get(name)))
-        else:
-            found[part] = dict(seeds=seeds, **results)
-    return found
-
-
 def main_table(content, found, speeds):
     rows = []
     fits = {name: found[name][0] for name in ENDPOINTS}
     comparisons = {name: {each.name: each for each in found[name][1]} for name in ENDPOINTS}
+    control = [arm for arm in CONTROL if arm in fits['mIoU'].means]
     for arm, title in MAIN.items():
         cost, speed = content['costs'][arm], speeds.get(arm)
-        if arm not in fits['mIoU'].means:
-            row = ['a run failed', *['–'] * 5]
+        arms = control if arm == REFERENCE else [arm]
+        if arm != REFERENCE and arm not in fits['mIoU'].means:
+            row = ['a run failed', *['–'] * 6]
         else:
-            each = [comparisons[name].get(arm) for name in ENDPOINTS]
             row = []
-            for name, comparison in zip(ENDPOINTS, each, strict=True):
-                row += [f'{fits[name].means[arm]:.{DIGITS[name]}f}',
-                        '–' if comparison is None else with_interval(comparison, DIGITS[name])]
-            row += [p_text(each[1] and each[1].equivalent), 'the reference' if arm == REFERENCE else verdict(*each)]
+            for name in ENDPOINTS:
+                each = comparisons[name].get(arm)
+                row += [f'{statistics.fmean(fits[name].means[one] for one in arms):.{DIGITS[name]}f}',
+                        *compared(each, name)]
+            row.append('the reference' if arm == REFERENCE else verdict(comparisons['cross_entropy'][arm]))
         rows.append([title, *row, f'{cost["parameters"] / 1e6:.2f} M', f'{cost["macs"] / 1e9:.3f} G',
                      '–' if speed is None else str(speed['ratio'])])
     return markdown_table(
-        ['arm', 'cross-entropy', 'to Inception', 'mIoU', 'to Inception', 'p of equivalence', 'verdict', 'parameters',
-         'MACs', 'training speed, × Inception'], rows)
+        ['arm', 'cross-entropy', 'to Inception', 'p of equivalence', 'mIoU', 'to Inception', 'p of equivalence',
+         'verdict', 'parameters', 'MACs', 'training speed, × Inception'], rows)
 
 
-def factorial_table(found):
+def compared(comparison, name):
+    """Cells of a comparison: its interval, and p of equivalence."""
+    return ['–', '–'] if comparison is None else [
+        with_interval(comparison, DIGITS[name]), p_text(comparison.equivalent)]
+
+
+def contrast_table(found, title):
+    """A row a contrast. An interaction is neither better nor worse."""
     rows = []
     for loss, miou in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True):
-        rows.append([loss.name, with_interval(loss, 4), p_text(loss.p), with_interval(miou, 2), p_text(miou.p),
-                     p_text(miou.equivalent)])
-    means = [[TITLES[arm] + ('' if arm.startswith('ln_') else ', BatchNorm'), *(
-        f'{found[name][0].means[arm]:.{DIGITS[name]}f}' for name in ENDPOINTS)] for row in FACTORIAL for arm in row]
-    return '\n\n'.join([
-        markdown_table(['effect', 'cross-entropy', 'p', 'mIoU', 'p', 'p of equivalence'], rows),
-        markdown_table(['cell', *ENDPOINTS.values()], means)])
+        (difference, equal), rest = compared(loss, 'cross_entropy'), compared(miou, 'mIoU')
+        rows.append([loss.name, difference, p_text(loss.p), equal, *rest,
+                     '–' if loss.name == INTERACTION else verdict(loss)])
+    return markdown_table(
+        [title, 'cross-entropy', 'p', 'p of equivalence', 'mIoU', 'p of equivalence', 'verdict'], rows)
 
 
-def state(content, part, wanted):
-    done = len(part['seeds']) if part else 0
+def cells_table(found):
+    """Means of the 2 × 2; that of Inception is of the control's arms."""
+    rows = []
+    for row in FACTORIAL:
+        for arm in row:
+            arms = [one for one in CONTROL if one in found['mIoU'][0].means] if arm == REFERENCE else [arm]
+            rows.append([TITLES[arm] + ('' if arm.startswith('ln_') else ', BatchNorm'), *(
+                f'{statistics.fmean(found[name][0].means[one] for one in arms):.{DIGITS[name]}f}'
+                for name in ENDPOINTS)])
+    return markdown_table(['cell', *ENDPOINTS.values()], rows)
+
+
+def sensitivity_table(content):
+    if (found := without_common_variance(content)) is None:
+        return ''
+    deviations, ps = found
+    return markdown_table(
+        ['arm', 'deviation of what arm and seed leave (nats)', 'p, paired t and Holm'],
+        [[TITLES[arm], f'{deviation:.4f}', p_text(ps.get(arm))] for arm, deviation in deviations.items()])
+
+
+def pilot_table(content):
+    rows = [[f'{at} iterations', *(with_interval(each[name], DIGITS[name]) if name in each else '–'
+                                   for name in ENDPOINTS)] for at, each in pilot_differences(content).items()]
+    return markdown_table([f'{TITLES[PILOT[0]]}, less {TITLES[PILOT[1]]}', *ENDPOINTS.values()], rows) if rows else ''
+
+
+def state(part, wanted):
+    done = len(part['seeds'])
     return '' if done == wanted else (
         f'**Preliminary: {done} of {wanted} seeds are whole.** Nothing below is a result before all are. ')
 
 
 def plan_text(plan):
-    bound = plan['bounds']['cross_entropy']
     spread = ', '.join(f'{title} {plan["spread"][name]["deviation"]:.{DIGITS[name]}f} (upper 80 % limit '
                        f'{plan["spread"][name]["upper"]:.{DIGITS[name]}f})' for name, title in ENDPOINTS.items())
+    bound, pace = plan['bounds']['cross_entropy'], plan['seconds']
+    said = []
+    for name, title in ENDPOINTS.items():
+        power = plan['power'][name]
+        shown = '' if power['difference'] is None else (
+            f'a point of mIoU, or what it is worth, is shown with probability {power["difference"]:.2f}, and that '
+            f'nothing differs by as much, where nothing differs, with {power["equivalence"]:.2f}; ')
+        said.append(f'by {title} {shown}{power["smallest_effect"]:.{DIGITS[name]}f} is shown with probability 0.80')
     return (
         f'The pilot ({listing(TITLES[arm] for arm in PILOT)}; its seeds are not among those tested) decided '
         f'{plan["iterations"]} iterations ({plan["iterations_wanted"]} by the curves, at most '
-        f'{plan["iterations_affordable"]} in {plan["hours"]:g} hours) and {plan["seeds"]} seeds, with which one point '
-        f'of mIoU is shown with probability {plan["power"]:.2f}; with probability 0.80 it is '
-        f'{plan["smallest_effect"]:.2f} points. Standard deviation of what arm and seed leave: {spread}. '
-        + ('A point of mIoU went with no fall of the cross-entropy.' if bound is None else
-           f'Along the pilot\'s curves a point of mIoU goes with {bound:.4f} nats.'))
+        f'{plan["iterations_affordable"]} in {plan["core_hours"]:g} core-hours, with {pace["iteration"]:.2f} s an '
+        f'iteration, {pace["validation"]:.1f} s a validation and {pace["overhead"]:.0f} s for the rest of a run) and '
+        f'{plan["seeds"]} seeds. Of one arm, {"; ".join(said)}. Standard deviation of what arm and seed leave: '
+        f'{spread}. ' + (
+            'A point of mIoU went with no fall of the cross-entropy, so that no equivalence can be shown, and mIoU '
+            'decided the number of seeds.' if bound is None else
+            f'Along the pilot\'s curves a point of mIoU is worth {bound:.4f} nats.'))
 
 
 def report(content, speeds, pictures):
@@ -120,22 +128,36 @@ def report(content, speeds, pictures):
     if found['failed']:
         blocks.append(f'Runs failed of: {listing(TITLES[arm] for arm in found["failed"])}. Such an arm is compared '
                       'with none.')
-    if 'main' in found:
-        blocks += ['## What each change to the token mixer costs', state(content, found['main'], plan['seeds']) + (
-            'Differences are to Inception, with simultaneous 95 % intervals (Dunnett, seeds as blocks, pooled '
-            f'variance, {found["main"]["mIoU"][0].df} degrees of freedom). Cross-entropy decides; mIoU is the second '
-            'endpoint and shows nothing by itself. Equivalence: two one-sided tests against one point of mIoU, p by '
-            'Holm over the arms.'), main_table(content, found['main'], speeds)]
+    if main := found.get('main'):
+        blocks += ['## What each change to the token mixer costs', state(main, plan['seeds']) + (
+            f'Differences are to the mean of the {len(CONTROL)} arms of Inception, with simultaneous 95 % intervals '
+            f'(Dunnett, seeds as blocks, pooled variance, {main["mIoU"][0].df} degrees of freedom). Cross-entropy '
+            'decides; mIoU stands beside it and shows nothing by itself. Equivalence: two one-sided tests against a '
+            'point of mIoU, or what it is worth in nats, p by Holm over the arms.'), main_table(content, main, speeds)]
         blocks += [f'![differences to Inception with their intervals]({pictures["effects"]})'] if pictures.get(
             'effects') else []
-        blocks.append('Training speed: all arms in torch\'s operators, with the same head; five processes, by turns.'
-                      if speeds else 'Training speed is not measured yet.')
-    if 'factorial' in found:
-        blocks += ['## Norm or token mixer', state(content, found['factorial'], plan['seeds'])
-                   + 'Main effects and interaction of a 2 × 2, seeds as blocks, Bonferroni over the three.',
-                   factorial_table(found['factorial'])]
+        blocks.append('Training speed: all arms in torch\'s operators, with the same head, each in its faster layout; '
+                      'five processes, by turns.' if speeds else 'Training speed is not measured yet.')
+    if pairs := found.get('pairs'):
+        blocks += ['## Arms against each other', state(pairs, plan['seeds']) + 'The second family: the same runs and '
+                   'the same pooled variance, Bonferroni over the three.', contrast_table(pairs, 'comparison')]
+    if cells := found.get('factorial'):
+        blocks += ['## Norm or token mixer', state(cells, plan['seeds']) + 'The third family: main effects and '
+                   'interaction of a 2 × 2, and the two networks that differ in both; seeds as blocks, Bonferroni over '
+                   'the four.', contrast_table(cells, 'effect'), cells_table(cells)]
+    if same := found.get('same'):
+        blocks += ['## One network against itself', 'The arms of Inception differ in the draw of their initial values '
+                   'alone: what is shown here is chance. Bonferroni over the three.',
+                   contrast_table(same, 'comparison')]
+    if sensitivity := sensitivity_table(content):
+        blocks += ['## Without one variance for all', 'No verdict rests on this: each arm\'s own deviation, and its '
+                   'cross-entropy against that of Inception by Student\'s paired t.', sensitivity]
+    blocks += ['## The pilot']
+    if table := pilot_table(content):
+        blocks += ['Exploratory, of the four seeds that decided the length: differences by seed with Student\'s 95 % '
+                   'interval, at the length that was decided and at the end.', table]
     if pictures.get('curves'):
-        blocks += ['## The pilot', f'![cross-entropy and mIoU of the pilot over iterations]({pictures["curves"]})']
+        blocks += [f'![cross-entropy and mIoU of the pilot over iterations]({pictures["curves"]})']
     blocks += ['## Runs', conditions([*content['pilot'], *content['runs']]) + ' Exclusions: none.',
                f'```sh\n{content["environment"]["command"]}\n```']
     return '\n\n'.join(blocks) + '\n'

@@ -2,7 +2,7 @@
 
 The token mixers and norms of all arms run in torch's operators (parts ``token_mixer`` and ``blocks`` of the
 acceleration are off), for a fused form of some of them against torch's of the others would measure that; heads and loss
-are the same accelerated ones in all.
+are the same accelerated ones in all. Every arm is measured in both layouts, and its faster one counts.
 """
 import sys
 
@@ -11,12 +11,14 @@ from inceptionnext_seg.provenance import environment
 from inceptionnext_seg.segmentation.complexity import count
 
 from ..comparison.reading import read_benchmark
-from ..speed.statistics import speed, speedup
+from ..speed.statistics import median_of_medians, speed, speedup
 from ..trainings import ROOT
-from .arms import REFERENCE, TITLES, config_of
+from .arms import CONTROL, REFERENCE, TITLES, config_of
 
 PROCESSES = 5
-OPTIONS = ('default_hooks.accelerate.token_mixer=False', 'default_hooks.accelerate.blocks=False')
+# With channels_last=False the acceleration leaves the layout to the benchmark, which measures both.
+OPTIONS = tuple(f'default_hooks.accelerate.{part}=False' for part in ('token_mixer', 'blocks', 'channels_last'))
+MEASURED = tuple(arm for arm in TITLES if arm not in CONTROL[1:])    # these are the same network as the first
 BATCH, SIDE = 8, 160
 
 
@@ -54,20 +56,28 @@ def check_conditions(path):
 
 
 def measuring_command(out, options=()):
-    return [sys.executable, str(ROOT / 'tools/benchmark.py'), *map(config_of, TITLES), '--mode', 'train',
-            '--batch-size', str(BATCH), '--size', str(SIDE), '--layout', 'nhwc', '--no-memory', '--append',
+    return [sys.executable, str(ROOT / 'tools/benchmark.py'), *map(config_of, MEASURED), '--mode', 'train',
+            '--batch-size', str(BATCH), '--size', str(SIDE), '--layout', 'best', '--no-memory', '--append',
             '--out', str(out), '--cfg-options', *OPTIONS, *options]
 
 
 def throughput(path):
-    """Of each arm: images/s, and how many times as fast as Inception; of every process together."""
+    """Of each arm in its faster layout: images/s, and how many times as fast as Inception; of every process together.
+
+    Returns:
+        dict[str, dict]: By arm, ``layout``, ``images_per_s`` and ``ratio``.
+    """
     if not path.is_file():
         return {}
     seconds = {}
     for process, run in enumerate(read_benchmark(path)['runs']):
         for result in run['results']:
-            seconds.setdefault(result['name'], {})[process] = result['seconds']
-    names = {config_of(arm): arm for arm in TITLES}
-    found = {names[path]: times for path, times in seconds.items() if path in names}
-    return {arm: dict(images_per_s=speed(list(times.values()), BATCH), ratio=speedup(found[REFERENCE], times))
-            for arm, times in found.items()}
+            layouts = seconds.setdefault(result['name'], {})
+            layouts.setdefault(result['layout'], {})[process] = result['seconds']
+    names, found = {config_of(arm): arm for arm in TITLES}, {}
+    for name, layouts in seconds.items():
+        if name in names:
+            layout = min(layouts, key=lambda layout: median_of_medians(list(layouts[layout].values())))
+            found[names[name]] = layout, layouts[layout]
+    return {arm: dict(layout=layout, images_per_s=speed(list(times.values()), BATCH),
+                      ratio=speedup(found[REFERENCE][1], times)) for arm, (layout, times) in found.items()}

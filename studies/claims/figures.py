@@ -11,6 +11,8 @@ from ..published.machine import folder_name
 from ..speed.summary import Result as Speed
 from ..timing import ratio
 
+POINT = 1.     # of mIoU: the smallest difference that matters
+
 
 class Figure(NamedTuple):
     """One number that was measured or counted.
@@ -21,8 +23,11 @@ class Figure(NamedTuple):
         repeats (int): Independent ones behind it.
         of (str): What these are: 'process', 'seed', 'sequence' of images, or 'count' for what is exact.
         where (str): Machine.
-        signed (bool): A difference, not a ratio.
-        backed (bool): Whether the endpoint that decides, the cross-entropy, shows it too.
+        signed (bool): A difference of accuracy, not a ratio: of mIoU in points, or of the cross-entropy in nats.
+        lower_is_better (bool): The latter.
+        bound (float | None): The difference, either way, that would not matter.
+        equivalent (float | None): p, by the study that it is of, of the claim that the difference is within it.
+        beside (str): What is shown with it and decides nothing.
     """
     what: str
     value: float
@@ -32,12 +37,22 @@ class Figure(NamedTuple):
     of: str
     where: str
     signed: bool = False
-    backed: bool = True
+    lower_is_better: bool = False
+    bound: float | None = None
+    equivalent: float | None = None
+    beside: str = ''
 
     def __str__(self):
-        sign = '+' if self.signed else ''
-        text = f'{self.what} {self.value:{sign}.2f}'
-        return text if self.low is None else f'{text} ({self.low:{sign}.2f} to {self.high:{sign}.2f})'
+        form = ('+' if self.signed else '') + ('.4f' if self.lower_is_better else '.2f')
+        text = f'{self.what} {self.value:{form}}'
+        if self.low is not None:
+            text += f' ({self.low:{form}} to {self.high:{form}})'
+        return text + ' nats' * self.lower_is_better + (f', {self.beside}' if self.beside else '')
+
+    def turned(self, what):
+        """The same difference the other way round."""
+        low, high = (None, None) if self.low is None else (-self.high, -self.low)
+        return self._replace(what=what, value=-self.value, low=low, high=high)
 
 
 class Results:
@@ -100,6 +115,15 @@ def growing(results, mode='infer'):
             for figure in speed_figure(speed, where, f'side {cell.size}', cell.name, 'inceptionnext', 'convnext')]
 
 
+def one_thread(results, mode):
+    """The same with one thread: whole network, accelerated, fp32."""
+    return [figure for where, speed in results.speed for cell in speed.cells.values()
+            if (cell.suite, cell.mode) == ('threads', mode)
+            for figure in speed_figure(
+                speed, where, f'accelerated {cell.dtype}, one thread{f", side {cell.size}" * (cell.size != 512)}',
+                cell.name, 'inceptionnext', 'convnext')]
+
+
 def speed_figure(speed, where, what, cell, candidate, baseline):
     if (found := speed.speedup(cell, candidate, baseline)) is None:
         return []
@@ -137,61 +161,43 @@ def miou_difference(results, file, name, reference, what):
         return []
     found = welch(*pair)
     return [Figure(what, found.value, found.low, found.high, min(map(len, pair)), 'seed',
-                   machine_of(results.folder / file, content, results.folder), signed=True)]
+                   machine_of(results.folder / file, content, results.folder), signed=True, bound=POINT)]
 
 
-def backs(loss, miou):
-    """Whether the cross-entropy shows what mIoU says: its interval leaves out 0, on the side of the same arm.
-
-    By the protocols, docs/studies, it decides, and what only mIoU shows is undecided.
-
-    Args:
-        loss, miou: Comparisons of the same arms, with ``difference``; ``loss`` with ``low`` and ``high``, too.
-    """
-    return not loss.low <= 0 <= loss.high and (loss.difference > 0) == (miou.difference < 0)
+def of_study(what, loss, miou, bound, repeats, of, where):
+    """A comparison of a study by a protocol: of the cross-entropy, which decides, with mIoU beside it."""
+    return Figure(what, loss.difference, loss.low, loss.high, repeats, of, where, signed=True,
+                  lower_is_better=True, bound=bound, equivalent=loss.equivalent,
+                  beside=f'mIoU {miou.difference:+.2f} ({miou.low:+.2f} to {miou.high:+.2f})')
 
 
-def ablated(results, *arms):
-    """mIoU of arms of studies.ablations less that of Inception, with Dunnett's simultaneous intervals."""
+def ablated(results, family, *names):
+    """Comparisons of a family of studies.ablations, simultaneous over all of it: of arms ('main', each less Inception)
+    or contrasts ('pairs', 'factorial')."""
     path, content = results.folder / 'ablations.json', results.get('ablations.json')
-    found = module('ablations.report').analyse(content).get('main') if content else None
+    found = module('ablations.analysis').analyse(content).get(family) if content else None
     if not found:
         return []
     # Fewer seeds than were planned are a look that the protocol does not allow to decide.
     seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
-    return [Figure(each.name.replace('_', ' '), each.difference, each.low, each.high, seeds, 'seed',
-                   machine_of(path, content, results.folder), signed=True, backed=backs(loss, each))
-            for loss, each in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True) if each.name in arms]
-
-
-def norms(results):
-    """Main effect of LayerNorm less BatchNorm on mIoU, of the 2 × 2 of studies.ablations."""
-    path, content = results.folder / 'ablations.json', results.get('ablations.json')
-    found = module('ablations.report').analyse(content).get('factorial') if content else None
-    if not found:
-        return []
-    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
-    loss, each = (found[name][1][0] for name in ('cross_entropy', 'mIoU'))
-    return [Figure(each.name, each.difference, each.low, each.high, seeds, 'seed',
-                   machine_of(path, content, results.folder), signed=True, backed=backs(loss, each))]
+    bound, where = content['plan']['bounds'].get('cross_entropy'), machine_of(path, content, results.folder)
+    return [of_study(loss.name.replace('_', ' '), loss, miou, bound, seeds, 'seed', where)
+            for loss, miou in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True) if loss.name in names]
 
 
 def families(results):
-    """InceptionNeXt-A less ConvNeXt-A in mIoU over the sequences of CamVid that were left out, norms balanced."""
+    """InceptionNeXt-A less ConvNeXt-A over the sequences of CamVid that were left out, norms balanced."""
     path, content = results.folder / 'camvid_sequences.json', results.get('camvid_sequences.json')
-    if content is None:
+    study = module('camvid_sequences') if content else None
+    found = study.effects_of(content) if content else None
+    if not found:
         return []
-    study, name = module('camvid_sequences'), 'InceptionNeXt − ConvNeXt'
-    losses, mious = (study.effects(content['runs'], endpoint) for endpoint in ('cross_entropy', 'mIoU'))
-    if not mious:
-        return []
-    effect, _ = mious[name]
     # Sequences are what the interval is over; before all runs are there with the protocol's seeds, none decides.
     whole = content['seeds'] >= study.SEEDS and (
         len(content['runs']) >= len(study.ARMS) * len(content['images']) * content['seeds'])
-    return [Figure('InceptionNeXt-A less ConvNeXt-A, over sequences', effect.difference, effect.low, effect.high,
-                   len(content['images']) if whole else 0, 'sequence', machine_of(path, content, results.folder),
-                   signed=True, backed=bool(losses) and backs(losses[name][0], effect))]
+    loss, miou = (found[name][study.FAMILY][0] for name in ('cross_entropy', 'mIoU'))
+    return [of_study('InceptionNeXt-A less ConvNeXt-A, over sequences', loss, miou, None,
+                     len(content['images']) if whole else 0, 'sequence', machine_of(path, content, results.folder))]
 
 
 def pooled_difference(results, file, name, reference, what):
@@ -208,7 +214,7 @@ def pooled_difference(results, file, name, reference, what):
     reach = stats.t.ppf(0.975, freedom) * (variance * sum(1 / len(group) for group in pair))**0.5
     value = statistics.fmean(pair[0]) - statistics.fmean(pair[1])
     return [Figure(what, value, value - reach, value + reach, min(map(len, pair)), 'seed',
-                   machine_of(results.folder / file, content, results.folder), signed=True)]
+                   machine_of(results.folder / file, content, results.folder), signed=True, bound=POINT)]
 
 
 # Counts

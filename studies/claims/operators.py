@@ -24,8 +24,12 @@ REASONS = {
 # By the same key, what the numbers alone do not say.
 REMARKS = {
     'sequential passes': 'The second number is of twice the bytes as well, and cannot tell passes in sequence from '
-                         'memory traffic; the first can.',
+                         'memory traffic: it is shown, and the first decides.',
     'kernel tuning': 'Where the reverse holds, kernels of the same work differ, though not as it was written down.'}
+
+
+# Of studies.operators: experiments that say the same of two reasons, and so decide neither.
+UNTELLING = ('second-pass', )
 
 
 def times(side):
@@ -62,14 +66,15 @@ def factorized_figures(results, key):
 
 
 def experiments(results, key):
-    """(figure, whether the experiment bears the reason out) of each that was measured."""
+    """(figure, whether the experiment bears the reason out) of each that was measured; None for one that cannot tell
+    it from another reason."""
     found = []
     for where, result in studied(results):
-        for finding in module('operators.reasons').findings(result).values():
+        for name, finding in module('operators.reasons').findings(result).items():
             if finding.experiment.reason == key and finding.found is not None:
                 shown = figure(finding.experiment.claim, finding.found, where)
                 decided = finding.verdict in (HOLDS, FAILS, REVERSED) and shown.repeats >= LEAST['process']
-                found.append((shown, finding.verdict if decided else OPEN))
+                found.append((shown, None if name in UNTELLING else finding.verdict if decided else OPEN))
     return found
 
 
@@ -79,7 +84,7 @@ def reason_figures(results, key):
 
 def reason_verdict(results, key):
     """From the experiments, whose limits studies.operators fixed before it measured."""
-    found = experiments(results, key)
+    found = [(shown, kind) for shown, kind in experiments(results, key) if kind]
     if not found:
         return 'not measured yet', 'the study has experiments that can refute it'
     by = {HOLDS: [], FAILS: [], OPEN: []}

@@ -1,9 +1,12 @@
 """From figures to a verdict.
 
-A figure decides only with enough independent repeats, and where a protocol lets the cross-entropy decide, only if that
-shows it too; then its whole interval has to lie on one side of a limit.
+A figure decides only with enough independent repeats; then its whole interval has to lie on one side of a limit. Where
+a protocol lets the cross-entropy decide, the figure is of that, and equivalence is the protocol's own test: page and
+report of a study never say different things.
 """
 from typing import NamedTuple
+
+from ..blocked import LEVEL
 
 # Fewest repeats that decide. An interval over processes is little more than their range, which covers the median of
 # what they are drawn from with 1 − 2^(1 − n): 75 % of three, 94 % of five. Intervals of fewer seeds cover almost all.
@@ -25,24 +28,39 @@ class AtLeast(NamedTuple):
         return f'at least {NEAR * self.claimed:.2f}, nine tenths of {self.claimed:g}'
 
 
-class Positive(NamedTuple):
-    """A difference that is claimed to be above 0."""
+class Changes(NamedTuple):
+    """Accuracy that is claimed to rise, or to fall: it holds where that is shown, however small, and not where the
+    opposite is, or that it changes by less than what matters."""
+    rises: bool
 
     def __call__(self, figure):
-        return side(figure, 0)
+        if not enough(figure):
+            return OPEN
+        low, high = gain(figure, self.rises)
+        if low > 0:
+            return HOLDS
+        return FAILS if high < 0 or is_small(figure) else OPEN
 
     def __str__(self):
-        return 'above 0'
+        return f'accuracy {"rises" if self.rises else "falls"}: the interval leaves out 0'
 
 
-class Negative(NamedTuple):
-    """A difference that is claimed to be below 0."""
+class ChangesNot(NamedTuple):
+    """Accuracy that is claimed not to fall, or not to rise. It holds where a change that way was shown to be less than
+    what matters, and not where one was shown, and not how small it is."""
+    rises: bool
 
     def __call__(self, figure):
-        return {HOLDS: FAILS, FAILS: HOLDS, OPEN: OPEN}[side(figure, 0)]
+        if not enough(figure):
+            return OPEN
+        low, high = gain(figure, self.rises)    # of what must not be
+        if is_small(figure) or high < (figure.bound or 0):
+            return HOLDS
+        return FAILS if low > 0 else OPEN
 
     def __str__(self):
-        return 'below 0'
+        return (f'any {"gain" if self.rises else "loss"} of accuracy is shown to be less than a point of mIoU, or what '
+                'it is worth in nats')
 
 
 class Equal(NamedTuple):
@@ -64,13 +82,20 @@ def enough(figure):
     return figure.of == 'count' or (figure.low is not None and figure.repeats >= LEAST[figure.of])
 
 
-def decides(figure):
-    return enough(figure) and figure.backed
+def gain(figure, rises):
+    """The interval of a difference, turned so that above 0 accuracy rises, or falls."""
+    up = rises != figure.lower_is_better
+    return (figure.low, figure.high) if up else (-figure.high, -figure.low)
+
+
+def is_small(figure):
+    """Whether its study showed that the difference is less than what matters."""
+    return figure.equivalent is not None and figure.equivalent < LEVEL
 
 
 def side(figure, limit):
     """Whether the whole interval is at or above the limit, below it, or neither."""
-    if not decides(figure):
+    if not enough(figure):
         return OPEN
     low, high = (figure.value, figure.value) if figure.of == 'count' else (figure.low, figure.high)
     return HOLDS if low >= limit else FAILS if high < limit else OPEN
@@ -110,8 +135,6 @@ def why_open(figures, rule):
     if few:
         of, most = few[0].of, max(figure.repeats for figure in few)
         reasons.append(f'{most} {of if most == 1 else PLURAL[of]}, and {LEAST[of]} decide')
-    if any(enough(figure) and not figure.backed for figure in figures):
-        reasons.append('the cross-entropy, which decides, does not show it')
-    if any(decides(figure) and rule(figure) == OPEN for figure in figures):
+    if any(enough(figure) and rule(figure) == OPEN for figure in figures):
         reasons.append('the interval covers the limit')
     return '; '.join(reasons)

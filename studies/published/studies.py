@@ -87,12 +87,12 @@ STUDIES = {
         'tools/compare.py --from work_dirs/camvid/report.json --out docs/results/camvid.md'), CAMVID),
     'ablations': Study('token mixers and norms with power, by docs/studies/ablations.md',
                        'ablations.json', ('-m studies.ablations all --out docs/results/ablations.json', ),
-                       takes='about six hours; goes on where it was stopped'),
+                       takes='about eleven core-hours, two processes at once; goes on where it was stopped'),
     'ablations_speed': Study('throughput of the arms of the ablations, all in one implementation',
-                             'ablations_speed.json', ('-m studies.ablations speed', ), QUIET, 'about ten minutes'),
+                             'ablations_speed.json', ('-m studies.ablations speed', ), QUIET, 'not recorded'),
     'camvid_sequences': Study('both families with both norms on CamVid, one sequence left out', 'camvid_sequences.json',
                               ('-m studies.camvid_sequences data/camvid --out docs/results/camvid_sequences.json', ),
-                              CAMVID, 'about four hours; goes on where it was stopped'),
+                              CAMVID, 'about nine core-hours, two processes at once; goes on where it was stopped'),
     'ablations_mini': Study('fifteen variants of InceptionNeXt-A, two seeds each', 'ablations_mini.json', swept(
         'ablations_mini', 'ablations_mini', ablations(
             'baseline', 'band11', 'band13', 'band5', 'band7', 'dw3x3', 'identity', 'layernorm', 'no_horizontal',

@@ -1,4 +1,4 @@
-# ConvNeXt: its depthwise 7×7 convolution of all channels, and LayerNorm for every BatchNorm of the backbone.
+# ConvNeXt's pair: its depthwise 7×7 convolution of all channels, and LayerNorm for every BatchNorm of the backbone.
 _base_ = ['upernet_inceptionnext_a3_inception_mini.py']
 
 model = dict(backbone=dict(

@@ -10,8 +10,8 @@ model = dict(
     decode_head=dict(num_classes=11),
     auxiliary_head=dict(num_classes=11),
     test_cfg=dict(mode='whole', keep_logits=True))
-train_cfg = dict(max_iters=400, val_begin=300)
+train_cfg = dict(max_iters=450, val_begin=350)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=100),
-    dict(type='ConstantLR', factor=1.0, by_epoch=False, begin=100, end=400)
+    dict(type='ConstantLR', factor=1.0, by_epoch=False, begin=100, end=450)
 ]

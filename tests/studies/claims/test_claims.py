@@ -7,7 +7,7 @@ import pytest
 from studies.claims import operators
 from studies.claims.figures import Figure, Results, pooled_difference
 from studies.claims.page import page
-from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Equal, Negative, Positive, verdict
+from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Changes, ChangesNot, Equal, verdict
 from studies.claims.table import CLAIMS
 from studies.published.studies import STUDIES
 
@@ -19,7 +19,7 @@ def process(what, low, high, repeats=5, where='a'):
 
 
 def seeds(low, high, repeats):
-    return Figure('x', (low + high) / 2, low, high, repeats, 'seed', 'a', signed=True)
+    return Figure('x', (low + high) / 2, low, high, repeats, 'seed', 'a', signed=True, bound=1.)
 
 
 @pytest.mark.parametrize(('figures', 'expected'), [
@@ -46,19 +46,38 @@ def test_conditions_with_commas_are_told_apart_in_a_list():
 
 
 def test_two_seeds_decide_nothing_however_far_from_zero_they_are():
-    assert verdict([seeds(-9, -8, 2)], Negative())[0] == OPEN
-    assert verdict([seeds(-9, -8, 8)], Negative())[0] == HOLDS
-    assert verdict([seeds(-9, -8, 8)], Positive())[0] == FAILS
-    assert verdict([seeds(-1, 1, 8)], Positive())[0] == OPEN
+    for rule in (Changes(True), Changes(False), ChangesNot(True), ChangesNot(False)):
+        assert verdict([seeds(-9, -8, 2)], rule) == (OPEN, '2 seeds, and 4 decide')
 
 
-def test_what_the_endpoint_that_decides_does_not_show_is_not_decided():
-    only_miou = seeds(-9, -8, 8)._replace(backed=False)
-    reason = 'the cross-entropy, which decides, does not show it'
-    assert verdict([only_miou], Negative()) == verdict([only_miou], Positive()) == (OPEN, reason)
-    assert verdict([seeds(-9, -8, 8), only_miou._replace(what='y')], Negative()) == (
-        OPEN, f'it holds for x; not decided: y ({reason})')
-    assert verdict([seeds(-9, -8, 2)._replace(backed=False)], Negative()) == (OPEN, '2 seeds, and 4 decide')
+# Of mIoU, in points, and of a cross-entropy, in nats, of which less is better and 0.02 are a point. Verdicts of: it
+# rises, it falls, it does not rise, it does not fall.
+@pytest.mark.parametrize(('low', 'high', 'equivalent', 'expected'), [
+    (-9, -8, None, (FAILS, HOLDS, HOLDS, FAILS)),
+    (8, 9, None, (HOLDS, FAILS, FAILS, HOLDS)),
+    (-5, 5, None, (OPEN, OPEN, OPEN, OPEN)),
+    (-0.5, 5, None, (OPEN, OPEN, OPEN, HOLDS)),             # not inferior, by the interval alone
+    (-5, 0.5, None, (OPEN, OPEN, HOLDS, OPEN)),
+    (-0.4, 0.5, 0.01, (FAILS, FAILS, HOLDS, HOLDS)),        # equivalent
+    (-0.6, -0.1, 0.01, (FAILS, HOLDS, HOLDS, HOLDS)),       # worse, by less than a point
+    (-2, -0.1, 0.5, (FAILS, HOLDS, HOLDS, FAILS)),          # worse
+    (-1.1, 0.5, 0.06, (OPEN, OPEN, HOLDS, OPEN))])
+def test_accuracy_that_changes_or_does_not_by_the_interval_and_what_matters(low, high, equivalent, expected):
+    points = seeds(low, high, 8)._replace(equivalent=equivalent)
+    nats = points._replace(low=-high / 50, high=-low / 50, bound=0.02, lower_is_better=True)
+    rules = Changes(True), Changes(False), ChangesNot(True), ChangesNot(False)
+    for figure in (points, nats):
+        assert tuple(verdict([figure], rule)[0] for rule in rules) == expected
+
+
+def test_without_a_bound_no_change_is_shown_to_be_small():
+    assert verdict([seeds(-0.1, 0.1, 8)._replace(bound=None)], ChangesNot(False))[0] == OPEN
+
+
+def test_a_difference_turned_round_is_as_sure():
+    assert seeds(-9, -7, 8).turned('y') == seeds(7, 9, 8)._replace(what='y')
+    nats = Figure('x', 0.05, 0.0312, 0.07, 8, 'seed', 'a', signed=True, lower_is_better=True, beside='mIoU -1.00')
+    assert str(nats) == 'x +0.0500 (+0.0312 to +0.0700) nats, mIoU -1.00'
 
 
 def test_counts_are_equal_or_not():
@@ -85,7 +104,7 @@ def test_every_claim_says_where_it_is_from_and_which_study_measures_it():
     assert {'55.4', '7/8', 'two passes', 'shares', 'inference', 'relu', '6x7', 'sequential passes', 'memory traffic',
             'operation count', 'cache', 'kernel tuning', 'launch', 'synchronization', 'train 1.6', 'infer 1.2', '82.3',
             '47.9', 'branches', 'ratio', 'parallel', 'norm', 'architectures', 'hardware', 'whole infer', 'scale',
-            'video', 'identity', '3x3', 'partial'} <= set(CLAIMS)
+            'video', 'identity', '3x3', 'partial', 'mixer', 'both', 'ratio 1/4'} <= set(CLAIMS)
     for claim in CLAIMS.values():
         assert claim.source and claim.command and '\n' not in claim.claim
         named = re.match(r'python -m studies (\S+)', claim.command)
@@ -112,9 +131,18 @@ def test_the_published_page_is_what_the_result_files_say():
     ([HOLDS, operators.REVERSED], ('holds only if', 'it means: a. Refuted by: b (the reverse holds)')),
     ([HOLDS, OPEN], (OPEN, 'borne out by: a. Open: b (the interval covers the limit)')),
     ([OPEN, FAILS], (OPEN, 'refuted by: b. Open: a (the interval covers the limit)')),
+    ([FAILS, None], (FAILS, '')), ([HOLDS, None], (HOLDS, '')),     # what cannot tell it from another reason
     ([OPEN, OPEN], (OPEN, 'a; b (the interval covers the limit)')), ([], (
         'not measured yet', 'the study has experiments that can refute it'))])
 def test_a_reason_holds_only_where_every_experiment_bears_it_out(monkeypatch, verdicts, expected):
     found = [(process(name, 1, 2), kind) for name, kind in zip('ab', verdicts, strict=False)]
     monkeypatch.setattr(operators, 'experiments', lambda results, key: found)
     assert operators.reason_verdict(None, 'launch') == expected
+
+
+def test_a_number_that_cannot_tell_two_reasons_apart_is_shown_and_decides_neither():
+    results = Results(ROOT / 'docs/results')
+    kinds = dict(zip([shown.what for shown in operators.reason_figures(results, 'sequential passes')],
+                     [kind for _, kind in operators.experiments(results, 'sequential passes')], strict=True))
+    assert [kind for what, kind in kinds.items() if 'per MAC' in what] == [None]
+    assert CLAIMS['sequential passes'].verdict(results)[0] != 'holds only if'

@@ -1,21 +1,20 @@
 """Figures of trained networks from runs that are made up: what decides by the protocols, and what does not."""
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 
 from studies import camvid_sequences
+from studies.ablations.analysis import analyse, verdict
 from studies.ablations.arms import TITLES
-from studies.claims.figures import Results, ablated, backs, families, norms
+from studies.claims.figures import Results, ablated, families, one_thread
 from studies.claims.page import figures_text
-from studies.claims.rules import HOLDS, OPEN
-from studies.claims.table import CLAIMS, ratios
+from studies.claims.rules import FAILS, HOLDS, OPEN
+from studies.claims.table import CLAIMS
+from studies.speed.cells import cells
+from studies.speed.summary import Result as Speed
 
-ROOT = Path(__file__).parents[3]
-NOT_BACKED = 'the cross-entropy, which decides, does not show it'
 # By arm: what is added to mIoU and to the cross-entropy. Without a square, and under LayerNorm, only mIoU is worse;
 # with 3×3 the cross-entropy is better.
-EFFECTS = dict(identity=(-6, .5), no_square=(-6, 0), dw3x3=(-6, -.5), ln_inception=(-3, 0), ln_dw7x7=(-3, 0))
+EFFECTS = dict(identity=(-6, .5), no_square=(-6, 0), dw3x3=(-6, -.5), ratio1_16=(0, .02), ln_inception=(-3, 0),
+               ln_dw7x7=(-3, 0))
 
 
 def curve(miou, loss):
@@ -29,7 +28,7 @@ def powered(planned=4):
         for i, arm in enumerate(TITLES):
             noise, (miou, loss) = (7 * i + 3 * seed) % 5 - 2, EFFECTS.get(arm, (0, 0))
             runs.append(dict(arm=arm, seed=seed, curve=curve(30 + miou + noise / 10, 1 + loss + noise / 1000)))
-    return dict(failed=[], plan=dict(bounds={}, seeds=planned), runs=runs,
+    return dict(failed=[], plan=dict(bounds=dict(mIoU=1., cross_entropy=.01), seeds=planned), runs=runs,
                 environment=dict(cpu='Some CPU', cpu_cores=2))
 
 
@@ -50,31 +49,47 @@ def with_file(folder, name, content):
     return results
 
 
-@pytest.mark.parametrize(('loss', 'miou', 'expected'), [
-    ((0.2, 0.1, 0.3), -1., True), ((-0.2, -0.3, -0.1), 1., True),
-    ((0.2, -0.1, 0.5), -1., False),                                             # covers 0
-    ((0.2, 0.1, 0.3), 1., False), ((-0.2, -0.3, -0.1), -1., False)])            # each is better in another
-def test_a_cross_entropy_shows_it_where_its_interval_leaves_out_zero_on_the_same_side(loss, miou, expected):
-    difference, low, high = loss
-    found = SimpleNamespace(difference=difference, low=low, high=high)
-    assert backs(found, SimpleNamespace(difference=miou)) == expected
-
-
-def test_what_only_miou_shows_of_an_ablation_is_not_decided(tmp_path):
+def test_the_cross_entropy_decides_and_miou_stands_beside_it(tmp_path):
     results = with_file(tmp_path, 'ablations.json', powered())
-    found = ablated(results, 'identity', 'no_square', 'dw3x3')
-    assert {figure.what: figure.backed for figure in found} == {'identity': True, 'no square': False, 'dw3x3': False}
-    assert all(figure.high < 0 and figure.repeats == 4 for figure in (*found, *norms(results)))
-    assert CLAIMS['identity'].verdict(results) == (HOLDS, '')
-    assert CLAIMS['branches'].verdict(results) == CLAIMS['norm'].verdict(results) == (OPEN, NOT_BACKED)
-    results = with_file(tmp_path, 'ablations.json', powered(planned=8))
-    assert CLAIMS['identity'].verdict(results) == (OPEN, '0 seeds, and 4 decide')
+    identity, = ablated(results, 'main', 'identity')
+    assert identity.low > .49 and identity.lower_is_better and identity.repeats == 4
+    assert identity.beside.startswith('mIoU -6.')
+    assert {key: CLAIMS[key].verdict(results)[0] for key in (
+        'identity', 'branches', 'ratio', 'ratio 1/4', 'mixer', 'norm', 'both', '3x3')} == {
+        'identity': HOLDS, 'branches': FAILS, 'ratio': HOLDS, 'ratio 1/4': HOLDS, 'mixer': HOLDS, 'norm': HOLDS,
+        'both': HOLDS, '3x3': FAILS}
+    early = with_file(tmp_path, 'ablations.json', powered(planned=8))
+    assert CLAIMS['identity'].verdict(early) == (OPEN, '0 seeds, and 4 decide')
 
 
-def test_arms_that_are_compared_with_inception_say_nothing_of_7x7_or_of_a_ratio_of_an_eighth():
-    results = with_file(ROOT / 'docs/results', 'ablations.json', powered())
-    assert [figure.what for figure in ratios(results)] == ['ratio 1/4 less 1/8', 'ratio 1/16 less 1/8']
-    assert CLAIMS['3x3'].verdict(results) == (OPEN, '3×3 was compared with Inception, not with 7×7')
+def test_claims_and_report_of_the_study_say_the_same(tmp_path):
+    for loss in (-.03, -.008, 0., .004, .008, .012, .03):
+        content = powered()
+        for run in content['runs']:
+            if run['arm'] == 'identity':
+                run['curve'] = curve(20, run['curve'][0]['cross_entropy'] - .5 + loss)
+        found = next(each for each in analyse(content)['main']['cross_entropy'][1] if each.name == 'identity')
+        said = CLAIMS['identity'].verdict(with_file(tmp_path, 'ablations.json', content))[0]
+        word = verdict(found).split(',')[0]
+        assert said == dict(worse=HOLDS, better=FAILS, equivalent=FAILS, undecided=OPEN)[word], (loss, word)
+
+
+def test_without_runs_of_this_study_pairs_that_no_older_one_has_are_not_measured(tmp_path):
+    assert CLAIMS['3x3'].verdict(Results(tmp_path))[0] == CLAIMS['mixer'].verdict(Results(tmp_path))[0] == (
+        'not measured yet')
+
+
+def test_one_thread_is_shown_and_one_process_does_not_decide(tmp_path):
+    names = [cell.name for cell in cells() if cell.suite == 'threads']
+    records = [dict(cell=cell, process=0, candidate=candidate, layout='nhwc', seconds=[seconds], waited=[0.],
+                    load_average=1.5) for cell in names for candidate, seconds in (('inceptionnext', 2.),
+                                                                                   ('convnext', 3.))]
+    results = Results(tmp_path)
+    results.speed = [('a', Speed(dict(records=records, memory=[], runs=[])))]
+    figure, = one_thread(results, 'infer')
+    assert (figure.what, figure.value) == ('accelerated fp32, one thread', 1.5)
+    assert one_thread(results, 'train')[0].what == 'accelerated fp32, one thread, side 256'
+    assert CLAIMS['whole infer'].verdict(results) == (OPEN, '1 process, and 5 decide')
 
 
 def test_families_are_compared_over_sequences_once_all_runs_are_there(tmp_path):
@@ -84,10 +99,11 @@ def test_families_are_compared_over_sequences_once_all_runs_are_there(tmp_path):
 
     whole = sequences((4, 5, 6), (-.4, -.5, -.6))
     figure, said, text = verdict(whole)
-    # By hand: mean 5, standard deviation 1, t of 2 degrees of freedom 4.3027.
-    assert (figure.low, figure.high) == pytest.approx((5 - 4.3027 / 3**.5, 5 + 4.3027 / 3**.5), abs=1e-3)
+    # By hand: mean -0.5, standard deviation 0.1, t of 2 degrees of freedom 4.3027.
+    assert (figure.low, figure.high) == pytest.approx((-.5 - .43027 / 3**.5, -.5 + .43027 / 3**.5), abs=1e-4)
+    assert figure.beside == 'mIoU +5.00 (+2.52 to +7.48)'
     assert said == (HOLDS, '') and text.startswith('some-2cores, 3 sequences: ')
-    for losses in ((-.4, .5, -.1), (.4, .5, .6)):
-        assert verdict(sequences((4, 5, 6), losses))[1] == (OPEN, NOT_BACKED)
+    assert verdict(sequences((4, 5, 6), (-.4, .5, -.1)))[1] == (OPEN, 'the interval covers the limit')
+    assert verdict(sequences((4, 5, 6), (.4, .5, .6)))[1] == (FAILS, '')     # whatever mIoU says
     for early in (dict(whole, runs=whole['runs'][:-1]), sequences((4, 5, 6), (-.4, -.5, -.6), seeds=2)):
         assert verdict(early)[1] == (OPEN, '0 sequences, and 3 decide')
