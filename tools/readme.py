@@ -38,6 +38,7 @@ from studies.speed.report import (
     limits_table,
     mixers_table,
     parts_table,
+    processes_in_short,
     processes_text,
     threads_table,
     turns_text,
@@ -112,7 +113,7 @@ def speed():
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
          '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + '\n\n' + ' '.join(filter(None, [
-             processes_text(result), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
+             processes_in_short(result, 'main'), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
              turns_text(result, 'main')]))
 
 
