@@ -8,7 +8,9 @@ share is measured once. Writes the JSON and a table beside it. What the file has
 commit; the table names them. --minutes stops.
 """
 import argparse
+import contextlib
 import itertools
+import math
 import os
 import shutil
 import statistics
@@ -48,15 +50,24 @@ def parse_args():
 
 
 def measure(config, setting):
-    """Rows of what one step has measured: dicts of operator, first map, form, rule of thumb, seconds of each form."""
+    """What one step has measured.
+
+    Returns:
+        dict: ``choices``, rows of operator, first map, form, rule of thumb, and seconds of each form; and how long
+        measuring took, ``measuring_seconds``.
+    """
     cfg = candidate_config(config)
     if configured_parts(cfg) is None:
         raise UserError(f'{config} has no AccelerateHook; expected a config whose model is accelerated')
     measured.TABLE.used = {}
     measured.TABLE.forget()
-    Step(cfg, setting, 'nhwc')()
-    return [dict(operator=c.operator, first_map=measured.first_map(c), arguments=c.arguments, form=c.form, rule=c.rule,
+    step = Step(cfg, setting, 'nhwc')
+    step.measure = contextlib.nullcontext
+    with measured.measuring(patience=math.inf) as found:
+        step()
+    rows = [dict(operator=c.operator, first_map=measured.first_map(c), arguments=c.arguments, form=c.form, rule=c.rule,
                  seconds=c.seconds) for c in measured.choices() if c.gain is not None]
+    return dict(choices=rows, measuring_seconds=round(sum(found.seconds), 1))
 
 
 def gains(run):
@@ -151,8 +162,7 @@ def main():
                 break
             busy = wait_for_quiet()
             setting = Setting(mode=mode, dtype=dtype, size=args.size, device=args.device, batch_size=run['batch_size'])
-            result['runs'].append(dict(run, commit=made_by, busy_before=round(busy, 3),
-                                       choices=measure(config, setting)))
+            result['runs'].append(dict(run, commit=made_by, busy_before=round(busy, 3), **measure(config, setting)))
             write_json(args.out, result)
     if result['runs']:
         write_text(Path(args.out).with_suffix('.md'), report(result))

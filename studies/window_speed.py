@@ -9,6 +9,7 @@ becomes slower does so for all. The machine must have no other work.
 import argparse
 import copy
 import json
+import math
 import random
 import statistics
 import subprocess
@@ -81,7 +82,7 @@ def measure_here():
         models = segmentors(tta)
         pictures = {picture: rounds for picture, rounds in ROUNDS.items() if picture.tta == tta}
         for of in models.values():      # allocates, and measures forms; windows of all images are alike
-            with inceptionnext_seg.measuring():
+            with inceptionnext_seg.measuring(patience=math.inf):
                 prediction(*of, next(iter(pictures)))()
         for picture, rounds in pictures.items():
             seconds = {name: [] for name in models}

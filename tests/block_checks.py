@@ -4,7 +4,7 @@
 ``RESIDUAL_CASES`` are small enough for Triton's interpreter, ``random_checks`` go on as long as one likes, and ``REAL``
 are for a GPU. In the interpreter, which has to be chosen before Triton is imported::
 
-    TRITON_INTERPRET=1 python tests/block_checks.py                 # the cases
+    TRITON_INTERPRET=1 python tests/block_checks.py                 # the cases, and random ones of a seed
     TRITON_INTERPRET=1 python tests/block_checks.py random 7 100    # from seed 7
 """
 import random
@@ -213,3 +213,4 @@ if __name__ == '__main__':
         random_checks('cpu', *map(int, sys.argv[2:4]))
     else:
         check_cases('cpu')
+        random_checks('cpu', 0, 1, side=6)

@@ -4,7 +4,7 @@
 interpreter, ``random_cases`` go on as long as one likes, and ``REAL`` is for a GPU. In the interpreter, which has to be
 chosen before Triton is imported::
 
-    TRITON_INTERPRET=1 python tests/upsampled_loss_checks.py            # CASES and what is not about sizes
+    TRITON_INTERPRET=1 python tests/upsampled_loss_checks.py        # CASES, two random ones, what is not about sizes
     TRITON_INTERPRET=1 python tests/upsampled_loss_checks.py random 7 100   # from seed 7
 """
 import random
@@ -14,6 +14,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from helpers import relative_error
+from windowed_argmax_checks import check_triton as check_windows
 
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.ops import _triton, label_check
@@ -246,5 +247,7 @@ if __name__ == '__main__':
                 raise
     else:
         check_all(cpu, CASES, ARGMAX_CASES)
-        for check in (check_wrong_labels, check_gradients, check_limits, check_operator):
+        for loss_case, argmax_case in random_cases(0, 2, most=20):
+            check_all(cpu, [loss_case], [argmax_case])
+        for check in (check_wrong_labels, check_gradients, check_limits, check_operator, check_windows):
             check(cpu)

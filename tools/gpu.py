@@ -1,8 +1,7 @@
 """Everything there is to know on a GPU, by one command: make gpu
 
 Tests of tests/gpu, then throughput and memory of training and inference, into docs/results/GPU/. What is stopped goes
-on with the next cell. About half an hour on a large GPU. Exit status 3: there is no GPU; 1: something
-failed; make itself ends with 2 in both cases.
+on with the next cell. Exit status 3: there is no GPU; 1: something failed; make itself ends with 2 in both cases.
 """
 import argparse
 import sys

@@ -23,7 +23,8 @@ class AccelerateHook(Hook):
 
     Before the first step of training, and of an evaluation in one process, it measures which form of each operator is
     the fastest at the first batch's shapes (:mod:`inceptionnext_seg.ops.measured`), unless the cache has it from an
-    earlier run. What was chosen goes into checkpoints, and a resumed run takes it.
+    earlier run. An evaluation by several processes measures nothing: each takes what earlier runs measured on its
+    machine. What was chosen goes into checkpoints, and a resumed run takes it.
 
     Args:
         enabled (bool): False does nothing.
@@ -78,10 +79,14 @@ class AccelerateHook(Hook):
             measure_first_batch(runner, split(data_batch)[0] if split else data_batch, 'loss')
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
-        # Several processes have images of different sizes, and in the end not even as many.
-        if 'predict' in self.to_measure and get_world_size() == 1:
-            self.to_measure.remove('predict')
+        if 'predict' not in self.to_measure:
+            return
+        self.to_measure.remove('predict')
+        if get_world_size() == 1:
             measure_first_batch(runner, data_batch, 'predict')
+        elif measured.TABLE.is_empty:   # a training has told all processes what its first one knows
+            # They have images of different sizes, and in the end not even as many: none may wait for another.
+            measured.recall()
 
     before_test_iter = before_val_iter
 

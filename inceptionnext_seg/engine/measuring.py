@@ -60,10 +60,13 @@ def largest_version(data_batch):
 def measure_copy(runner, model, data, mode, signature):
     """Run a copy of the model, which is gone afterwards, while the main process measures."""
     model = together(lambda: copy.deepcopy(model))
+    if is_main_process():
+        print_log("Measuring which form of each operator is the fastest, at the first batch's shapes, for "
+                  f'{measured.PATIENCE:.0f} s or a little more at most; later runs know it', 'current')
     with measured.measuring() if is_main_process() else contextlib.nullcontext() as found:
         whole = run_copy(runner, model, data, mode)
     if is_main_process():
-        if whole and not found.disturbed:
+        if whole and found.is_whole:
             measured.remember_pass(signature)
         print_log(describe(found), 'current')
 
@@ -153,8 +156,8 @@ def signature_of(model, data, mode, optim_wrapper):
                  if p is not None]) for module in model.modules()]
     inputs = data['inputs'] if isinstance(data, dict) else data[0]
     shapes = [x.shape for x in ([inputs] if isinstance(inputs, torch.Tensor) else inputs)]
-    settings = (mode, type(optim_wrapper).__name__, getattr(optim_wrapper, 'cast_dtype', None), torch.get_num_threads(),
-                str(device_of(model)))
+    settings = (mode, type(optim_wrapper).__name__, getattr(optim_wrapper, 'cast_dtype', None),
+                measured.settings_of(device_of(model)), str(device_of(model)))
     return hashlib.sha256(repr((modules, shapes, settings)).encode()).hexdigest()
 
 
@@ -165,6 +168,8 @@ def describe(found):
                       for c in changed)
     text = (f'{len(found.choices)} operators measured in {sum(found.seconds):.1f} s; another form than by the rule of '
             f'thumb runs in {len(changed)}{": " if changed else ""}{named}')
-    return text if not found.disturbed else (
-        f'{text}. {len(found.disturbed)} could not be measured, since the machine is busy: the rule of thumb chooses '
-        'there, and the next run measures again')
+    if found.disturbed:
+        text += f'. {len(found.disturbed)} could not be measured, since the machine is busy'
+    if found.left:
+        text += f'. {len(found.left)} were left after {found.patience:.0f} s'
+    return text if found.is_whole else f'{text}. The rule of thumb chooses there, and the next run measures again'

@@ -10,6 +10,8 @@ Environment variables:
     TRITON_INTERPRET: Triton's own; with 1, set before Triton is imported, kernels run in its interpreter, on a CPU too.
 """
 import contextlib
+import functools
+import importlib.metadata
 import importlib.util
 import os
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from mmengine.logging import print_log
 
 from ..errors import UserError
 
+DISTRIBUTIONS = 'triton', 'pytorch-triton', 'triton-rocm', 'pytorch-triton-rocm', 'pytorch-triton-xpu', 'triton-windows'
 # Why Triton is off on a device, by (type, index); None where it works.
 failures = {}
 
@@ -51,6 +54,15 @@ def why_not(device):
         # No kernel may be waited for now; those that the graph needs ran before it, or it cannot be captured.
         return None
     return try_on(*key)
+
+
+@functools.cache
+def version():
+    """Of the installed Triton, under whichever name it was built for a device; None where there is none."""
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
 
 
 def interprets():

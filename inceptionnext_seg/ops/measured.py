@@ -5,8 +5,9 @@ arguments of a kind it has not met before times the forms that can take them, to
 together where gradients are needed, and remembers the fastest. Everywhere else the remembered form runs, and the rule
 of thumb where there is none: so no time is ever measured in the middle of a step.
 
-A form has to win by 5 % to replace the rule of thumb. The table is kept in a file beside the C++ kernels, named by
-processor, versions and the sources of the operators; ``INCEPTIONNEXT_SEG_MEASURE=0`` turns measuring off.
+A form has to win by 5 % to replace the rule of thumb. Measuring ends after some seconds; what is left then, a later
+run measures. The table is kept in a file beside the C++ kernels, named by processor, versions and the sources of the
+operators; ``INCEPTIONNEXT_SEG_MEASURE=0`` turns measuring off.
 """
 import contextlib
 import functools
@@ -28,10 +29,13 @@ from .._fast import plain_type
 from .._version import __version__
 from ..provenance import convolutions_take_tf32, products_take_tf32
 from . import _native as native
+from . import _triton
 from .stopwatch import first_tensor, time_forms
 
 # By how much a form has to be faster than the rule of thumb's.
 MARGIN = 0.05
+# Seconds of measuring after which no further operator is begun; what is left is measured in the runs that follow.
+PATIENCE = 20.
 # What a look-up has not met.
 UNKNOWN = object()
 # Above this number of bytes a cache file is none of ours: an entry has some 600 bytes, a network some 50 entries.
@@ -133,16 +137,32 @@ TABLE = Table()
 
 
 class Pass(NamedTuple):
-    """A time of measuring: what was measured in it, the seconds that took, and the operators that could not be.
+    """A time of measuring.
 
-    Every time of these was disturbed by other work on the machine, or a form failed.
+    Attributes:
+        choices (Choices): What was measured.
+        seconds (list[float]): That each operator took, be it in vain.
+        disturbed (list[str]): Operators that could not be measured: every time of a form was disturbed by other work on
+            the machine, or all forms failed.
+        left (list[str]): Operators that were not begun, since ``patience`` was at its end.
+        patience (float): Seconds.
+        met (set[str]): Kinds of calls that need not be tried again in this time.
     """
     choices: Choices
     seconds: list
     disturbed: list
+    left: list
+    patience: float
+    met: set
+
+    @property
+    def is_whole(self):
+        """Whether nothing was left out."""
+        return not (self.disturbed or self.left)
 
 
 current = None      # the Pass, inside measuring()
+clock = time.perf_counter
 
 
 def as_text(operator, arguments):
@@ -175,9 +195,14 @@ def describe_call(args):
     """Of all arguments, with the state of torch that the time depends on."""
     device = first_tensor(args).device
     autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    own = (torch.get_num_threads(), ) if device.type == 'cpu' else (
-        accelerator(device), convolutions_take_tf32(), products_take_tf32())
-    return device.type, own, autocast, torch.is_grad_enabled(), *map(describe, args)
+    return device.type, settings_of(device), autocast, torch.is_grad_enabled(), *map(describe, args)
+
+
+def settings_of(device):
+    """What the time of every operator on a device depends on, beside its arguments."""
+    if device.type == 'cpu':
+        return (torch.get_num_threads(), )
+    return accelerator(device), convolutions_take_tf32(), products_take_tf32(), torch.backends.cudnn.benchmark
 
 
 @functools.cache
@@ -217,14 +242,19 @@ def measure(operator, forms, rule, args, arguments):
     global current
     names = [name for name, form in forms.items() if form.why_not(*args) is None and form.timed(*args)]
     first = first_tensor(args)
-    if len(names) < 2 or not first.numel():
+    text = as_text(operator, arguments)
+    if len(names) < 2 or not first.numel() or text in current.met:
         return None
-    found, current, begin = current, None, time.perf_counter()    # operators inside a form are not timed inside it
+    current.met.add(text)
+    if sum(current.seconds) > current.patience:
+        current.left.append(operator)
+        return None
+    found, current, begin = current, None, clock()    # operators inside a form are not timed inside it
     try:
         seconds = time_forms({name: forms[name] for name in names}, args, first.device)
     finally:
         current = found
-    found.seconds.append(time.perf_counter() - begin)
+    found.seconds.append(clock() - begin)
     if math.inf in seconds.values() or not seconds:
         found.disturbed.append(operator)
         return None
@@ -245,7 +275,7 @@ def is_enabled():
 
 
 @contextlib.contextmanager
-def measuring():
+def measuring(patience: float = PATIENCE):
     """Inside, operators on 'auto' measure what they have not met before, and the results go to the cache file.
 
     Call a model once in it, with a batch of the shape that is to come, in training with gradients::
@@ -257,19 +287,23 @@ def measuring():
     Parameters and their gradients stay as they are. Batch norms in training see the batch once, as in any forward.
     Under ``torch.use_deterministic_algorithms`` nothing is measured: the result may not depend on a clock.
 
+    Args:
+        patience: Seconds of measuring after which no further operator is begun; ``math.inf`` measures all. What is left
+            follows its rule of thumb, and is measured the next time.
+
     Yields:
         Pass: What was measured so far.
     """
     global current
-    before = current
+    before, found = current, Pass(Choices(), [], [], [], patience, set())
     if is_enabled():
         read_cache()
-        current = Pass(Choices(), [], [])
+        current = found
     try:
-        yield current if is_enabled() else Pass(Choices(), [], [])
+        yield found
     finally:
-        found, current = current, before
-        if found is not None and found.choices:
+        current = before
+        if found.choices:
             write_cache()
 
 
@@ -368,7 +402,7 @@ def cache_file():
     Raises:
         OSError | RuntimeError: There is no folder that is this user's alone.
     """
-    versions = torch.__version__, torch.version.cuda, torch.version.hip, __version__
+    versions = torch.__version__, torch.version.cuda, torch.version.hip, _triton.version(), __version__
     key = hashlib.sha256('\n'.join([native.processor(), str(versions), sources()]).encode()).hexdigest()
     return native.private_folder(native.cache_folder()) / f'choices-{key[:16]}.json'
 

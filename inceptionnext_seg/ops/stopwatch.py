@@ -22,6 +22,8 @@ from ..provenance import synchronize
 
 # Undisturbed times of each form that are enough, tries, and seconds after which there is no further try.
 ENOUGH, TRIES, SECONDS = 4, 12, 0.25
+# Seconds after which a time that was disturbed ends the timing: the machine is busy, and a later run may find it quiet.
+GIVEN_UP = 2
 # A form that takes this many times as long as another when both are warm is not timed again.
 HOPELESS = 3
 # One whose first time is so many seconds, of which little is planning, and so many times another's, is timed once only.
@@ -42,21 +44,33 @@ def time_forms(forms, args, device, clock=time.perf_counter, waited=None):
 
     Returns:
         dict[str, float]: Of one call; infinity where every time was disturbed. A form that fails, for want of memory,
-        is left out.
+        is left out, and so are those that come after the timing was given up.
     """
     waited = waited or seconds_waited
     samples, times, fastest, begin = {}, {}, math.inf, clock()
+
+    def is_given_up():
+        return clock() - begin > GIVEN_UP and any(min(found) == math.inf for found in times.values())
+
     for name, form in forms.items():
+        if is_given_up():
+            break
         with leaving_out(name, times, samples):
             samples[name] = sample = sampling(prepared(form, args), device, clock, waited)
             first = sample()        # on a CPU it compiles, allocates, plans
+            times[name] = [first]
+            if is_given_up():
+                break
             # Of what takes a tenth of a second, little is planning.
             hopeless = math.inf > first > min(max(0.1, 2 * HOPELESS * fastest), max(LONG, CLEARLY * fastest))
-            times[name] = [first] if hopeless else [sample()]
+            if not hopeless:
+                times[name] = [sample()]
             fastest = min(fastest, times[name][0])
     for attempt in range(TRIES):
         late = clock() - begin > SECONDS
         for name, sample in list(samples.items()):
+            if is_given_up():
+                break
             enough = 1 if late and (attempt or min(times[name]) > LONG) else ENOUGH
             undisturbed = sum(map(math.isfinite, times[name]))
             hopeless = undisturbed and min(times[name]) > HOPELESS * fastest
@@ -140,7 +154,7 @@ def isolated(x):
     if isinstance(x, nn.Module):
         return copy.deepcopy(x)
     if isinstance(x, list | tuple) and not isinstance(x, torch.Size):
-        return type(x)(map(isolated, x))
+        return getattr(x, '_make', type(x))(map(isolated, x))      # a named tuple takes its fields one by one
     return x
 
 

@@ -6,15 +6,16 @@ pixel, cropping, flipping and resizing are one linear map along each axis; put s
 map ``Z`` and the whole is ``A Z Bᵀ`` with a few taps a row. Test-time augmentation sums ``softmax(A Z Bᵀ)`` over the
 versions of an image before the argmax.
 
-Beside the reference there are a C++ kernel for the CPU (``csrc/windowed_argmax.cpp``) and torch operators on blocks of
-rows for any device. All compute in the dtype of the map.
+Beside the reference there are a C++ kernel for the CPU (``csrc/windowed_argmax.cpp``), a Triton kernel for CUDA
+(:mod:`.windowed_argmax_triton`), and torch operators on blocks of rows for any device. All compute in the dtype of the
+map.
 """
 from typing import NamedTuple
 
 import torch
 
 from . import _native as native
-from . import dispatch
+from . import _triton, dispatch
 from .bilinear import AxisMap
 from .dtypes import C_TYPES
 
@@ -24,9 +25,11 @@ BLOCK_BYTES = 64 * 2**20  # of the blocked form's buffers; large enough that lau
 class Taps(NamedTuple):
     """A sparse linear map along one axis: output ``o`` is the sum over k of ``weight[o, k] * input[index[o, k]]``.
 
+    Tables are made on the CPU; :meth:`to` brings them to a device, once for all images of a size.
+
     Attributes:
-        index (Tensor): (out, taps), int64, on the CPU. A tap of weight 0 may name any input.
-        weight (Tensor): (out, taps), on the CPU.
+        index (Tensor): (out, taps), int64. A tap of weight 0 may name any input.
+        weight (Tensor): (out, taps).
     """
     index: torch.Tensor
     weight: torch.Tensor
@@ -75,13 +78,17 @@ class Taps(NamedTuple):
         taps = max(1, int((weight != 0).sum(1).max()))  # inputs come first, in order; what has no weight is last
         return Taps(index[:, :taps].contiguous(), weight[:, :taps].contiguous())
 
+    def to(self, device):
+        """The map with its tables on ``device``."""
+        return Taps(*(t.to(device) for t in self))
+
     def part(self, begin, end):
         """The map to outputs ``begin`` to ``end`` alone."""
         return Taps(self.index[begin:end], self.weight[begin:end])
 
     def apply(self, x, dim):
         """The map of ``x`` along ``dim``."""
-        index, weight = self.index.to(x.device), self.weight.to(x.device)
+        index, weight = self.to(x.device)
         shape = [-1 if i == dim else 1 for i in range(x.ndim)]
         result = x.index_select(dim, index[:, 0]).mul_(weight[:, 0].view(shape))
         for k in range(1, weight.shape[1]):
@@ -103,7 +110,7 @@ def windowed_argmax_torch(logits, y_taps, x_taps, sums):
     return x.argmax(-1) if sums is None else sums.add_(x.softmax(-1)).argmax(-1)
 
 
-# A C++ kernel, or blocks of rows
+# Kernels, or blocks of rows
 
 
 def windowed_argmax_native(logits, y_taps, x_taps, sums):
@@ -115,7 +122,14 @@ def windowed_argmax_native(logits, y_taps, x_taps, sums):
     return result
 
 
+def windowed_argmax_triton(logits, y_taps, x_taps, sums):
+    # Not at the top: Triton is not everywhere.
+    from . import windowed_argmax_triton as kernel
+    return kernel.class_indices(logits.contiguous(), *(taps.to(logits.device) for taps in (y_taps, x_taps)), sums)
+
+
 def windowed_argmax_blocked(logits, y_taps, x_taps, sums):
+    y_taps, x_taps = y_taps.to(logits.device), x_taps.to(logits.device)     # whole: a copy for each block would wait
     out_height, row = len(y_taps.index), len(logits) * len(x_taps.index) * logits.shape[-1]
     rows = max(1, BLOCK_BYTES // max(1, 2 * row * logits.dtype.itemsize))
     blocks = []
@@ -127,7 +141,7 @@ def windowed_argmax_blocked(logits, y_taps, x_taps, sums):
     return torch.cat(blocks, 1)
 
 
-# What the kernel cannot take
+# What the kernels cannot take
 
 
 def why_not_native(logits, y_taps, x_taps, sums):
@@ -138,10 +152,26 @@ def why_not_native(logits, y_taps, x_taps, sums):
     return native.why_not('windowed_argmax')
 
 
+def why_not_triton(logits, *args):
+    if logits.dtype != torch.float32:
+        return f'the logits are {logits.dtype}, and the Triton kernel takes torch.float32'
+    return _triton.why_not(logits.device)
+
+
+def is_on_cuda(logits, *args):
+    return logits.device.type == 'cuda'
+
+
+def can_be_timed(logits, y_taps, x_taps, sums):
+    """Sums would be added to each time; and on a CPU the reference takes the memory that the others save."""
+    return sums is None and is_on_cuda(logits)
+
+
 FORMS = dict(
-    native=dispatch.Form(windowed_argmax_native, why_not_native),
-    blocked=dispatch.Form(windowed_argmax_blocked),
-    torch=dispatch.Form(windowed_argmax_torch))
+    native=dispatch.Form(windowed_argmax_native, why_not_native, timed=can_be_timed),
+    triton=dispatch.Form(windowed_argmax_triton, why_not_triton, is_on_cuda, can_be_timed),
+    blocked=dispatch.Form(windowed_argmax_blocked, timed=can_be_timed),
+    torch=dispatch.Form(windowed_argmax_torch, timed=can_be_timed))
 
 
 # The operator
@@ -154,11 +184,13 @@ def windowed_argmax(logits, y_taps, x_taps, sums=None, impl='auto'):
 
     Args:
         logits (Tensor): (B, h, w, C), float32 or float64; the windows' logits side by side.
-        y_taps (Taps), x_taps (Taps): From ``h`` to ``H`` and from ``w`` to ``W``.
+        y_taps (Taps), x_taps (Taps): From ``h`` to ``H`` and from ``w`` to ``W``, on the CPU or where the logits are.
+            Those on a CPU are checked; to read others would make the host wait for the device.
         sums (Tensor | None): (B, H, W, C), contiguous, of the logits' dtype: sums of probabilities, to which those of
             these logits are added in place; the classes are then those of the largest sums.
-        impl (str): 'native' is the C++ kernel, 'blocked' torch operators on some rows at a time, 'torch' interpolates
-            all at once; 'auto' takes the first that can. See :mod:`.dispatch`.
+        impl (str): 'native' is the C++ kernel, 'triton' the Triton kernel, 'blocked' torch operators on some rows at a
+            time, 'torch' interpolates all at once; 'auto' takes the first that can, on CUDA the fastest that was
+            measured. See :mod:`.dispatch`.
 
     Returns:
         Tensor: (B, H, W), int64.
@@ -168,13 +200,12 @@ def windowed_argmax(logits, y_taps, x_taps, sums=None, impl='auto'):
         FormError: ``impl`` is no form, or one that cannot take these logits.
     """
     for name, taps, size in (('y_taps', y_taps, logits.shape[1]), ('x_taps', x_taps, logits.shape[2])):
+        if taps.index.device.type != 'cpu':
+            continue
         if int(taps.index.max()) >= size or int(taps.index.min()) < 0:
             raise ValueError(f'{name} reads inputs {int(taps.index.min())} to {int(taps.index.max())}; the logits have '
                              f'{size} on that axis')
     expected = (len(logits), len(y_taps.index), len(x_taps.index), logits.shape[-1])
     if sums is not None and (tuple(sums.shape) != expected or sums.dtype != logits.dtype or not sums.is_contiguous()):
         raise ValueError(f'sums are {tuple(sums.shape)}, {sums.dtype}; expected {expected}, {logits.dtype}, contiguous')
-    args = logits, y_taps, x_taps, sums
-    if impl == 'auto':  # never timed: `sums` would be added to each time, and the reference takes the memory saved here
-        impl = dispatch.by_rule(FORMS, args)
-    return dispatch.run('windowed_argmax', FORMS, impl, *args)
+    return dispatch.run('windowed_argmax', FORMS, impl, logits, y_taps, x_taps, sums)

@@ -94,7 +94,7 @@ class FastEncoderDecoder(Fast, EncoderDecoder):
         at_once = self.test_cfg.get('windows_at_once') or windows.at_once(image.device)
         return predict_windows(
             logits_of, windows, at_once, upsampled, self.align_corners, sums=sums,
-            impl=self.form('prediction', 'native', 'blocked'), **steps)
+            impl=self.form('prediction', 'native', 'triton', 'blocked'), **steps)
 
 
 class FastSegTTAModel(Fast, SegTTAModel):

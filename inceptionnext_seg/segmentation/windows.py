@@ -4,6 +4,7 @@ The windows are those of MMSegmentation's ``slide_inference``, and the classes t
 cropped, flipped and resized as in ``postprocess_result``. Of the windows' low-resolution logits only those rows of
 windows are kept that output rows still need, so that memory grows with the width of an image and not with its height.
 """
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -90,34 +91,65 @@ def predict_windows(
     """
     if flip not in (None, 'horizontal', 'vertical'):
         raise ValueError(f"flip is {flip!r}; expected None, 'horizontal' or 'vertical'")
-    left, right, top, bottom = padding
-    axes = ((windows.tops, top, bottom, flip == 'vertical'), (windows.lefts, left, right, flip == 'horizontal'))
-    strips = result = None
+    plan = strips = result = None
     for row, y in enumerate(windows.tops):
         for begin in range(0, len(windows.lefts), at_once):
             lefts = windows.lefts[begin:begin + at_once]
             logits = logits_of([(y, x) for x in lefts])
-            if strips is None:
-                low, kind = logits.shape[2:], compute_dtype(logits.dtype)
-                y_taps, x_taps = (
-                    Taps.of_windows(starts, windows.window[i], low[i], upsampled[i], align_corners, kind).then(
-                        before, after, flipped, ori_shape and int(ori_shape[i]), align_corners)
-                    for i, (starts, before, after, flipped) in enumerate(axes))
-                first, last = rows_of_windows(y_taps, low[0])
-                kept = 1 + max(i - int(first[last == i].min()) for i in last.unique().tolist())
-                strips = logits.new_empty(kept, low[0], len(windows.lefts), low[1], logits.shape[1], dtype=kind)
-                result = torch.empty(len(first), len(x_taps.index), dtype=dtype, device=logits.device)
-            strips[row % kept, :, begin:begin + len(lefts)] = logits.permute(2, 0, 3, 1)
+            if plan is None:
+                low, kind = tuple(logits.shape[2:]), compute_dtype(logits.dtype)
+                plan = plan_of(
+                    windows.window, tuple(windows.tops), tuple(windows.lefts), low, tuple(map(int, upsampled)),
+                    align_corners, tuple(map(int, padding)), flip, ori_shape and tuple(map(int, ori_shape)), kind,
+                    logits.device)
+                strips = logits.new_empty(plan.kept, low[0], len(windows.lefts), low[1], logits.shape[1], dtype=kind)
+                result = torch.empty(plan.size, dtype=dtype, device=logits.device)
+            strips[row % plan.kept, :, begin:begin + len(lefts)] = logits.permute(2, 0, 3, 1)
             progress(len(lefts))
-        ready = (last == row).nonzero().flatten()  # output rows for which this was the last row of windows
-        if len(ready):
-            begin, end = int(ready[0]), int(ready[-1]) + 1
-            taps = y_taps.part(begin, end)
-            taps = Taps(taps.index // low[0] % kept * low[0] + taps.index % low[0], taps.weight)
+        if row in plan.parts:
+            begin, end, y_taps = plan.parts[row]
             result[begin:end] = windowed_argmax(
-                strips.view(1, kept * low[0], -1, strips.shape[-1]), taps, x_taps,
+                strips.view(1, plan.kept * low[0], -1, strips.shape[-1]), y_taps, plan.x_taps,
                 None if sums is None else sums[None, begin:end], impl=impl)[0]
     return result
+
+
+class Plan(NamedTuple):
+    """What becomes of the windows of an image, as tables on its device.
+
+    Attributes:
+        kept (int): Rows of windows whose logits exist at once, the one in row ``i`` at place ``i % kept``.
+        size (tuple[int, int]): Height and width of the result.
+        parts (dict[int, tuple[int, int, Taps]]): By row of windows those output rows, from and to, for which it is the
+            last that they need, and their taps to the rows of logits that are kept.
+        x_taps (Taps): To the logits of windows side by side.
+    """
+    kept: int
+    size: tuple
+    parts: dict
+    x_taps: Taps
+
+
+@functools.lru_cache(maxsize=16)    # sizes repeat, and a host that sends tables for each image waits for the device
+def plan_of(window, tops, lefts, low, upsampled, align_corners, padding, flip, ori_shape, dtype, device):
+    """The :class:`Plan` of an image; arguments as of :func:`predict_windows`, and ``low``, the size of a window's
+    logits."""
+    left, right, top, bottom = padding
+    axes = ((tops, top, bottom, flip == 'vertical'), (lefts, left, right, flip == 'horizontal'))
+    with torch.inference_mode(False):
+        y_taps, x_taps = (
+            Taps.of_windows(starts, window[i], low[i], upsampled[i], align_corners, dtype).then(
+                before, after, flipped, ori_shape and ori_shape[i], align_corners)
+            for i, (starts, before, after, flipped) in enumerate(axes))
+        first, last = rows_of_windows(y_taps, low[0])
+        kept = 1 + max(i - int(first[last == i].min()) for i in last.unique().tolist())
+        parts = {}
+        for row in last.unique().tolist():
+            ready = (last == row).nonzero().flatten()
+            begin, end = int(ready[0]), int(ready[-1]) + 1
+            index, weight = y_taps.part(begin, end)
+            parts[row] = begin, end, Taps(index // low[0] % kept * low[0] + index % low[0], weight).to(device)
+        return Plan(kept, (len(first), len(x_taps.index)), parts, x_taps.to(device))
 
 
 def rows_of_windows(taps, low):

@@ -1,4 +1,5 @@
 """One cell in a process of its own: python -m studies.gpu.cell RESULT.json < CELL.json"""
+import functools
 import itertools
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import torch
+from mmengine.config import ConfigDict
+from mmseg.structures import SegDataSample
 
 from inceptionnext_seg.files import write_json
 from inceptionnext_seg.provenance import synchronize
@@ -71,7 +74,7 @@ def run_speed(cell, device, cfg_options=None):
     setting, smaller = Setting(**cell.setting), 0
     while True:
         try:
-            rows, steps = build(cell.candidates, setting, cfg_options)
+            rows, steps = build(cell.candidates, setting, cfg_options, cell.slide)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error) or setting.batch_size < 4:
@@ -86,8 +89,12 @@ def run_speed(cell, device, cfg_options=None):
     return dict(setting=vars(setting), halved=smaller, results=rows)
 
 
-def build(candidates, setting, cfg_options=None):
-    """Rows and steps; each ran three times, of which the first measures operators."""
+def build(candidates, setting, cfg_options=None, slide=()):
+    """Rows and steps; each ran three times, of which the first measures operators.
+
+    Args:
+        slide (tuple[int, int]): Side and stride of sliding windows; without them whole images.
+    """
     rows, steps, device = [], {}, torch.device(setting.device)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, setting.batch_size, 3, *setting.image_size, generator=generator).to(device)
@@ -95,6 +102,8 @@ def build(candidates, setting, cfg_options=None):
         before = memory_now(device, reset=True)
         rotation = itertools.cycle([image.contiguous(memory_format=MEMORY_FORMATS[layout]) for image in images])
         step = candidate_step(name, cfg_options, setting, layout, rotation)
+        if slide:
+            slide_windows(step, *slide)
         step()
         # What operators needed that were tried is no memory of a step.
         memory_now(device, reset=True)
@@ -104,6 +113,18 @@ def build(candidates, setting, cfg_options=None):
         steps[name, layout] = step
         rows.append(dict(name=name, label=candidate_label(name), layout=layout, peak_memory=peak))
     return rows, steps
+
+
+def slide_windows(step, side, stride):
+    """Let a step of inference predict as an evaluation by sliding windows does, up to the class indices."""
+    step.model.test_cfg = ConfigDict(mode='slide', crop_size=(side, side), stride=(stride, stride))
+    step.forward = functools.partial(predict, step.model)
+
+
+def predict(model, images, samples):
+    # New samples, or those of the step would keep the logits that stock leaves in them.
+    return [sample.pred_sem_seg for sample in model.predict(
+        images, [SegDataSample(metainfo=sample.metainfo) for sample in samples])]
 
 
 def memory_now(device, reset=False):
@@ -122,7 +143,7 @@ def memory_now(device, reset=False):
 def run_operators(cell, device, cfg_options=None):
     """Each form of each operator at the shapes of one step, as measured choice has timed it."""
     candidate_config(cell.path)     # one message where there is none
-    return dict(setting=cell.setting, choices=measure_operators(cell.path, Setting(**cell.setting)))
+    return dict(setting=cell.setting, **measure_operators(cell.path, Setting(**cell.setting)))
 
 
 def main():

@@ -22,6 +22,7 @@ class Cell(NamedTuple):
         candidates (list): Of 'speed': name and layout of each; ratios are to the first.
         setting (dict): Of 'speed' and 'operators': arguments of :class:`~studies.throughput.setting.Setting`.
         rounds (int): Of 'speed'.
+        slide (tuple[int, int]): Of 'speed', side and stride of sliding windows; without them whole images.
     """
     name: str
     kind: str
@@ -29,6 +30,7 @@ class Cell(NamedTuple):
     candidates: list = []
     setting: dict = {}
     rounds: int = 10
+    slide: tuple = ()
 
 
 def cells(device, quick=False):
@@ -36,32 +38,44 @@ def cells(device, quick=False):
 
     Args:
         device (str): Of torch.
-        quick (bool): A small model on small images, to exercise the command itself.
+        quick (bool): A small model on small images, to exercise the command itself: each kind of cell once, training
+            and inference, fp32 and AMP.
     """
     found = [Cell(f'tests: {path.stem.removeprefix("test_")}', 'tests', str(path.relative_to(ROOT)))
              for path in sorted((ROOT / 'tests/gpu').glob('test_*.py'))]
     convnext, inceptionnext = SMALL if quick else (CONVNEXT, INCEPTIONNEXT)
     plain = [(f'{path}::{NONE}', layout) for path in (convnext, inceptionnext) for layout in BOTH]
     fast = [(path, 'nhwc') for path in (convnext, inceptionnext)]
-    segmentors = [*((STOCK, layout) for layout in ([] if quick else BOTH)), *plain, *fast]
-    for dtype in ('fp32', ) if quick else (amp_dtype(device), 'fp32'):
-        for mode, batch_size in (('train', 2), ) if quick else (('train', 16), ('infer', 1), ('infer', 16)):
-            setting = dict(mode=mode, batch_size=batch_size, dtype=dtype, size=64 if quick else 512, device=device)
-            name, rounds = f'{mode}, {dtype}, {batch_size} images', 8 if quick else 10
-            found.append(Cell(f'segmentors, {name}', 'speed', candidates=segmentors, setting=setting, rounds=rounds))
-            if batch_size == 1:
-                continue
-            backbone = dict(setting, part='backbone')
-            found.append(Cell(f'backbones, {name}', 'speed', candidates=[*plain, *fast], setting=backbone,
-                              rounds=rounds))
-            found.append(Cell(f'parts alone, {name}', 'speed', setting=setting, rounds=rounds, candidates=[
-                (candidate, 'nhwc') for candidate in variants(inceptionnext, mode)]))
-            if mode == 'train' and not quick:
-                found.append(Cell(f'compiled, {name}', 'speed', candidates=[(STOCK, 'nhwc'), *fast],
-                                  setting=dict(setting, compile=True), rounds=rounds))
-            found += [Cell(f'operators of {Path(path).stem}, {name}', 'operators', path, setting=setting)
-                      for path in ((inceptionnext, ) if quick else (inceptionnext, convnext))]
+    stock = [(STOCK, layout) for layout in (BOTH[:1] if quick else BOTH)]
+    segmentors, rounds, side = [*stock, *plain, *fast], 8 if quick else 10, 64 if quick else 512
+    for dtype, mode, batch_size in steps(device, quick):
+        setting = dict(mode=mode, batch_size=batch_size, dtype=dtype, size=side, device=device)
+        name = f'{mode}, {dtype}, {batch_size} images'
+        found.append(Cell(f'segmentors, {name}', 'speed', candidates=segmentors, setting=setting, rounds=rounds))
+        if batch_size == 1:
+            # Twice as high and four times as wide as a window, as images of streets are.
+            found.append(Cell(
+                f'sliding windows, {dtype}, {2 * side}×{4 * side}', 'speed', candidates=[*stock, *fast],
+                setting=dict(setting, size=2 * side, width=4 * side), rounds=rounds, slide=(side, 2 * side // 3)))
+            continue
+        backbone = dict(setting, part='backbone')
+        found.append(Cell(f'backbones, {name}', 'speed', candidates=[*plain, *fast], setting=backbone, rounds=rounds))
+        found.append(Cell(f'parts alone, {name}', 'speed', setting=setting, rounds=rounds, candidates=[
+            (candidate, 'nhwc') for candidate in variants(inceptionnext, mode)]))
+        if mode == 'train':
+            found.append(Cell(f'compiled, {name}', 'speed', candidates=fast[1:] if quick else [(STOCK, 'nhwc'), *fast],
+                              setting=dict(setting, compile=True), rounds=rounds))
+        found += [Cell(f'operators of {Path(path).stem}, {name}', 'operators', path, setting=setting)
+                  for path in ((inceptionnext, ) if quick else (inceptionnext, convnext))]
     return found
+
+
+def steps(device, quick):
+    """Dtype, mode and images of the steps that are timed."""
+    if quick:
+        return [('fp32', 'train', 2), (amp_dtype(device), 'infer', 1)]
+    return [(dtype, *step) for dtype in (amp_dtype(device), 'fp32')
+            for step in (('train', 16), ('infer', 1), ('infer', 16))]
 
 
 def amp_dtype(device):

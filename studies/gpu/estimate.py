@@ -1,7 +1,8 @@
 """An estimate, not a measurement, of a training step on GPUs that are not here: python -m studies.gpu.estimate
 
 Operators of one step are counted on fake tensors, as the package would run them on CUDA: arithmetic of products, bytes
-of all others. A roofline with a low and a high efficiency gives a low and a high time.
+of all others, and of this package's own kernels, launch by launch, instructions and bytes (:mod:`.kernels`). A roofline
+with a low and a high efficiency gives a low and a high time.
 """
 import contextlib
 from collections import defaultdict
@@ -23,18 +24,41 @@ from ..throughput.candidates import NONE, build, candidate_config, candidate_lab
 from ..throughput.limits import convolution_backward_flops
 from ..throughput.setting import Setting
 from ..throughput.step import random_labels
+from . import kernels
 from .cells import CONVNEXT, INCEPTIONNEXT
 
 
 class GPU(NamedTuple):
-    """Figures of the maker's data sheets (SXM, 80 GB, dense): operations a second, two for a MAC; bytes a second."""
+    """Figures of the maker's data sheets (SXM, 80 GB, dense): operations a second, two for a MAC; bytes a second.
+
+    Lanes are multiply-adds in float32 a clock of one of the multiprocessors, of which the others follow: CUDA C++
+    Programming Guide, throughput of native arithmetic instructions, for compute capabilities 8.0 and 9.0.
+    """
     name: str
     half: float
     tf32: float
     memory: float
+    fp32: float
+    lanes: int
+    processors: int
+
+    @property
+    def instructions(self):
+        """Of a lane, a second: a multiprocessor issues those of four warps a clock, whatever they are."""
+        return 4 * 32 * self.clocks
+
+    @property
+    def special(self):
+        """Exponentials and the like a second."""
+        return 16 * self.clocks
+
+    @property
+    def clocks(self):
+        """A second, of all multiprocessors: at which the figure of the data sheet is reached."""
+        return self.fp32 / (2 * self.lanes)
 
 
-GPUS = (GPU('A100', 312e12, 156e12, 2.039e12), GPU('H100', 989e12, 495e12, 3.35e12))
+GPUS = (GPU('A100', 312e12, 156e12, 2.039e12, 19.5e12, 64, 108), GPU('H100', 989e12, 495e12, 3.35e12, 67e12, 128, 132))
 
 
 class Assumptions(NamedTuple):
@@ -42,11 +66,13 @@ class Assumptions(NamedTuple):
     products: float
     memory: float
     depthwise: float
+    kernels: float
     launch: float
 
 
-SLOW = Assumptions(products=0.35, memory=0.65, depthwise=0.2, launch=10e-6)
-FAST = Assumptions(products=0.7, memory=0.9, depthwise=0.6, launch=3e-6)
+SLOW = Assumptions(products=0.35, memory=0.65, depthwise=0.2, kernels=0.3, launch=10e-6)
+FAST = Assumptions(products=0.7, memory=0.9, depthwise=0.6, kernels=0.6, launch=3e-6)
+KERNELS = "this package's kernels"
 ADAMW = 28      # bytes of a parameter: weight, gradient and two moments are read, three of them written, in float32
 CASTS = 6       # bytes of a parameter that autocast reads in float32 and writes in half precision
 
@@ -66,12 +92,21 @@ CONSTANTS = {resize_concat_conv_factorized: ('across_matrix', 'down_matrix', 're
 
 
 class Operator(NamedTuple):
-    """What one call costs: kind ('products', 'depthwise', 'others'), operations, bytes, whether in half precision."""
+    """What one call costs.
+
+    Attributes:
+        kind (str): 'products', 'depthwise', 'others', or :data:`KERNELS`, of which each launch is one.
+        operations (int), nbytes (int), half (bool): Of products; of all; whether in half precision.
+        instructions (int), special (int), programs (int): Of a kernel's launch, as in :class:`.kernels.Work`.
+    """
     name: str
     kind: str
     operations: int
     nbytes: int
     half: bool
+    instructions: int = 0
+    special: int = 0
+    programs: int = 0
 
 
 class Count(TorchDispatchMode):
@@ -92,7 +127,11 @@ class Count(TorchDispatchMode):
             with self:  # several others, which are counted
                 return func.decompose(*args, **kwargs)
         out = func(*args, **kwargs)
-        if name not in VIEWS:
+        if name in kernels.LAUNCHING:
+            self.operators += [
+                Operator(work.kernel, KERNELS, 0, work.nbytes, False, work.instructions, work.special, work.programs)
+                for work in kernels.launched(name, args, self)]
+        elif name not in VIEWS:
             tensors = {id(x): x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)}.values()
             self.operators.append(self.operator(func, name, args, kwargs, out, tensors))
         return out
@@ -100,10 +139,8 @@ class Count(TorchDispatchMode):
     @staticmethod
     def operator(func, name, args, kwargs, out, tensors):
         kind, operations = 'others', 0
-        if ('convolution' in name and args[-2 if name == 'convolution_backward' else 8] != 1) \
-                or name.startswith('inception_dwconv2d'):
-            # Of a kernel of this package the bytes are those of its launches, without a library's detours.
-            kind = 'depthwise' if 'convolution' in name else 'others'
+        if 'convolution' in name and args[-2 if name == 'convolution_backward' else 8] != 1:
+            kind = 'depthwise'
         elif name == 'convolution_backward':
             kind, operations = 'products', convolution_backward_flops(
                 *(x.shape if isinstance(x, torch.Tensor) else x for x in args))
@@ -164,11 +201,21 @@ def seconds(operators, parameters, gpu, assumed, amp):
     """Seconds of a step by kind of operator."""
     found, memory = defaultdict(float), gpu.memory * assumed.memory
     for operator in operators:
+        if operator.kind == KERNELS:
+            found[KERNELS] += kernel_seconds(operator, gpu, assumed)
+            continue
         share = gpu.memory * assumed.depthwise if operator.kind == 'depthwise' else memory
         rate = (gpu.half if operator.half else gpu.tf32) * assumed.products
         found[operator.kind] += max(operator.operations / rate, operator.nbytes / share, assumed.launch)
     found['optimizer, casts of weights'] = parameters * (ADAMW + CASTS * amp) / memory
     return dict(found)
+
+
+def kernel_seconds(operator, gpu, assumed):
+    """Of a launch; one with fewer programs than multiprocessors has only as many of these."""
+    share = min(1, operator.programs / gpu.processors)
+    arithmetic = (operator.instructions / gpu.instructions + operator.special / gpu.special) / assumed.kernels
+    return max(arithmetic / share, operator.nbytes / (gpu.memory * assumed.memory * share), assumed.launch)
 
 
 def estimate(batch_size=16, size=512):
@@ -215,9 +262,20 @@ def report(result):
         f'{low["products"]:.0%} and {high["products"]:.0%} of the arithmetic of the data sheet for convolutions and '
         f'matrix products, {low["memory"]:.0%} and {high["memory"]:.0%} of the bandwidth for the rest, '
         f'{low["depthwise"]:.0%} and {high["depthwise"]:.0%} for torch\'s depthwise convolutions, and '
-        f'{1e6 * low["launch"]:.0f} and {1e6 * high["launch"]:.0f} µs for a launch at least. Casts are those of '
-        "autocast on a CPU, which differ a little from CUDA's. float32 takes TF32 in convolutions and products. Time "
-        'in which the GPU waits for the host is not in it, nor is data loading.', '', table(result), ''])
+        f'{1e6 * low["launch"]:.0f} and {1e6 * high["launch"]:.0f} µs for a launch at least. Of all other operators of '
+        'torch only the bytes count. The kernels of this package (loss, token mixer, residual) are counted by launch: '
+        'the instructions of their inner loops, from their code (studies/gpu/kernels.py), with padded lanes and pixels '
+        'that are met again, and after them the exponentials and logarithms. A multiprocessor issues instructions of '
+        'four warps a clock and has 16 special functions; its clock is that at which float32 reaches the data sheet '
+        f'({"; ".join(described(gpu) for gpu in result["assumptions"]["gpus"])}). {low["kernels"]:.0%} and '
+        f'{high["kernels"]:.0%} of that is assumed, and a launch of fewer programs than multiprocessors has no more of '
+        "these. Casts are those of autocast on a CPU, which differ a little from CUDA's. float32 takes TF32 in "
+        'convolutions and products. Time in which the GPU waits for the host is not in it, nor is data loading.', '',
+        table(result), ''])
+
+
+def described(gpu):
+    return f'{gpu["name"]}: {gpu["fp32"] / 1e12:g} TFLOP/s, {gpu["processors"]} multiprocessors'
 
 
 if __name__ == '__main__':

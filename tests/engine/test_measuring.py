@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.optim import OptimWrapper
 
-from inceptionnext_seg.engine import measuring
+from inceptionnext_seg.engine import accelerate_hook, measuring
 from inceptionnext_seg.engine.accelerate_hook import AccelerateHook, accelerate_as_configured
 from inceptionnext_seg.engine.measuring import measure_first_batch
 from inceptionnext_seg.errors import UserError
@@ -89,6 +89,7 @@ def test_on_a_gpu_peak_memory_counts_from_after_measuring_without_the_copy(measu
     monkeypatch.setattr(Model, 'forward', lambda self, *args, **kwargs: (
         copies.add(self) or forward(self, *args, **kwargs)))
     monkeypatch.setattr(measuring, 'device_of', lambda model: device)
+    monkeypatch.setattr(measured, 'accelerator', str)
     monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: calls.append((len(copies), gc.collect())[0]))
     monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', calls.append)
     measure_first_batch(runner, BATCH, 'loss')
@@ -196,7 +197,7 @@ def test_where_one_of_two_processes_fails_none_waits_for_it(measuring_is_on, run
     if broken is None:
         assert len(known) == (native.why_not('batch_norm') is None)
     elif broken[1] == 'forward':    # as its first step would
-        assert lines == ['ended: boom'] and 'ended' in others_lines[0] and not known
+        assert lines[-1] == 'ended: boom' and 'ended' in others_lines[0] and not known
     else:
         assert 'boom' in lines[0] and 'boom' in others_lines[0] and not known
 
@@ -215,6 +216,40 @@ def test_a_resumed_run_takes_the_forms_of_its_checkpoint_and_another_run_does_no
         hook.after_load_checkpoint(runner, dict(operator_choices=['torch']))
     AccelerateHook(measure=False).after_load_checkpoint(runner, dict(operator_choices=forms))
     assert not measured.TABLE.pinned
+
+
+def test_an_evaluation_by_several_processes_measures_nothing_and_takes_what_is_known(
+        measuring_is_on, runner, monkeypatch):
+    norm, x = nn.BatchNorm2d(3), torch.randn(2, 3, 8, 8)
+    with measured.measuring():
+        batch_norm_act(norm, None, x)
+    known = set(measured.TABLE.measured)
+    measured.time_forms.reset_mock()
+    monkeypatch.setattr(accelerate_hook, 'get_world_size', lambda: 2)
+    hook = AccelerateHook()
+    hook.before_run(runner)
+    assert measured.TABLE.is_empty
+    hook.before_test_iter(runner, 0, BATCH)
+    assert set(measured.TABLE.measured) == known and not measured.time_forms.called
+    hook.before_run(runner)
+    measured.pin({'batch_norm_act x': 'torch'})     # as of a run that goes on
+    hook.before_val_iter(runner, 0, BATCH)
+    assert not measured.TABLE.measured
+
+
+def test_what_is_left_unmeasured_is_told_and_the_model_is_measured_again(measuring_is_on, runner, monkeypatch):
+    if native.why_not('batch_norm'):
+        pytest.skip('no C++ compiler')
+    lines, ticks = [], iter(range(0, 10**6, 100))
+    monkeypatch.setattr(measuring, 'print_log', lambda line, *args: lines.append(line))
+    monkeypatch.setattr(measured, 'clock', lambda: next(ticks))
+    runner.model.norm = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    monkeypatch.setattr(Model, 'forward', lambda self, inputs, *args, **kwargs: dict(loss=sum(
+        batch_norm_act(norm, None, torch.stack(inputs)[..., i:]).sum() for i, norm in enumerate(self.norm))))
+    measure_first_batch(runner, BATCH, 'loss')
+    assert f'{measured.PATIENCE:.0f} s' in lines[0] and '1 were left' in lines[-1] and '1 operators' in lines[-1]
+    measure_first_batch(runner, BATCH, 'loss')
+    assert '1 operators' in lines[-1] and 'left' not in lines[-1]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import block_checks
 import pytest
 import torch
 import upsampled_loss_checks
+import windowed_argmax_checks
 from helpers import assert_close, draw
 
 from inceptionnext_seg.ops import _triton
@@ -40,6 +41,10 @@ def test_loss_and_class_indices(triton):
 @pytest.mark.parametrize('name', ['wrong_labels', 'gradients', 'limits', 'operator'])
 def test_loss_at_its_limits(triton, name):
     getattr(upsampled_loss_checks, f'check_{name}')(triton)
+
+
+def test_class_indices_of_windows(triton):
+    windowed_argmax_checks.check_triton(triton)
 
 
 def test_more_than_two_to_the_31_elements(cuda):

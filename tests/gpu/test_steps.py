@@ -5,6 +5,8 @@ import gc
 import pytest
 import torch
 from helpers import assert_close, relative_error
+from mmengine.config import ConfigDict
+from mmseg.structures import SegDataSample
 
 import inceptionnext_seg
 from gpu.models import Training, batch, build, loss_of, refusing_to_wait
@@ -111,6 +113,28 @@ def test_the_host_does_not_wait_in_a_step_of_training_or_inference(device, size)
             with refusing_to_wait(device):
                 found = model.encode_decode_argmax(images, metas)
         assert torch.equal(found, expected)
+
+
+@torch.inference_mode()
+def test_sliding_windows_predict_as_the_plain_model_does_and_the_host_waits_for_none_after_the_first(
+        device, size, exact_convolutions):
+    size, found = size._replace(batch_size=1), []
+    for fast in (False, True):
+        model = build(size, device, fast).eval()
+        # Two windows along each axis, which overlap.
+        side, stride = 5 * size.side // 8, 3 * size.side // 8
+        model.test_cfg = ConfigDict(mode='slide', crop_size=(side, side), stride=(stride, stride))
+
+        def predict(seed, model=model):
+            images, samples = batch(size, device, seed)
+            sample, = model.predict(images, [SegDataSample(metainfo=sample.metainfo) for sample in samples])
+            return sample.pred_sem_seg.data
+        found.append([predict(0), predict(1)])
+    images, samples = batch(size, device, 2)
+    with refusing_to_wait(device):
+        model.predict(images, [SegDataSample(metainfo=sample.metainfo) for sample in samples])
+    for expected, ours in zip(*found, strict=True):
+        assert ours.shape == expected.shape and (ours == expected).float().mean() > 0.99
 
 
 def test_inference_is_captured_in_a_cuda_graph(cuda, size):

@@ -42,6 +42,7 @@ def clock(tmp_path, monkeypatch):
     monkeypatch.setattr(native, 'cache_folder', lambda: tmp_path)
     monkeypatch.setattr(measured, 'TABLE', measured.Table())
     monkeypatch.setattr(measured, 'time_forms', mock.Mock(wraps=clock.time))
+    monkeypatch.setattr(measured, 'clock', lambda: clock.now)
     return clock
 
 
@@ -88,6 +89,29 @@ def test_on_a_machine_that_is_always_busy_the_rule_of_thumb_stays_and_nothing_is
         assert chosen(forms, X) == 'native'
     assert found.disturbed == ['double']
     assert not inceptionnext_seg.choices() and measured.TABLE.is_empty
+
+
+def test_on_a_machine_that_is_always_busy_an_operator_of_long_forms_is_given_up_after_one_run(clock):
+    for waiting, longest in ((30., 31.), (0.2, 3.5)):
+        clock.now, form = 0., clock.takes(1., lambda waiting=waiting: waiting)
+        assert math.inf in clock.time(dict(native=form, triton=form, torch=form), (X, ), X.device).values()
+        assert clock.now <= longest
+
+
+def test_a_busy_machine_ends_measuring_after_some_seconds_and_the_next_run_measures_what_is_left(clock):
+    waiting = [1.]
+    forms = {name: clock.takes(seconds, lambda: waiting[0]) for name, seconds in (('native', 1.), ('torch', 0.5))}
+    calls = [torch.ones(1, 2, 3, width) for width in range(1, 41)]
+    with inceptionnext_seg.measuring() as found:
+        assert [chosen(forms, x) for x in calls + calls] == 80 * ['native']
+    assert clock.now < measured.PATIENCE + 5
+    assert len(found.disturbed) + len(found.left) == 40 and len(found.left) > 20 and not found.is_whole
+    waiting[0] = 0.
+    with inceptionnext_seg.measuring() as found:
+        formed = [chosen(forms, x) for x in calls]
+    assert formed.count('torch') == len(found.choices) > 5 and len(found.left) == 40 - len(found.choices)
+    with inceptionnext_seg.measuring(patience=math.inf) as found:
+        assert {chosen(forms, x) for x in calls} == {'torch'} and found.is_whole
 
 
 def test_a_form_that_takes_many_times_as_long_runs_twice_alone(clock):
@@ -320,6 +344,21 @@ def test_what_a_time_depends_on_tells_calls_apart():
         keys.append(str(measured.describe_call(calls[0])))
     assert len(set(keys)) == len(keys)
     assert str(measured.describe_call((X + 1, nn.Conv2d(2, 4, 1), nn.BatchNorm2d(2)))) == keys[0]
+
+
+def test_what_a_time_on_a_gpu_depends_on_tells_settings_and_versions_apart(monkeypatch):
+    x, files, keys = torch.empty(1, device='meta'), [], []
+    for benchmark, version in ((False, '3.1'), (True, '3.2')):
+        monkeypatch.setattr(torch.backends.cudnn, 'benchmark', benchmark)
+        monkeypatch.setattr(measured._triton, 'version', lambda version=version: version)
+        keys.append(str(measured.settings_of(x.device)))
+        files.append(measured.cache_file())
+    assert len(set(keys)) == len(set(files)) == 2
+
+
+def test_a_form_is_timed_with_arguments_that_are_named_tuples():
+    x = measured.Choice(X, X, 1, None, {})
+    assert type(stopwatch.isolated(x)) is measured.Choice and stopwatch.isolated(x).form == 1
 
 
 def test_measuring_leaves_parameters_gradients_statistics_and_random_numbers_alone(clock):

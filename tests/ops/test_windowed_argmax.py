@@ -1,22 +1,14 @@
 """Class indices from windows' low-resolution logits, against interpolation, placing and averaging one after another."""
 import pytest
 import torch
-import torch.nn.functional as F
+from windowed_argmax_checks import GRIDS, STEPS, draw, side_by_side, stock, taps
 
 from inceptionnext_seg import measuring
 from inceptionnext_seg.ops import _native as native
+from inceptionnext_seg.ops import _triton, dispatch, measured
 from inceptionnext_seg.ops import windowed_argmax as module
 from inceptionnext_seg.ops.dispatch import FormError
-from inceptionnext_seg.ops.windowed_argmax import Taps, windowed_argmax
-
-# rows and columns of windows: their first positions; size of a window, of its logits, upsampled size
-GRIDS = [
-    (([0], [0]), (9, 14), (3, 5), (9, 14)),
-    (([0, 6, 7], [0, 9]), (12, 13), (3, 4), (12, 13)),
-    (([0, 4, 8, 12], [0]), (12, 10), (4, 1), (12, 16)),     # three windows at a pixel, logits of one column, padding
-    (([0], [0, 5]), (8, 8), (8, 8), (8, 8))]
-STEPS = [dict(), dict(ori_shape=(31, 17)), dict(padding=(1, 2, 3, 1), ori_shape=(11, 40)), dict(flip='horizontal'),
-         dict(flip='vertical', padding=(0, 1, 2, 0), ori_shape=(7, 9))]
+from inceptionnext_seg.ops.windowed_argmax import windowed_argmax
 
 
 @pytest.fixture(params=['native', 'blocked', 'torch'])
@@ -24,43 +16,6 @@ def impl(request):
     if request.param == 'native' and native.why_not('windowed_argmax'):
         pytest.skip('no C++ compiler')
     return request.param
-
-
-def draw(grid, classes=19, images=2, dtype=torch.float64):
-    """Logits of each window (rows, columns, B, C, h, w)."""
-    (tops, lefts), _, low, _ = grid
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(len(tops), len(lefts), images, classes, *low, dtype=dtype, generator=generator)
-
-
-def side_by_side(logits):
-    """(B, rows · h, columns · w, C)."""
-    return logits.permute(2, 0, 4, 1, 5, 3).flatten(3, 4).flatten(1, 2)
-
-
-def taps(grid, align_corners=False, padding=(0, 0, 0, 0), flip=None, ori_shape=None, dtype=torch.float64):
-    starts, window, low, upsampled = grid
-    left, right, top, bottom = padding
-    return [Taps.of_windows(starts[i], window[i], low[i], upsampled[i], align_corners, dtype).then(
-        before, after, flip == direction, ori_shape and ori_shape[i], align_corners)
-        for i, (before, after, direction) in enumerate([(top, bottom, 'vertical'), (left, right, 'horizontal')])]
-
-
-def stock(grid, logits, align_corners=False, padding=(0, 0, 0, 0), flip=None, ori_shape=None):
-    """Full logits (B, C, H, W) by mmseg's steps."""
-    (tops, lefts), (height, width), _, upsampled = grid
-    size = tops[-1] + height, lefts[-1] + width
-    total, count = logits.new_zeros(*logits.shape[2:4], *size), logits.new_zeros(size)
-    for i, y in enumerate(tops):
-        for j, x in enumerate(lefts):
-            window = F.interpolate(logits[i, j], upsampled, mode='bilinear', align_corners=align_corners)
-            total[:, :, y:y + height, x:x + width] += window[:, :, :height, :width]
-            count[y:y + height, x:x + width] += 1
-    left, right, top, bottom = padding
-    x = (total / count)[:, :, top:size[0] - bottom, left:size[1] - right]
-    if flip:
-        x = x.flip(3 if flip == 'horizontal' else 2)
-    return x if ori_shape is None else F.interpolate(x, ori_shape, mode='bilinear', align_corners=align_corners)
 
 
 @pytest.mark.logits_match
@@ -93,6 +48,38 @@ def test_sums_are_added_to_once_while_forms_are_timed():
     with measuring():
         windowed_argmax(logits, *tables, sums)
     torch.testing.assert_close(sums.sum(-1), torch.ones(2, 9, 14, dtype=torch.float64))
+
+
+@pytest.mark.parametrize('summed', [False, True])
+def test_on_cuda_the_forms_are_timed_stocks_too_unless_probabilities_are_summed(summed, monkeypatch, tmp_path):
+    timed = []
+    monkeypatch.setenv('INCEPTIONNEXT_SEG_MEASURE', '1')
+    monkeypatch.setattr(native, 'cache_folder', lambda: tmp_path)
+    monkeypatch.setattr(measured, 'TABLE', measured.Table())
+    monkeypatch.setattr(measured, 'time_forms', lambda forms, args, device: (
+        timed.append(set(forms)) or dict.fromkeys(forms, 1.)))
+    monkeypatch.setattr(module, 'is_on_cuda', lambda *args: True)
+    logits, tables = side_by_side(draw(GRIDS[0])), taps(GRIDS[0])
+    with measuring():
+        windowed_argmax(logits, *tables, torch.zeros(2, 9, 14, 19, dtype=torch.float64) if summed else None)
+    assert not timed if summed else timed[0] >= {'blocked', 'torch'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('summed', [False, True])
+def test_the_triton_kernel_compiles_without_spills_in_few_registers_for_gpus_that_are_not_here(summed, monkeypatch):
+    pytest.importorskip('triton', reason='triton is not installed')
+    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    monkeypatch.setattr(dispatch, 'is_hollow', lambda x: False)
+    monkeypatch.setattr(_triton, 'why_not', lambda device: None)
+    grid = ([0, 341], [0, 341]), (512, 512), (128, 128), (512, 512)
+    logits = torch.empty(1, 256, 256, 150, device='meta')
+    sums = torch.empty(1, 853, 853, 150, device='meta') if summed else None
+    with _triton.recording() as launches:
+        windowed_argmax(logits, *taps(grid, dtype=torch.float32), sums, impl='triton')
+    report = compile_ahead(launches[0], 90 if summed else 80)
+    assert len(launches) == 1 and report.spills == 0 and report.registers <= 128, report
+    assert report.barriers == 0 and report.loads[64] >= 2, report
 
 
 def test_in_float32_few_pixels_differ_and_those_are_ties(impl):
@@ -146,3 +133,5 @@ def test_what_does_not_fit_is_told():
         windowed_argmax(logits, y_taps, x_taps, torch.zeros(2, 9, 14, 7, dtype=torch.float64))
     with pytest.raises(FormError, match=r'native.*float16'):
         windowed_argmax(logits.half(), y_taps, x_taps, impl='native')
+    with pytest.raises(FormError, match=r'triton.*float64'):
+        windowed_argmax(logits, y_taps, x_taps, impl='triton')

@@ -7,14 +7,18 @@ from mmengine.registry import init_default_scope
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.structures import SegDataSample
 from test_segmentor import IMAGES, METAS, assert_same_predictions, fast_and_stock, predict_both, segmentor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inceptionnext_seg import accelerate, restore
 from inceptionnext_seg.errors import SettingError, UserError
+from inceptionnext_seg.ops import _triton, dispatch
+from inceptionnext_seg.ops.dispatch import FormError
 from inceptionnext_seg.ops.windowed_argmax import windowed_argmax
 from inceptionnext_seg.segmentation import large
 from inceptionnext_seg.segmentation import windows as windows_module
 from inceptionnext_seg.segmentation.segmentor import FastSegTTAModel
-from inceptionnext_seg.segmentation.windows import Windows, predict_windows
+from inceptionnext_seg.segmentation.windows import Windows, plan_of, predict_windows
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +128,48 @@ def test_memory_is_that_of_the_rows_of_windows_which_output_rows_need(monkeypatc
     assert found.shape == (496, 32) and found.dtype == torch.uint8
     assert asked == [(16 * i, 0) for i in range(30)]
     assert {shape[1] for shape in seen} == {2 * 8}
+
+
+class HostCopies(TorchDispatchMode):
+    """Names of the operators that take a tensor from the host to the meta device, which stands for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        given, made = ([x for x in tree_leaves(tree) if isinstance(x, torch.Tensor)] for tree in ((args, kwargs), out))
+        if any(not x.is_meta and x.dim() for x in given) and any(x.is_meta for x in given + made):
+            self.found.append(func.name())
+        return out
+
+
+@pytest.mark.parametrize('form', ['triton', 'blocked', 'torch'])
+def test_for_the_second_image_of_a_size_no_table_is_copied_to_the_device(form, monkeypatch):
+    if form == 'triton':
+        pytest.importorskip('triton', reason='triton is not installed')
+    monkeypatch.setattr(dispatch, 'is_hollow', lambda x: False)
+    monkeypatch.setattr(_triton, 'why_not', lambda device: None)
+    windows = Windows.sliding((97, 131), (64, 64), (40, 40))
+
+    def predict():
+        for sums in (None, torch.empty(90, 120, 19, device='meta')):
+            predict_windows(lambda corners: torch.empty(len(corners), 19, 16, 16, device='meta'), windows, 4, (64, 64),
+                            flip='horizontal', ori_shape=(90, 120), sums=sums, impl=form)
+    plan_of.cache_clear()
+    with _triton.recording(), HostCopies() as first:
+        predict()
+    with _triton.recording(), HostCopies() as second:
+        predict()
+    assert first.found and not second.found
+
+
+def test_a_form_that_cannot_run_is_refused_with_sliding_windows_too():
+    model = segmentor('stock', test_cfg=dict(mode='slide', **SLIDES[0])).eval()
+    accelerate(model, prediction='triton')
+    with pytest.raises(FormError, match=r"'triton'.*cpu"):
+        model.predict(IMAGES.float())
 
 
 @pytest.mark.parametrize('crop_size, stride, told', [

@@ -3,6 +3,7 @@ import re
 import subprocess
 import time
 from types import SimpleNamespace
+from unittest import mock
 
 import psutil
 import pytest
@@ -13,8 +14,10 @@ from studies.gpu import cell as cell_module
 from studies.gpu import running
 from studies.gpu.cells import Cell, cells
 from studies.gpu.conditions import conditions, slug
-from studies.gpu.estimate import FAST, GPUS, SLOW, Count, Operator, seconds, table
+from studies.gpu.estimate import FAST, GPUS, KERNELS, SLOW, Count, Operator, count_step, seconds, table
 from studies.gpu.report import report
+from studies.throughput.candidates import STOCK
+from studies.throughput.setting import Setting
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
@@ -100,8 +103,32 @@ def test_every_cell_is_there_for_a_gpu(monkeypatch):
     names = [cell.name for cell in cells('cuda')]
     assert {'tests: kernels', 'tests: steps', 'tests: processes', 'segmentors, train, fp16, 16 images',
             'segmentors, infer, fp32, 1 images', 'backbones, train, fp32, 16 images',
-            'parts alone, infer, fp16, 16 images', 'compiled, train, fp32, 16 images'} <= set(names)
+            'parts alone, infer, fp16, 16 images', 'compiled, train, fp32, 16 images',
+            'sliding windows, fp16, 1024×2048'} <= set(names)
     assert len(set(names)) == len(names)
+
+
+def test_what_is_quick_has_every_kind_of_cell_in_training_and_inference_stock_among_the_candidates(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (8, 0))
+    kinds = {re.sub(r'.*: |,.*| of .*', '', cell.name) for cell in cells('cuda')}
+    quick = cells('cpu', quick=True)
+    assert {re.sub(r'.*: |,.*| of .*', '', cell.name) for cell in quick} == kinds
+    settings = [cell.setting for cell in quick if cell.setting]
+    assert {(s['mode'], s['dtype']) for s in settings} == {('train', 'fp32'), ('infer', 'bf16')}
+    assert max(s['size'] for s in settings) <= 128 and any('compile' in s for s in settings)
+    assert any(name == STOCK for cell in quick for name, _ in cell.candidates)
+
+
+def test_a_cell_of_sliding_windows_predicts_by_windows(monkeypatch):
+    from inceptionnext_seg.segmentation import segmentor
+    predicted = mock.Mock(wraps=segmentor.predict_windows)
+    monkeypatch.setattr(segmentor, 'predict_windows', predicted)
+    setting = dict(mode='infer', batch_size=1, size=32, width=48, dtype='bf16', device='cpu')
+    found = cell_module.run(
+        Cell('sliding windows', 'speed', candidates=[(f'{INCEPTIONNEXT}::none', 'nchw'), (INCEPTIONNEXT, 'nhwc')],
+             setting=setting, rounds=8, slide=(32, 16)), 'cpu', dict(SMALL))
+    assert len(found['results']) == 2 and found['setting']['width'] == 48
+    assert [call.args[1].lefts for call in predicted.call_args_list[:1]] == [[0, 16]]
 
 
 def test_reports_of_pytest_and_words_of_nvidia_smi_are_read(monkeypatch):
@@ -131,6 +158,37 @@ def test_an_estimate_is_the_longest_of_arithmetic_bytes_and_launch_and_says_what
     assert high['products'] == pytest.approx(2)
     row = dict(candidate='ours', dtype='fp32', gpu='A100', operators=3, operations=1, nbytes=1, low=low, high=high)
     assert all('estimate' in line for line in table(dict(rows=[row, row])).splitlines()[2:])
+
+
+def test_a_kernel_takes_the_time_of_its_instructions_on_as_many_multiprocessors_as_it_has_programs():
+    for gpu, clock in zip(GPUS, (1.41e9, 1.98e9), strict=True):     # of the data sheets
+        assert gpu.clocks / gpu.processors == pytest.approx(clock, rel=0.002)
+    a100 = GPUS[0]
+    work = dict(instructions=int(0.3 * a100.instructions), special=int(0.3 * a100.special))
+    operators = [Operator('loss_kernel', KERNELS, 0, 8, False, **work, programs=10**6)]
+    assert seconds(operators, 0, a100, FAST, amp=True)[KERNELS] == pytest.approx(1)
+    operators = [operators[0]._replace(programs=27)]        # of 108 multiprocessors
+    assert seconds(operators, 0, a100, SLOW, amp=True)[KERNELS] == pytest.approx(8)
+
+
+def test_every_launch_of_a_step_counts_with_its_exponentials():
+    pytest.importorskip('triton', reason='triton is not installed')
+    setting = Setting(batch_size=2, size=64, dtype='bf16')
+    operators, _ = count_step(INCEPTIONNEXT, setting)
+    launches = [operator for operator in operators if operator.kind == KERNELS]
+    names = [launch.name for launch in launches]
+    assert {name: names.count(name) for name in ('loss_kernel', 'add_kernel', 'convolution_kernel')} == dict(
+        loss_kernel=2, add_kernel=12, convolution_kernel=24)    # two heads; forward; forward and backward
+    assert not any(operator.name.startswith(('inception_dwconv2d', 'residual')) for operator in operators)
+    for launch in launches:
+        assert launch.instructions > 0 and launch.programs > 0 and launch.nbytes > 0 and launch.operations == 0
+    # 18 classes lie on 32 lanes, and one is the other part; a logarithm is two in all lanes of a warp.
+    pixels = 2 * 64 * 64
+    forward = [launch for launch in launches if launch.name == 'loss_kernel']
+    assert [launch.special for launch in forward] == 2 * [pixels * (32 + 1 + 64)]
+    backward = [launch for launch in launches if launch.name == 'gradient_kernel' and launch.special]
+    # Of so few logits each is a segment of its own: every pixel is met from above and below, from left and right.
+    assert [launch.special for launch in backward] == 2 * [4 * pixels * 33]
 
 
 def test_products_count_their_arithmetic_and_all_others_their_tensors():
