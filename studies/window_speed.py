@@ -27,9 +27,9 @@ from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_json, write_text
 
-from .goals import verdict
 from .going_on import SAME, content_of
 from .published.machine import folder_name
+from .speed.goals import verdict
 from .speed.measuring import machine_and_versions, wait_for_quiet
 from .speed.statistics import speed, speedup
 from .window_memory import CANDIDATES as SEGMENTORS

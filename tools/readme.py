@@ -16,7 +16,6 @@ from inceptionnext_seg.files import markdown_table, write_text
 from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory, window_speed
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
-from studies.goals import goals_table
 from studies.gpu import estimate as gpu_estimate
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
@@ -29,6 +28,7 @@ from studies.published.files import write_reports
 from studies.published.machine import PUBLISHED, machine_line
 from studies.reliability.cases import table as reliability_table
 from studies.replacement_report import totals_table
+from studies.speed.goals import goals_table
 from studies.speed.pictures import THREADS, picture_paths
 from studies.speed.report import (
     compiled_table,

@@ -239,14 +239,14 @@ class Strips:
         self.side, kind = low.shape[2], compute_dtype(low.dtype)
         axes = zip((windows.tops, windows.lefts), windows.window, low.shape[2:], (top, left), (bottom, right), size,
                    strict=True)
-        down, self.across = (
+        down, across = (
             Taps.of_windows(starts, window, n, window, align_corners, kind).then(
                 before, after, size=last, align_corners=align_corners)
             for starts, window, n, before, after, last in axes)
         first, self.last = rows_of_windows(down, self.side)
         self.kept = 1 + max(row - int(first[self.last == row].min()) for row in self.last.unique().tolist())
         index = down.index // self.side % self.kept * self.side + down.index % self.side
-        self.down = Taps(index, down.weight)
+        self.down, self.across = Taps(index, down.weight).to(low.device), across.to(low.device)
         self.maps = low.new_empty(self.kept, self.side, len(windows.lefts), low.shape[3], low.shape[1], dtype=kind)
 
     def put(self, row, begin, low):

@@ -5,7 +5,7 @@ from inceptionnext_seg.export.fastest import usual_form
 from inceptionnext_seg.export.proof import MOST_OFF
 from inceptionnext_seg.files import markdown_table
 
-from ..goals import goals_table
+from ..speed.goals import goals_table
 from ..speed.statistics import estimate, median_of_medians, speedup
 from .cells import FAMILIES, RUNTIMES, Cell, rank
 
@@ -58,7 +58,7 @@ def table(found):
 
 
 def goals(result):
-    """Rows of what was aimed at, as :func:`..goals.goals_table` takes them."""
+    """Rows of what was aimed at, as :func:`..speed.goals.goals_table` takes them."""
     runs, rows = runs_by_cell(result), []
     for runtime, dtype, form, goal in GOALS:
         ours = form if runtime == 'torch' else usual_form(runtime, dtype)

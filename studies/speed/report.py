@@ -1,12 +1,12 @@
 """The report of a result file: goals, tables by question, and how it was measured."""
+import statistics
 from pathlib import Path
 
 from inceptionnext_seg.files import markdown_table, read_object, without_html
 
-from ..goals import goals_table
-from ..operators.summary import Result as Operators
 from ..published.machine import machine_line
 from .cells import BACKBONE_GMACS, CANDIDATES, COMPILED, PARTS
+from .goals import goals_table
 from .measuring import EXPLORED, MOST_BUSY, REPEATED, SLOWER
 from .pictures import MODES, THREADS, growth_cells, parts, parts_cell, picture_paths
 from .statistics import NONE, RESAMPLES, coverage, median_of_medians, text
@@ -120,9 +120,11 @@ def product_rates(path):
     path = Path(path).with_name('operators.json')
     if not path.is_file():
         return {}
-    operators = Operators(read_object(path, 'a result of studies.operators', 'take it away'))
-    limits = {dtype: operators.limits(dtype, 2) for dtype in ('fp32', 'bf16')}
-    return {dtype: found['macs_per_second'] / 1e9 for dtype, found in limits.items() if found}
+    found = {}
+    for limit in read_object(path, 'a result of studies.operators', 'take it away')['limits']:
+        if limit['threads'] == 2:
+            found.setdefault(limit['dtype'], []).append(limit['macs_per_second'] / 1e9)
+    return {dtype: statistics.median(rates) for dtype, rates in found.items()}
 
 
 def limits_table(result, path):

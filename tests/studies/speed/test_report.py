@@ -4,10 +4,10 @@ import json
 import pytest
 from PIL import Image
 
-from studies.goals import goals_table, verdict
 from studies.published.files import REPORTS, stale_pictures, write_report
 from studies.speed import report as reporting
 from studies.speed.cells import BACKBONE_GMACS, LAYOUTS, cells
+from studies.speed.goals import goals_table, verdict
 from studies.speed.pictures import in_times_of_stock
 from studies.speed.statistics import Estimate
 from studies.speed.summary import Result

@@ -1,7 +1,7 @@
 """What a measured ratio says of what was aimed at."""
 from inceptionnext_seg.files import markdown_table
 
-from .speed.statistics import NONE, text
+from .statistics import NONE, text
 
 
 def verdict(goal, found):
