@@ -69,7 +69,7 @@ def test_on_cuda_the_forms_are_timed_stocks_too_unless_probabilities_are_summed(
 @pytest.mark.parametrize('summed', [False, True])
 def test_the_triton_kernel_compiles_without_spills_in_few_registers_for_gpus_that_are_not_here(summed, monkeypatch):
     pytest.importorskip('triton', reason='triton is not installed')
-    from inceptionnext_seg.ops._triton_ahead import compile_ahead
+    from triton_ahead import compile_ahead
     monkeypatch.setattr(dispatch, 'is_hollow', lambda x: False)
     monkeypatch.setattr(_triton, 'why_not', lambda device: None)
     grid = ([0, 341], [0, 341]), (512, 512), (128, 128), (512, 512)
