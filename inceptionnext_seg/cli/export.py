@@ -107,6 +107,20 @@ def form_of(args):
     return usual_form(args.format, args.dtype)
 
 
+def before_the_file(cfg):
+    """What the config does to an image before the network, and the file does not: sentences."""
+    said = []
+    for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
+        if step.get('type') == 'Resize' and step.get('scale'):
+            ratio = ', keeping its ratio' if step.get('keep_ratio') else ''
+            said.append(f'The config resizes an image to {"×".join(map(str, step.scale))} (width×height){ratio} first; '
+                        'do the same before you give it to the file.')
+    if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
+        said.append(f'The config predicts by windows of {"×".join(map(str, cfg.model.test_cfg.crop_size))}; the file '
+                    'takes the image that it is given as one.')
+    return said
+
+
 def normalized(model, images):
     return np.ascontiguousarray(model.normalize(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy())
 
@@ -176,3 +190,5 @@ def main():
     if args.format == 'openvino':
         print(f'Load it with INFERENCE_PRECISION_HINT={inference_precision(args.dtype)} to compute what was proved: '
               'without a hint OpenVINO takes bfloat16 where the processor multiplies it.')
+    for said in before_the_file(cfg):
+        print(said)

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 
 from ..data.checks import datasets_of
 from ..data.description import NAME, Description, read_description
 from ..data.fitting import LONGEST_SIDE, RARE, class_weights, fit_batch, fit_size
+from ..data.threads import threads
 from ..errors import UserError, quantity
 from .options import LOADERS
 
@@ -16,6 +18,7 @@ from .options import LOADERS
 PLACEHOLDER = 'DIR of --data'
 # Of the splits, the first that has images with masks.
 SPLITS = dict(train_dataloader=('training', ), val_dataloader=('validation', ), test_dataloader=('test', 'validation'))
+MOST_WORKERS = 8    # that load images for a GPU
 CROPS = ('RandomCrop', 'RareClassCrop')
 # Settings of a data set's config that stay: those that do not depend on its files.
 KEPT = ('pipeline', 'test_mode', 'lazy_init', 'serialize_data', 'max_refetch')
@@ -90,6 +93,8 @@ def use_data(cfg: Config, folder: str | Path) -> list[str]:
     if 'total_batch_size' in cfg.train_cfg:
         cfg.train_cfg.total_batch_size = batch
     cfg.train_dataloader.batch_size = batch
+    if torch.cuda.is_available():       # faster than one process can load for; which images come when stays the same
+        cfg.train_dataloader.num_workers = min(MOST_WORKERS, threads())
     validated = quantity(data.splits['validation']['images'], 'validation image')
     return [
         f'{data.root}: {images} training and {validated}, median size '

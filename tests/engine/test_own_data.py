@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -21,6 +22,7 @@ from inceptionnext_seg.cli import test as evaluation
 from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.fitting import class_weights, fit_batch, fit_size
 from inceptionnext_seg.data.importing.writing import config_text
+from inceptionnext_seg.engine import own_data
 from inceptionnext_seg.engine.launch import load_config, without_training
 from inceptionnext_seg.engine.own_data import check_work_dir, needs_data, set_minutes, steps_of, use_data
 from inceptionnext_seg.errors import UserError
@@ -54,6 +56,15 @@ def test_classes_sizes_and_weights_of_a_folder_come_into_the_config_and_options_
     assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 2
     assert cfg.model.decode_head.loss_decode.class_weight == [0.709, 3.]
     assert cfg.train_cfg.total_batch_size == 2
+
+
+@pytest.mark.parametrize(('gpu', 'processes', 'workers'), [(False, '1', 1), (True, '1', 8), (True, '4', 5)])
+def test_for_a_gpu_more_processes_load_images(tmp_path, monkeypatch, gpu, processes, workers):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', processes)
+    monkeypatch.setattr(own_data, 'threads', lambda: 20 // int(processes))
+    folder = describe(tmp_path / 'cows')
+    assert load_config(CONFIG, adapt=lambda cfg: use_data(cfg, folder)).train_dataloader.num_workers == workers
 
 
 @pytest.mark.parametrize(('pixels', 'size', 'images'), [((9960, 40), (3000, 2000), 40), ((50, 50), (200, 150), 6)])

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from inceptionnext_seg import create_model
@@ -49,6 +50,13 @@ def export(trained, monkeypatch, capsys):
             code = stop.code
         return code, *capsys.readouterr()
     return run
+
+
+def test_what_the_config_does_before_the_network_is_said_since_the_file_does_not(root):
+    name = 'upernet_inceptionnext_t_ade20k.py'
+    resize, windows = tool.before_the_file(Config.fromfile(root / 'configs' / name))
+    assert '2048×512 (width×height), keeping its ratio' in resize and 'windows of 512×512' in windows
+    assert not tool.before_the_file(Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py'))
 
 
 def random_images(*shape, seed=0):
