@@ -145,8 +145,7 @@ def main():
     note = next((graph.note for graph in graphs.values() if graph.note), None)
     if note:
         print(f'Written as it was trained: {note}.')
-        if form == 'fastest':
-            graphs = {'plain': graphs['plain']}
+        graphs = {'plain': graphs.get('plain') or next(iter(graphs.values()))}
     batches = proof.samples(args.images or args.calibration, size, args.batch_size)
     calibration = proof.calibration_images(args.calibration, size, args.batch_size) if args.calibration else []
     calibration = [images if args.preprocess else normalized(model, images) for images in calibration]

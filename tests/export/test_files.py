@@ -145,11 +145,12 @@ def test_the_fastest_form_is_found_in_turns_and_kept(export, tmp_path, monkeypat
 def test_a_head_without_a_rewritten_graph_has_no_form_to_choose(tmp_path, monkeypatch, capsys):
     weights = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=create_model('fpn_inceptionnext_a_mini', accelerate=False).state_dict()), weights)
-    monkeypatch.setattr('sys.argv', ['export', 'fpn_inceptionnext_a_mini', str(weights), '--format', 'torch-export',
-                                     '--size', '64x64', '--form', 'fastest', '--out', str(tmp_path / 'out.pt2')])
-    tool.main()
-    out = capsys.readouterr().out
-    assert 'Written as it was trained' in out and 'torch-export, plain' in out
+    for form in ('fastest', 'factorized'):
+        monkeypatch.setattr('sys.argv', ['export', 'fpn_inceptionnext_a_mini', str(weights), '--format', 'torch-export',
+                                         '--size', '64x64', '--form', form, '--out', str(tmp_path / f'{form}.pt2')])
+        tool.main()
+        out = capsys.readouterr().out
+        assert 'Written as it was trained' in out and 'torch-export, plain' in out
 
 
 @pytest.fixture(scope='module')
