@@ -57,9 +57,9 @@ def pace_of(runs):
     whole = [[run[key] for key in keys] + [run['iterations'], len(run['curve'])] for run in runs
              if all(run[key] for key in keys)]
     if not whole:
-        raise UserError('every run of the pilot was interrupted, or has fewer than six iterations, so that it is not '
-                        'known how long one takes; expected: one that was not. Next: delete the folder of a run and '
-                        'run the pilot again.')
+        raise UserError('every run of the pilot was interrupted, or is too short to be timed (fewer than six '
+                        'iterations, or images to validate on), so that it is not known how long one takes; expected: '
+                        'one that was not. Next: delete the folder of a run and run the pilot again.')
     overheads = [total - iterations * each - validations * one for each, one, total, iterations, validations in whole]
     iteration, validation = (statistics.median(row[i] for row in whole) for i in (0, 1))
     return Pace(iteration, validation, max(statistics.median(overheads), 0.))

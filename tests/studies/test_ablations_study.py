@@ -16,6 +16,7 @@ from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.provenance import environment
 from studies import camvid_sequences
 from studies.ablations import __main__ as command
+from studies.ablations import speed
 from studies.ablations.analysis import EFFECTS, NETWORKS, PAIRS, analyse, pilot_differences, verdict
 from studies.ablations.arms import (
     CONTROL,
@@ -324,6 +325,7 @@ def test_a_run_that_failed_in_an_earlier_call_stays_failed_until_it_is_done(tmp_
 def test_processes_are_added_to_those_of_the_same_machine_versions_and_commit_alone(tmp_path, monkeypatch):
     args = command.parse_args(['speed', '--out', str(tmp_path / 'ablations.json')])
     path, here = speed_file(args.out), environment('cpu')
+    monkeypatch.setattr(speed, 'environment', lambda device: here)      # whatever is committed meanwhile
     monkeypatch.setattr(command, 'measuring_command', lambda *given: [sys.executable, '-c', 'raise SystemExit(3)'])
     for key in ('cpu', 'versions', 'commit'):
         path.write_text(json.dumps(dict(runs=[], environment={**here, key: 'another'})))
