@@ -25,7 +25,8 @@ DECIDED = {
     'camvid_own_25min.json': 'the schedule was chosen before, by three single runs of 1,187 iterations, of which no '
                              'file is kept, and their scores on the same validation images; seeds and length were '
                              'fixed before these ran. Which parts are left out was fixed after the runs of the '
-                             'recipe, and a planned variant of an earlier decay was not run',
+                             'recipe, and a planned variant of an earlier decay was not run. Second seeds without '
+                             'augmentation and of smaller crops were run after the first were seen',
     'camvid_own*.json': 'the schedule, by single runs on the same validation images',
     'generalization_mini.json': 'no protocol was written before',
     'operators.json': 'claims and limits: nothing. After a trial on a busy machine, which is not in the file, size 13 '

@@ -72,15 +72,16 @@ STUDIES = {
     'window_speed': Study('time of sliding windows, of stock and of ours', f'{MACHINE}/window_speed.json',
                           (f'-m studies.window_speed --out docs/results/{MACHINE}/window_speed.json', ), QUIET),
     'own_recipe': Study("the recipe for one's own images on CamVid, an hour of one core", f'{MACHINE}/camvid_own.json',
-                        ('-m studies.own_recipe data/camvid --threads 1 --seeds 0 --only recipe '
-                         f'--out docs/results/{MACHINE}/camvid_own.json', ), CAMVID, 'an hour'),
+                        ('-m studies.own_recipe data/camvid --threads 1 --only recipe '
+                         f'--out docs/results/{MACHINE}/camvid_own.json', ), CAMVID,
+                        'an hour for each of 3 runs; goes on where it was stopped'),
     'own_recipe_25_minutes': Study(
         "the recipe for one's own images, 25 minutes on one core, and without each of its parts",
         f'{MACHINE}/camvid_own_25min.json',
-        ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 '
+        ('-m studies.own_recipe data/camvid --minutes 25 --threads 1 --ablation-seeds 0 1 '
          f'--out docs/results/{MACHINE}/camvid_own_25min.json --only recipe no_ema '
          'no_balance no_augmentation crop_128', ), CAMVID,
-        '25 minutes for each of 6 runs; goes on where it was stopped'),
+        '25 minutes for each of 9 runs; goes on where it was stopped'),
     'camvid': Study('InceptionNeXt-A against ConvNeXt-A on CamVid', 'camvid.json', (
         'tools/sweep.py configs/upernet_inceptionnext_a_camvid.py configs/upernet_convnext_a_camvid.py '
         '--seeds 0 1 2 --work-dir work_dirs/camvid',
