@@ -50,6 +50,7 @@ from studies.timing import Interval, describe_ratio
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'docs/results'
 EXCERPT = RESULTS / 'mini_run.txt'
+WALK = RESULTS / 'own_images.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 # Of the machine whose figures the documents show.
 SPEED, OPERATORS, INFERENCE, WINDOW_MEMORY, WINDOW_SPEED = (RESULTS / PUBLISHED / f'{name}.json' for name in (
@@ -78,6 +79,15 @@ def mini_run():
     summary = EXCERPT.read_text().rstrip().splitlines()[-1]
     parts = summary.partition(', peak memory')
     return f'```\n{parts[0]},\n{(parts[1] + parts[2]).lstrip(", ")}\n```'.replace(', metrics', ',\nmetrics')
+
+
+def own_images_walk():
+    """How long each step of docs/own_images.md took, and where."""
+    if not WALK.is_file():
+        return 'Not measured yet.'
+    *steps, where = WALK.read_text().splitlines()
+    rows = [[what, seconds] for seconds, what in (line.split('\t') for line in steps)]
+    return f'{markdown_table(["step", "seconds"], rows)}\n\n{where}'
 
 
 def paper():
@@ -271,7 +281,8 @@ def speed_of_windows():
 
 BLOCKS = dict(
     window_memory=memory_of_windows, large_image=large_image, window_speed=speed_of_windows, mini_run=mini_run,
-    any_upernet=any_upernet, paper=paper, inference=inference, inference_words=inference_words,
+    own_images_walk=own_images_walk, any_upernet=any_upernet,
+    paper=paper, inference=inference, inference_words=inference_words,
     inference_goals=inference_goals, inference_accuracy=inference_accuracy, replaced=replaced,
     killed_runs=killed_runs, camvid_own=camvid_own, camvid_own_words=camvid_own_words,
     random_inputs=random_inputs, sanitized=sanitized, watched_run=watched_run, speed=speed,
@@ -286,7 +297,7 @@ BLOCKS |= dict(
 DOCUMENTS = {
     'docs/inference.md': ('window_memory', 'window_speed', 'large_image'),
     'docs/export.md': ('inference', 'inference_goals', 'inference_accuracy'),
-    'docs/own_images.md': ('camvid_own', ),
+    'docs/own_images.md': ('camvid_own', 'own_images_walk'),
     'docs/generalization.md': ('replaced', ),
     'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),
     'docs/ade20k.md': ('paper', ),

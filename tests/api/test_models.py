@@ -254,7 +254,8 @@ def test_images_of_other_channels_are_floats():
 
 
 @pytest.mark.parametrize(('name', 'settings'), [
-    ('upernet_timm_mobilenetv3_small_mini', {}), ('upernet_timm_mobilenetv3_small_inception_mini', dict(in_channels=5))])
+    ('upernet_timm_mobilenetv3_small_mini', {}),
+    ('upernet_timm_mobilenetv3_small_inception_mini', dict(in_channels=5))])
 def test_a_config_with_a_backbone_of_another_library_is_a_model_too(name, settings):
     channels = settings.get('in_channels', 3)
     with torch.device('meta'):
