@@ -67,7 +67,7 @@ def steps(classes):
     group = ['--group', '^[^_]+']
     train = ['train', 'upernet_inceptionnext_a_own', '--data', 'mine_labelme', '--minutes', '2']
     return [
-        ('colours, first run', ['import', 'rgb', '--out', 'mine_rgb'], 2),      # the colours are to be named
+        ('colours, first run', ['import', 'rgb', '--out', 'mine_rgb'], 3),      # the colours are to be named
         ('colours, with the palette', ['import', 'rgb', '--out', 'mine_rgb', '--palette', 'mine_rgb.palette.txt',
                                        *group], 0),
         ('Labelme', ['import', 'labelme', '--out', 'mine_labelme', '--unlabelled', 'ignore'], 0),
