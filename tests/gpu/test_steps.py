@@ -115,7 +115,7 @@ def test_the_host_does_not_wait_in_a_step_of_training_or_inference(device, size)
         assert torch.equal(found, expected)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_sliding_windows_predict_as_the_plain_model_does_and_the_host_waits_for_none_after_the_first(
         device, size, exact_convolutions):
     size, found = size._replace(batch_size=1), []
