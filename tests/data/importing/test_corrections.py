@@ -1,5 +1,8 @@
 """Predictions that were corrected, beside those that were not, and labels that join those of before."""
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +35,25 @@ def save_predicted(source, seed, name):
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {DIGEST: digest_of(content)}))
     return path
+
+
+def test_a_prediction_that_labelme_itself_has_edited_is_imported_as_labelme_sees_it(source, tmp_path):
+    python = os.environ.get('INCEPTIONNEXT_SEG_COCO_PYTHON')
+    if not python:
+        pytest.skip('INCEPTIONNEXT_SEG_COCO_PYTHON names no Python with pycocotools and labelme')
+    expected = {}
+    for seed, name in enumerate(('a.png', 'deep/B 2.PNG')):
+        path = save_predicted(source, seed, name)
+        out = tmp_path / 'seen.json'
+        subprocess.run([python, Path(__file__).with_name('edit_in_labelme.py'), path, out], check=True, env={})
+        seen = json.loads(out.read_text())
+        expected[Path(name).stem] = seen['numbers'], np.array(seen['pixels'])
+    report = convert(source)
+    assert not report.left_out and report.description.unlabelled == 0
+    for name, mask in masks_of(source).items():
+        numbers, pixels = expected[name.replace('_', ' ')]
+        for label, number in numbers.items():
+            np.testing.assert_array_equal(mask == report.description.classes.index(label), pixels == number)
 
 
 def test_labelme_files_that_nobody_corrected_are_no_labels_unless_they_are_taken(source, tmp_path):
