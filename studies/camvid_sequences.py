@@ -7,7 +7,8 @@ left out in turn, and what was trained on the other two is validated on it. Fram
 sequences, three of them, are what the figures vary over. It takes about nine core-hours, and with `--jobs` 2 of one
 thread each two cores take half as many hours; further processes may be started with the same command at any time, and
 share the runs. What was interrupted goes on from its last checkpoint: the same command, given again, finishes it. JSON
-and report are written anew after each seed; --report trains nothing.
+and report are written anew after each seed; what the JSON has is not trained again, so that with it alone the study
+goes on on another machine. --report trains nothing.
 """
 import argparse
 import statistics
@@ -25,6 +26,7 @@ from .sweep import Run, plan
 from .trainings import (
     ENDPOINTS,
     ROOT,
+    Recorded,
     add_sharing,
     alone,
     complete,
@@ -236,12 +238,19 @@ def draw(content):
     return png(figure)
 
 
-def collect(args, found, arms, failed):
-    planned = {(arm, left_out, seed): Run(candidate, seed)
-               for seed in range(args.seeds)
-               for candidate, (left_out, arm) in zip(arms, ((s, a) for s in SEQUENCES for a in ARMS), strict=True)}
+def names_of(arms):
+    """Of every candidate by its folder: arm and sequence that is left out."""
+    planned = [dict(arm=arm, left_out=left_out) for left_out in SEQUENCES for arm in ARMS]
+    return {candidate.folder: names for candidate, names in zip(arms, planned, strict=True)}
+
+
+def collect(args, found, arms, failed, in_file):
+    names = names_of(arms)
+    planned = {(*names[candidate.folder].values(), seed): Run(candidate, seed)
+               for seed in range(args.seeds) for candidate in arms}
     name_of = {run.work_dir: name for name, run in planned.items()}
-    runs = [run for (arm, left_out, _), each in planned.items() if (run := record(each, arm=arm, left_out=left_out))]
+    runs = [record(each, **names[each.candidate.folder]) or in_file(*each) for each in planned.values()]
+    runs = [run for run in runs if run]
     return dict(
         protocol='docs/studies/camvid_sequences.md', endpoints=list(ENDPOINTS), seeds=args.seeds,
         images={sequence: len(names) for sequence, names in found.items()},
@@ -275,11 +284,15 @@ def main(argv=None):
         return
     set_threads(args.threads)
     write_lists(found, args.work_dir / 'lists')
-    arms = candidates(args)
+    arms, recorded = candidates(args), Recorded(args.out, ('runs', ), ('arm', 'left_out'))
+    names = names_of(arms)
+
+    def in_file(candidate, seed):
+        return recorded.run('runs', candidate, seed, **names[candidate.folder])
 
     def write(failed):
         with alone(args.work_dir):
-            content = collect(args, found, arms, failed)
+            content = collect(args, found, arms, failed, in_file)
             if content['runs'] or content['failed']:
                 write_json(args.out, content)
             return write_report(args.out) if content['runs'] else []
@@ -287,7 +300,7 @@ def main(argv=None):
     failed = []
     if not args.report:
         with helped(MODULE, argv, args.jobs):
-            failed = train(lambda seed: arms, range(args.seeds), write)
+            failed = train(lambda seed: arms, range(args.seeds), write, in_file)
     for path in write(failed):
         print(f'wrote {path}')
     refuse_failed(failed, MODULE, argv)

@@ -3,10 +3,16 @@
 A study goes seed by seed, all arms with one seed before any with the next, so that it has complete blocks whenever it
 is stopped; :mod:`.sweep` runs, locks and resumes. Several processes of one study share its runs: one that finds a run
 taken goes on to the next, over the end of a seed, too, and waits for what is taken at the very end alone.
+
+What the result file has is done, also where its work_dir is not: a study of days goes on on another machine from the
+file alone (:class:`Recorded`).
 """
 import argparse
 import contextlib
 import fcntl
+import functools
+import hashlib
+import json
 import os
 import shlex
 import statistics
@@ -14,13 +20,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from inceptionnext_seg.engine.launch import load_config
+from inceptionnext_seg.engine.settings import SETTINGS_OF_A_RUN
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import read_object
 from inceptionnext_seg.provenance import environment
 
 from .comparison.reading import is_number, public_command, read_metrics
 from .speed.measuring import machine_and_versions
-from .sweep import PROCESS, Sweep, finished
+from .sweep import PROCESS, Sweep, finished, settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 # In order: the first decides.
@@ -28,13 +36,15 @@ ENDPOINTS = dict(cross_entropy='cross-entropy (nats)', mIoU='mIoU (%)')
 AVERAGED = 3    # the last validations, of which an endpoint is the mean
 
 
-def train(candidates_of, seeds, settled=lambda failed: None):
+def train(candidates_of, seeds, settled=lambda failed: None, recorded=lambda candidate, seed: None):
     """Bring every candidate to its end with every seed.
 
     Args:
         candidates_of (Callable): From a seed to a list of :class:`.sweep.Candidate`.
         seeds (Sequence[int]): In this order.
         settled (Callable): Called with the runs that failed, after each seed.
+        recorded (Callable): From a candidate and a seed to what is known of a run that needs no training; None where
+            it does.
 
     Returns:
         list[Run]: Those that are not done in the end: they failed.
@@ -42,7 +52,8 @@ def train(candidates_of, seeds, settled=lambda failed: None):
     sweeps, taken = [], []
     for i, seed in enumerate(seeds, 1):
         print(f'seed {seed}, {i} of {len(seeds)}', flush=True)
-        sweep = Sweep(candidates_of(seed), [seed], ROOT / 'tools/train.py')
+        left = [candidate for candidate in candidates_of(seed) if not recorded(candidate, seed)]
+        sweep = Sweep(left, [seed], ROOT / 'tools/train.py')
         sweeps.append(sweep)
         taken += [(sweep, run) for run in sweep.run_what_is_free()]
         settled(not_done(run for each in sweeps for run in each.failed))
@@ -100,6 +111,48 @@ def commits_of(work_dir):
     return ', '.join(sorted(filter(None, found))) or None
 
 
+class Recorded:
+    """The runs of a study's result file, which are not trained again where their work_dirs are gone.
+
+    Args:
+        out (Path): The result file, which need not be there.
+        lists (Sequence[str]): Its keys that hold runs.
+        names (Sequence[str]): What a run is known by, with its seed.
+    """
+
+    def __init__(self, out, lists, names):
+        self.out, self.names = out, names
+        self.content = read_object(out, 'the result of a study', f'delete {out}') if out.is_file() else {}
+        self.runs = {(each, *(run[name] for name in names), run['seed']): run
+                     for each in lists for run in self.content.get(each) or []}
+
+    def run(self, part, candidate, seed, **names):
+        """The run of a candidate; None where the file has none.
+
+        Raises:
+            UserError: It is of another length, or its config has been changed since.
+        """
+        found = self.runs.get((part, *(names[name] for name in self.names), seed))
+        if found is None:
+            return None
+        for what, before, now in (
+                ('iterations', found.get('iterations'), candidate.cfg.train_cfg.max_iters),
+                ('the settings', found.get('settings'), settings_digest(candidate.config))):
+            if before != now:
+                raise UserError(f'{self.out}: the run of {candidate.name} with seed {seed} has {what} {before}, and '
+                                f'the study now has {now}. Expected: one experiment a file. Next: another --out, or '
+                                f'delete {self.out} to train everything again.')
+        return found
+
+
+@functools.cache
+def settings_digest(config):
+    """A short hash of all settings of a config file that a run reads, without options such as folders of data."""
+    cfg = load_config(config, {})
+    settings = settings_of({key: value for key, value in cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def record(run, **names):
     """What the result file has of a run, with ``names`` in front; None while it is not done.
 
@@ -111,7 +164,8 @@ def record(run, **names):
     metrics = done[1]
     speed, origin = (metrics.get('train_throughput') or {}).get('images_per_s'), metrics['environment']
     return dict(
-        **names, seed=run.seed, iterations=metrics['iteration'], curve=curve_of(run.work_dir),
+        **names, seed=run.seed, settings=settings_digest(run.candidate.config), iterations=metrics['iteration'],
+        curve=curve_of(run.work_dir),
         starts=len(list(run.work_dir.glob('*/*.log'))), commit=commits_of(run.work_dir),
         seconds_per_iteration=speed and run.candidate.cfg.train_cfg.total_batch_size / speed,
         seconds_per_validation=validation_seconds(metrics), seconds_of_process=process_seconds(run.work_dir),

@@ -7,7 +7,8 @@
 is both. The pilot takes about three core-hours, what follows as many as `--core-hours` says: with `--jobs` 2 of one
 thread each, two cores take half as many hours. Further processes may be started with the same command at any time, and
 share the runs. What was interrupted goes on from its last checkpoint: the same command, given again, finishes it. JSON
-and report are written anew after each seed; `report` writes them and trains nothing. `speed` measures training steps of
+and report are written anew after each seed; what the JSON has is not trained again, so that with it alone the study
+goes on on another machine. `report` writes them and trains nothing. `speed` measures training steps of
 all arms, each in the same implementation, where nothing else runs; its file is beside the JSON.
 """
 import argparse
@@ -23,6 +24,7 @@ from ..sweep import Run
 from ..trainings import (
     ENDPOINTS,
     ROOT,
+    Recorded,
     add_sharing,
     alone,
     failures,
@@ -77,6 +79,7 @@ class Study:
 
     def __init__(self, args):
         self.args, self.plan_file = args, args.work_dir / 'plan.json'
+        self.recorded = Recorded(args.out, ('pilot', 'runs'), ('arm', ))
         self.pilot = candidates(PILOT, args.work_dir / 'pilot', [
             *options_of(args.pilot_iterations), *self.intervals(), *args.cfg_options])
 
@@ -88,15 +91,16 @@ class Study:
     @property
     def plan(self):
         """What the pilot decided; None before."""
-        return read_object(self.plan_file, 'what the pilot decided', f'delete {self.args.work_dir}') \
-            if self.plan_file.is_file() else None
+        if self.plan_file.is_file():
+            return read_object(self.plan_file, 'what the pilot decided', f'delete {self.args.work_dir}')
+        return self.recorded.content.get('plan')
 
     def decide(self):
         """Once: what is there is never decided again."""
         with alone(self.args.work_dir):
             if self.plan:
                 return
-            runs = self.runs_of(self.pilot, PILOT_SEEDS)
+            runs = self.runs_of('pilot', self.pilot, PILOT_SEEDS)
             if len(runs) < len(PILOT) * len(PILOT_SEEDS):
                 raise UserError(f'{len(runs)} of {len(PILOT) * len(PILOT_SEEDS)} runs of the pilot are done; expected: '
                                 f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
@@ -119,36 +123,42 @@ class Study:
     def seeds(self):
         return range(self.plan['seeds'])
 
-    @staticmethod
-    def runs_of(arms, seeds):
-        found = [record(Run(on_scenes(arm, seed), seed), arm=arm.name) for seed in seeds for arm in arms]
+    def run_in_file(self, part):
+        return lambda arm, seed: self.recorded.run(part, arm, seed, arm=arm.name)
+
+    def runs_of(self, part, arms, seeds):
+        in_file = self.run_in_file(part)
+        found = [record(Run(on_scenes(arm, seed), seed), arm=arm.name) or in_file(arm, seed)
+                 for seed in seeds for arm in arms]
         return [run for run in found if run]
 
     def train(self, step):
         """Bring a step to its end: the runs that failed."""
         if step == 'pilot':
-            failed = train(lambda seed: [on_scenes(arm, seed) for arm in self.pilot], PILOT_SEEDS)
+            failed = train(lambda seed: [on_scenes(arm, seed) for arm in self.pilot], PILOT_SEEDS, self.write,
+                           self.run_in_file('pilot'))
             if not failed:
                 self.decide()
                 self.write([])
             return failed
         arms = self.arms(TITLES)
-        return train(lambda seed: [on_scenes(arm, seed) for arm in arms], self.seeds(), self.write)
+        return train(lambda seed: [on_scenes(arm, seed) for arm in arms], self.seeds(), self.write,
+                     self.run_in_file('runs'))
 
     def write(self, failed):
         """JSON, report and pictures of what is done."""
-        if not self.plan:
-            return []
-        arms = self.arms(TITLES)
         with alone(self.args.work_dir):
-            runs = self.runs_of(arms, self.seeds())
+            pilot, plan = self.runs_of('pilot', self.pilot, PILOT_SEEDS), self.plan
+            arms, seeds = (self.arms(TITLES), self.seeds()) if plan else ([], ())
+            runs = self.runs_of('runs', arms, seeds)
+            if not pilot and not runs and not failed:
+                return []
             content = dict(
-                protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=self.plan,
-                configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms),
-                pilot=self.runs_of(self.pilot, PILOT_SEEDS), runs=runs,
+                protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=plan,
+                configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms), pilot=pilot, runs=runs,
                 failed=failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
                                 [(run['arm'], run['seed']) for run in runs],
-                                [(arm, seed) for seed in self.seeds() for arm in TITLES]),
+                                [(arm, seed) for seed in seeds for arm in TITLES]),
                 environment=study_environment())
             write_json(self.args.out, content)
             return write_report(self.args.out)

@@ -55,7 +55,10 @@ def analyse(content):
         dict: ``failed``, a list of arms, and by family ('main', 'pairs', 'factorial', 'same') a dict of ``seeds`` and,
         by endpoint, a Fit and a list of :class:`..blocked.Comparison`.
     """
-    failed, bounds = {arm for arm, _ in content['failed']}, content['plan']['bounds']
+    failed = {arm for arm, _ in content['failed']}
+    if content['plan'] is None:     # the pilot is not done: nothing is compared
+        return dict(failed=sorted(failed))
+    bounds = content['plan']['bounds']
     control, main = control_and_arms(failed)
     corners = [arm for row in FACTORIAL for arm in row if arm != REFERENCE]
     pairs, effects = ({name: spread(each, control) for name, each in planned.items()} for planned in (PAIRS, EFFECTS))

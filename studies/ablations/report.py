@@ -6,7 +6,7 @@ from inceptionnext_seg.files import markdown_table, read_object, replacing, writ
 from ..comparison.words import listing
 from ..trainings import ENDPOINTS, conditions
 from .analysis import INTERACTION, analyse, pilot_differences, verdict, without_common_variance
-from .arms import CONTROL, FACTORIAL, MAIN, PILOT, REFERENCE, TITLES
+from .arms import CONTROL, FACTORIAL, MAIN, PILOT, PILOT_SEEDS, REFERENCE, TITLES
 from .pictures import curves_picture, effects_picture
 from .speed import speed_file, throughput
 
@@ -120,11 +120,19 @@ def plan_text(plan):
 
 def report(content, speeds, pictures):
     """The report in Markdown."""
-    found, plan = analyse(content), content['plan']
     blocks = ['# Ablations of token mixer and norm', 'By the protocol in `docs/studies/ablations.md`, written '
               'before the runs. The first three stages of InceptionNeXt-A under UperNet, '
               'from scratch on drawn scenes: neither size nor order of the differences need carry over to photographs, '
-              'to pretrained weights or to larger networks.', plan_text(plan)]
+              'to pretrained weights or to larger networks.']
+    runs = ['## Runs', conditions([*content['pilot'], *content['runs']]) + ' Exclusions: none.',
+            f'```sh\n{content["environment"]["command"]}\n```']
+    if (plan := content['plan']) is None:
+        done, wanted = len(content['pilot']), len(PILOT) * len(PILOT_SEEDS)
+        blocks.append(f'**Preliminary: {done} of {wanted} runs of the pilot are done.** It decides length and seeds; '
+                      'nothing is compared before.')
+        return '\n\n'.join([*blocks, *runs]) + '\n'
+    found = analyse(content)
+    blocks.append(plan_text(plan))
     if found['failed']:
         blocks.append(f'Runs failed of: {listing(TITLES[arm] for arm in found["failed"])}. Such an arm is compared '
                       'with none.')
@@ -158,23 +166,27 @@ def report(content, speeds, pictures):
                    'interval, at the length that was decided and at the end.', table]
     if pictures.get('curves'):
         blocks += [f'![cross-entropy and mIoU of the pilot over iterations]({pictures["curves"]})']
-    blocks += ['## Runs', conditions([*content['pilot'], *content['runs']]) + ' Exclusions: none.',
-               f'```sh\n{content["environment"]["command"]}\n```']
-    return '\n\n'.join(blocks) + '\n'
+    return '\n\n'.join([*blocks, *runs]) + '\n'
+
+
+def drawn(content):
+    """PNGs by name, of what can be drawn; none before the pilot has decided."""
+    if content['plan'] is None:
+        return {}
+    main = analyse(content).get('main')
+    found = dict(curves=curves_picture(content), effects=effects_picture(main, content['plan']['bounds']))
+    return {name: data for name, data in found.items() if data}
 
 
 def write_report(out):
     """Report and pictures beside the JSON ``out``; the paths written."""
     content = read_object(out, 'a result of studies.ablations', 'make it with python -m studies.ablations')
-    speeds, found = throughput(speed_file(out)), analyse(content)
-    drawn = dict(curves=curves_picture(content), effects=effects_picture(found.get('main'), content['plan']['bounds']))
     pictures, written = {}, [out]
-    for name, data in drawn.items():
-        if data:
-            path = out.with_name(f'{out.stem}_{name}.png')
-            with replacing(path) as temporary:
-                temporary.write_bytes(data)
-            pictures[name] = path.name
-            written.append(path)
-    write_text(out.with_suffix('.md'), report(content, speeds, pictures))
+    for name, data in drawn(content).items():
+        path = out.with_name(f'{out.stem}_{name}.png')
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+        pictures[name] = path.name
+        written.append(path)
+    write_text(out.with_suffix('.md'), report(content, throughput(speed_file(out)), pictures))
     return [*written, out.with_suffix('.md')]

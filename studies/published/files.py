@@ -71,10 +71,9 @@ def effects(path):
 
 
 def ablation_pictures(content, path):
-    drawing, found = module('ablations.pictures'), module('ablations.analysis').analyse(content)
-    drawn = {effects(path): drawing.effects_picture(found.get('main'), content['plan']['bounds']),
-             curves(path): drawing.curves_picture(content)}
-    return {picture: lambda out, data=data: out.write_bytes(data) for picture, data in drawn.items() if data}
+    drawn = module('ablations.report').drawn(content)
+    return {path.with_name(f'{path.stem}_{name}.png'): lambda out, data=data: out.write_bytes(data)
+            for name, data in drawn.items()}
 
 
 def ablations_text(content, path):

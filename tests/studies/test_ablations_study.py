@@ -36,7 +36,7 @@ from studies.ablations.report import write_report
 from studies.ablations.speed import MEASURED, OPTIONS, measuring_command, speed_file, throughput
 from studies.blocked import Comparison
 from studies.sweep import Run
-from studies.trainings import ROOT
+from studies.trainings import ROOT, settings_digest
 
 # Arms
 
@@ -297,6 +297,48 @@ def test_length_and_seeds_are_decided_once_and_main_runs_wait_for_it(tmp_path):
     assert (identity.cfg.train_cfg.max_iters, identity.cfg.train_cfg.val_begin) == (700, 600)
     assert identity.folder == tmp_path / 'main/upernet_inceptionnext_a3_identity_mini'
     assert list(study.seeds()) == list(range(9))
+
+
+def test_a_study_goes_on_from_its_result_file_alone(tmp_path, monkeypatch):
+    out, trained = tmp_path / 'ablations.json', []
+
+    def train(candidates_of, seeds, settled, recorded):
+        trained.extend((arm.name, seed) for seed in seeds for arm in candidates_of(seed) if not recorded(arm, seed))
+        settled([])
+        return []
+
+    monkeypatch.setattr(command, 'train', train)
+    monkeypatch.setattr(command, 'costs', lambda arms: made_up()['costs'])
+
+    def run(step):
+        trained.clear()
+        command.main([step, '--out', str(out), '--work-dir', str(tmp_path / str(len(list(tmp_path.iterdir())))),
+                      '--jobs', '1'])
+        return json.loads(out.read_text())
+
+    content = made_up()
+    for each in (*content['pilot'], *content['runs']):
+        each['settings'] = settings_digest(str(ROOT / config_of(each['arm'])))
+    whole, content['plan']['iterations'] = content['pilot'], 600
+    # Before the pilot has come to its end: what it has is kept, and named in the report.
+    out.write_text(json.dumps(dict(content, plan=None, runs=[], pilot=whole[:3])))
+    study = command.Study(command.parse_args(['pilot', '--out', str(out), '--work-dir', str(tmp_path / 'runs')]))
+    with pytest.raises(UserError, match='3 of 8 runs of the pilot are done'):
+        study.train('pilot')
+    assert len(trained) == 5 and json.loads(out.read_text())['plan'] is None
+    assert '3 of 8 runs of the pilot' in out.with_suffix('.md').read_text()
+    assert analyse(json.loads(out.read_text())) == dict(failed=[])
+    # After it: the plan of the file holds, and the runs that it has are not trained.
+    out.write_text(json.dumps(dict(content, runs=[each for each in content['runs'] if each['seed'] < 5])))
+    after = run('all')
+    assert set(trained) == {(arm, seed) for arm in TITLES for seed in (5, 6, 7)}
+    assert after['plan'] == content['plan'] and len(after['runs']) == 5 * len(TITLES)
+    assert sorted(after['pilot'], key=lambda run: run['arm'], reverse=True) == whole
+    content['runs'][0]['settings'] = 'other'
+    out.write_text(json.dumps(content))
+    with pytest.raises(SystemExit):
+        run('main')
+    assert json.loads(out.read_text()) == content
 
 
 def test_a_run_that_failed_in_an_earlier_call_stays_failed_until_it_is_done(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from study_runs import changed, pilot_runs, unread
 from inceptionnext_seg.errors import UserError
 from studies import camvid_sequences
 from studies.sweep import Run, parse_options
-from studies.trainings import ROOT
+from studies.trainings import ROOT, settings_digest
 
 
 def camvid(folder):
@@ -101,11 +101,40 @@ def test_a_failed_run_of_camvid_stays_failed_until_it_is_done(tmp_path, monkeypa
     failed = [Run(arms[5], 0)]
     monkeypatch.setattr(camvid_sequences, 'record', lambda run, **names: None if run in failed else
                         dict(names, seed=run.seed))
+    def collect(failed):
+        return camvid_sequences.collect(args, {}, arms, failed, lambda candidate, seed: None)
+
     for now in (failed, []):
-        content = camvid_sequences.collect(args, {}, arms, now)
+        content = collect(now)
         assert content['failed'] == [('inceptionnext_bn', '0006R0', 0)] and len(content['runs']) == 11
         assert 'features' in content['environment']
         args.out.write_text(json.dumps(content))
     failed.clear()
-    content = camvid_sequences.collect(args, {}, arms, [])
+    content = collect([])
     assert content['failed'] == [] and len(content['runs']) == 12
+
+
+def test_runs_of_the_result_file_are_not_trained_again_where_their_folders_are_gone(tmp_path, monkeypatch):
+    data = tmp_path / 'camvid'
+    found = {sequence: [f'training/{sequence}_{i}' for i in range(2)] for sequence in camvid_sequences.SEQUENCES}
+    monkeypatch.setattr(camvid_sequences, 'splits', lambda data: found)
+    command = [str(data), '--out', str(tmp_path / 'camvid.json'), '--work-dir', str(tmp_path / 'runs'), '--seeds', '2',
+               '--jobs', '1']
+    config = ROOT / camvid_sequences.config_of('inceptionnext_ln')
+    known = dict(arm='inceptionnext_ln', left_out='0006R0', seed=1, iterations=450,
+                 settings=settings_digest(str(config)), curve=[])
+    (tmp_path / 'camvid.json').write_text(json.dumps(dict(runs=[known], failed=[])))
+    left = []
+
+    def train(candidates_of, seeds, settled, recorded):
+        left.extend((candidate.name, seed) for seed in seeds for candidate in candidates_of(seed)
+                    if not recorded(candidate, seed))
+        settled([])
+        return []
+
+    monkeypatch.setattr(camvid_sequences, 'train', train)
+    monkeypatch.setattr(camvid_sequences, 'write_report', lambda out: [out])
+    camvid_sequences.main(command)
+    assert len(left) == 23 and ('inceptionnext_ln, without 0006R0', 1) not in left
+    assert ('inceptionnext_ln, without 0006R0', 0) in left and ('inceptionnext_ln, without 0001TP', 1) in left
+    assert json.loads((tmp_path / 'camvid.json').read_text())['runs'] == [known]

@@ -10,8 +10,20 @@ from study_runs import unread
 from inceptionnext_seg.errors import UserError
 from studies import trainings
 from studies.ablations import __main__ as command
+from studies.ablations.arms import candidates, config_of
 from studies.sweep import PROCESS, Run
-from studies.trainings import complete, conditions, curve_of, endpoint, record, refuse_failed, train
+from studies.trainings import (
+    ROOT,
+    Recorded,
+    complete,
+    conditions,
+    curve_of,
+    endpoint,
+    record,
+    refuse_failed,
+    settings_digest,
+    train,
+)
 
 
 def test_a_run_that_was_interrupted_has_its_whole_curve(tmp_path):
@@ -28,7 +40,8 @@ def test_a_run_that_was_interrupted_has_its_whole_curve(tmp_path):
     assert complete([dict(arm='a', seed=3, curve=curve)], ['a', 'b'], 'mIoU') == ([], dict(a=[], b=[]))
 
 
-def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_path):
+def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, 'settings_digest', lambda config: f'hash of {config}')
     run = Run(unread(['a'], tmp_path)[0], 0)
     assert record(run) is None
     for name, iteration, commit in (('1', 100, 'b0'), ('2', None, None), ('3', 400, 'a1')):
@@ -41,6 +54,7 @@ def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_pa
                 environment=dict(command='train', commit=commit))))
     found = record(run, arm='a')
     assert (found['arm'], found['starts'], found['commit']) == ('a', 3, 'a1, b0')
+    assert (found['settings'], found['iterations']) == ('hash of a', 400)
     text = conditions([found, dict(found, starts=1, commit='b0, c2')])
     assert 'commit a1, b0, c2;' in text and '1 of them were interrupted' in text and 'unknown' in text
     assert 'unknown' not in conditions([dict(found, starts=1)])
@@ -48,6 +62,28 @@ def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_pa
     other = run._replace(seed=1)
     with pytest.raises(UserError, match='1 runs failed: a, seed 1'):
         refuse_failed([run, other, other], 'studies', [])
+
+
+# What the result file has
+
+
+def test_a_run_of_the_result_file_is_taken_where_length_and_settings_are_the_same(tmp_path):
+    config = str(ROOT / config_of('identity'))
+    plain, = candidates(['identity'], tmp_path, [])
+    digest = settings_digest(config)
+    assert digest != settings_digest(str(ROOT / config_of('dw3x3'))) and re.fullmatch('[0-9a-f]{16}', digest)
+    run, out = dict(arm='identity', seed=3, iterations=2400, settings=digest), tmp_path / 'study.json'
+    assert Recorded(out, ('runs', ), ('arm', )).run('runs', plain, 3, arm='identity') is None
+    for change, message in ((dict(), None), (dict(iterations=300), 'iterations 300, and the study now has 2400'),
+                            (dict(settings='0' * 16), 'settings 0000'), (dict(settings=None), 'settings None')):
+        out.write_text(json.dumps(dict(pilot=None, runs=[run | change])))
+        recorded = Recorded(out, ('pilot', 'runs'), ('arm', ))
+        assert recorded.run('runs', plain, 4, arm='identity') is recorded.run('pilot', plain, 3, arm='identity') is None
+        if message is None:
+            assert recorded.run('runs', plain, 3, arm='identity') == run
+        else:
+            with pytest.raises(UserError, match=message):
+                recorded.run('runs', plain, 3, arm='identity')
 
 
 # Several processes
