@@ -70,8 +70,9 @@ def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.data_root, lambda cfg: adapt(cfg, args))
     prepare(cfg, args)
-    if not args.resume and not cfg.get('resume'):
-        check_work_dir(cfg)
+    resumes = bool(args.resume or cfg.get('resume'))
+    check_work_dir(cfg, resumes)
+    if not resumes:
         forget_before_restarts(cfg.work_dir)
     cfg.randomness = dict(dict(seed=None), **(cfg.get('randomness') or {}))
     if args.seed is not None:

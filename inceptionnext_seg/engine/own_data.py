@@ -164,12 +164,15 @@ def use_model(model: ConfigDict, classes: int, crop: int, weights: list[float] |
                     loss.class_weight = weights
 
 
-def check_work_dir(cfg: Config) -> None:
-    """Whether a run on a folder with a ``dataset.json``, from its start, may have ``cfg.work_dir``.
+def check_work_dir(cfg: Config, resumes: bool = False) -> None:
+    """Whether a run on a folder with a ``dataset.json`` may have ``cfg.work_dir``.
+
+    Args:
+        resumes (bool): Whether the run goes on from a checkpoint there. The data may have been moved or copied since.
 
     Raises:
-        UserError: It has checkpoints of a run on another folder: the best of them would stay beside those of this run,
-            and its config and report would be written over.
+        UserError: It has checkpoints of a run on another folder. Those of this run would be beside its best one, its
+            config and report would be written over, or its training would go on with other images.
     """
     work_dir = Path(cfg.work_dir)
     roots = {str(part.get('data_root')) for part in innermost(cfg.get('train_dataloader'))}
@@ -177,11 +180,14 @@ def check_work_dir(cfg: Config) -> None:
         return
     for path in sorted(work_dir.glob('*.py')):
         before = trained_on(path)
-        if before and before != roots and set(map(resolved, before)) != set(map(resolved, roots)):
+        if before and before != roots and set(map(resolved, before)) != set(map(resolved, roots)) and not (
+                resumes and set(map(described, before)) <= {None, *map(described, roots)}):
+            way = 'the --data of the run to resume, or another --work-dir' if resumes else (
+                f'another --work-dir, or remove {work_dir}')
             raise UserError(
                 f'work_dir {work_dir} has a run on other data: {path.name} trained on {", ".join(sorted(before))}, and '
                 f'this run trains on {", ".join(sorted(roots))}. Expected: a folder of its own for each. Next: give '
-                f'another --work-dir, or remove {work_dir}.')
+                f'{way}.')
 
 
 def trained_on(path: Path) -> set[str]:
@@ -198,6 +204,14 @@ def trained_on(path: Path) -> set[str]:
 
 def resolved(folder: str) -> Path:
     return Path(folder).resolve()
+
+
+def described(folder: str) -> bytes | None:
+    """The ``dataset.json`` of a folder; None where it has none any more."""
+    try:
+        return Path(folder, NAME).read_bytes()
+    except OSError:
+        return None
 
 
 def set_minutes(cfg: Config, minutes: float) -> None:

@@ -182,6 +182,26 @@ def test_a_work_dir_that_has_a_run_on_other_data_is_refused(tmp_path, monkeypatc
     check_work_dir(Config(dict(work_dir=str(run))))
 
 
+def test_a_run_is_resumed_on_its_own_data_wherever_they_are_now_and_on_no_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    describe(Path('cows'))
+    shutil.copytree('cows', 'copy')
+    describe(Path('sheep'), classes=('grass', 'sheep'))
+    Path('run').mkdir()
+    load_config(CONFIG, {}, None, lambda cfg: use_data(cfg, 'cows')).dump(Path('run', CONFIG.name))
+    Path('run/iter_9.pth').touch()
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), '--data', 'sheep', '--work-dir', 'run', '--resume'])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert re.search(r'trained on cows.*trains on sheep.*give the --data of the run', capsys.readouterr().err)
+    for folder in ('cows', 'copy', 'sheep'):
+        if folder == 'sheep':
+            Path('cows').rename('moved')    # the folder of the run is gone, and nobody can tell
+        cfg = load_config(CONFIG, {}, None, lambda cfg, folder=folder: use_data(cfg, folder))
+        cfg.work_dir = 'run'
+        check_work_dir(cfg, resumes=True)
+
+
 def test_settings_of_another_data_set_s_files_do_not_stay(tmp_path):
     def choose(cfg):
         cfg.val_dataloader.dataset.update(ann_file='val.txt', indices=3, reduce_zero_label=True)
