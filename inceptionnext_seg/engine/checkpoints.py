@@ -109,7 +109,7 @@ class CheckpointHook(InPlaceCheckpointHook):
             return
         # A config in Python, which mmengine would run, for the number of GPUs that mmcv 1 wrote there.
         checkpoint['meta'].pop('config', None)
-        self.resumed = checkpoint.get('run_state')
+        self.resumed = run_state.check(checkpoint.get('run_state'))
         if self.built is not None:
             check_hyperparameters(self.built, self.trained_with(checkpoint))
             check_precision(self.precision, (self.resumed or {}).get('precision'))

@@ -80,8 +80,10 @@ def read_whole(path):
             damaged = first_line(str(error))
         if damaged:
             raise UserError(f'checkpoint {path} is damaged: the checksum of {damaged} does not fit its bytes.')
-    if not isinstance(checkpoint, dict) or not {'optimizer', 'meta'} <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or 'optimizer' not in checkpoint:
         raise UserError(f'{path} has no optimizer state, so training cannot go on from it. {WAY_ON}')
+    if not isinstance(checkpoint.get('meta'), dict):
+        raise UserError(f'{path} has no dict "meta", so its iteration and seed are not known. {WAY_ON}')
     return checkpoint
 
 

@@ -68,6 +68,32 @@ def capture(runner, random=None):
         hooks=[[type(hook).__name__, state] for hook, state in states_of_hooks(runner)])
 
 
+def check(state):
+    """``state``, the ``run_state`` of a checkpoint, which is None where that has none.
+
+    Raises:
+        UserError: It is not as :func:`capture` makes it.
+    """
+    if state is None:
+        return None
+    problem = 'is no dict' if not isinstance(state, dict) else next((what for what, holds in (
+        (f'has the format {state.get("format")!r}; expected: {FORMAT}', state.get('format') == FORMAT),
+        ('does not have the random states of each process', is_for_each_process(state, state.get('random'))),
+        ('does not have the gradients of each process',
+         state.get('gradients') is None or is_for_each_process(state, state['gradients'])),
+        ('does not have what hooks have counted', isinstance(state.get('hooks'), list | tuple) and all(
+            isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[1], dict)
+            for entry in state['hooks']))) if not holds), None)
+    if problem:
+        raise UserError(f'the run_state of the checkpoint {problem}. Next: an earlier checkpoint; or a new run from '
+                        'its weights, load_from=CHECKPOINT without --resume.')
+    return state
+
+
+def is_for_each_process(state, values):
+    return isinstance(values, list | tuple) and len(values) > 0 and len(values) == state.get('processes')
+
+
 def restore(runner, state):
     """Go on from a captured state, just before the first iteration. What differs from the run before is logged."""
     processes, rank = state['processes'], get_rank()

@@ -283,6 +283,25 @@ def test_a_checkpoint_without_the_settings_of_its_optimizer_is_compared_by_what_
         runner.train()
 
 
+@pytest.mark.parametrize(('state', 'told'), [
+    ([1], 'is no dict'), (dict(format=2), 'has the format 2; expected: 1'), (dict(random=[]), 'random states'),
+    (dict(processes=2), 'random states'), (dict(gradients=[1, 2]), 'gradients'), (dict(hooks=[['EMAHook']]), 'hooks')],
+    ids=str)
+def test_a_run_state_that_is_none_is_one_message(short_run, tmp_path, state, told):
+    checkpoint = torch.load(short_run / 'iter_4.pth', weights_only=False)
+    checkpoint['run_state'] = {**checkpoint['run_state'], **state} if isinstance(state, dict) else state
+    torch.save(checkpoint, tmp_path / 'iter_4.pth')
+    with pytest.raises(UserError, match=rf'run_state of the checkpoint .*{told}.*Next: an earlier'):
+        build(tmp_path, resume=True, load_from=str(tmp_path / 'iter_4.pth')).train()
+
+
+def test_a_checkpoint_whose_meta_is_no_dict_is_passed_over(tmp_path):
+    for number, meta in ((1, dict(seed=3)), (2, [])):
+        torch.save(dict(optimizer={}, meta=meta), tmp_path / f'iter_{number}.pth')
+    (tmp_path / 'last_checkpoint').write_text('iter_2.pth')
+    assert find_latest(tmp_path)[0].name == 'iter_1.pth'
+
+
 def test_the_batch_size_that_a_rate_follows_is_part_of_it(short_run):
     runner = build(short_run, resume=True, auto_scale_lr=dict(enable=True, base_batch_size=2))
     with pytest.raises(UserError, match=r'optimizer\.lr is 0\.02.*batch size.*trained with 0\.01 '):
