@@ -28,7 +28,7 @@ from .joining import is_elastic, join
 from .lifeline import LIFELINE
 from .options import OptionsAction, merge_options, set_data_root
 from .resuming import find_latest
-from .settings import arguments_of, check_names, check_options, check_sections
+from .settings import arguments_of, check_names, check_options, check_sections, takes_setting
 from .values import check_parts, check_values
 
 
@@ -285,13 +285,17 @@ def check_seed(cfg: Config, path: Path, trained: int | None) -> None:
 
 def announce_scratch(cfg: Config, path: str | Path) -> None:
     """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
-    named = Config.fromfile(find_config(path)).model.backbone.get('init_cfg')
-    if named and not cfg.model.backbone.get('init_cfg') and not cfg.get('resume'):
-        print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, '
-              f'{named["checkpoint"]}. The rest is a recipe for fine-tuning: layer scales of 1e-6 leave the blocks all '
-              'but idle (model.backbone.layer_scale_init_value=1.0), and the rate is low. To train from the weights, '
-              'leave the option out; to train from a file that you have: --cfg-options '
-              'model.backbone.init_cfg.checkpoint=PATH (.pth or .safetensors).')
+    backbone, named = cfg.model.backbone, Config.fromfile(find_config(path)).model.backbone.get('init_cfg')
+    named = named.get('checkpoint') if isinstance(named, dict) else None    # others draw weights
+    if not named or backbone.get('init_cfg') or cfg.get('resume'):
+        return
+    scaled = takes_setting(backbone, 'layer_scale_init_value') and 'layer_scale_init_value' not in backbone
+    scales = 'layer scales of 1e-6 leave the blocks all but idle (model.backbone.layer_scale_init_value=1.0), and ' \
+        if scaled else ''
+    print(f'Training from scratch: model.backbone.init_cfg=None leaves out the weights that {path} names, {named}. The '
+          f'rest is a recipe for fine-tuning: {scales}the rate is low. To train from the weights, leave the option '
+          'out; to train from a file that you have: --cfg-options model.backbone.init_cfg.checkpoint=PATH (.pth or '
+          '.safetensors).')
 
 
 def build_runner(cfg: Config) -> Runner:

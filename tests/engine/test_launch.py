@@ -446,6 +446,25 @@ def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, ca
     assert 'model.backbone.init_cfg.checkpoint=PATH' in said
 
 
+@pytest.mark.parametrize(('name', 'options'), [
+    ('upernet_inceptionnext_a_pretrained_own', {}),
+    ('upernet_inceptionnext_t_ade20k', {'model.backbone.layer_scale_init_value': 1.0})])
+def test_of_layer_scales_nothing_is_said_where_they_are_set(root, capsys, name, options):
+    path = str(root / f'configs/{name}.py')
+    announce_scratch(load_config(path, {'model.backbone.init_cfg': None}), path)
+    assert ('layer scales of 1e-6' in capsys.readouterr().out) == bool(options)
+    announce_scratch(load_config(path, {'model.backbone.init_cfg': None, **options}), path)
+    assert re.search(r'inceptionnext_\w+\.pth.* fine-tuning: the rate is low', capsys.readouterr().out)
+
+
+@pytest.mark.parametrize('init_cfg', ["dict(type='TruncNormal', layer='Conv2d')", "[dict(type='Kaiming')]"])
+def test_weights_that_are_drawn_are_none_to_leave_out(tmp_path, capsys, init_cfg):
+    path = tmp_path / 'mine.py'
+    path.write_text(f"model = dict(backbone=dict(type='ResNet', init_cfg={init_cfg}))")
+    announce_scratch(Config(dict(model=dict(backbone=dict(type='ResNet', init_cfg=None)))), path)
+    assert capsys.readouterr().out == ''
+
+
 def test_a_config_without_pretrained_weights_has_nothing_to_say_of_them(root, capsys):
     path = str(root / 'configs/upernet_inceptionnext_a_mini.py')
     announce_scratch(load_config(path), path)
