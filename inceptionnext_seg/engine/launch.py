@@ -232,7 +232,7 @@ def enable_amp(cfg: Config) -> None:
 
     A GPU that emulates bf16, as those of before compute capability 8.0, does not have it.
     """
-    kind = cfg.optim_wrapper.type
+    kind = cfg.optim_wrapper.setdefault('type', 'OptimWrapper')     # mmengine's default
     if kind in ('AmpOptimWrapper', 'BFloat16OptimWrapper'):
         return
     if kind != 'OptimWrapper':

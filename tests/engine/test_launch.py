@@ -212,13 +212,14 @@ def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
     (9, 'OptimWrapper', dict(type='BFloat16OptimWrapper')),
     (7, 'OptimWrapper', dict(type='AmpOptimWrapper', loss_scale='dynamic')),
     (9, 'AmpOptimWrapper', dict(type='AmpOptimWrapper')),
+    (None, None, dict(type='BFloat16OptimWrapper')),
     (None, 'BFloat16OptimWrapper', dict(type='BFloat16OptimWrapper'))])
 def test_amp_is_bfloat16_where_the_device_has_it_and_otherwise_float16(monkeypatch, capability, kind, expected):
     """Before compute capability 8.0 a GPU emulates bfloat16."""
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: capability is not None)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: 0)
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda device: SimpleNamespace(major=capability))
-    cfg = Config(dict(optim_wrapper=dict(type=kind)))
+    cfg = Config(dict(optim_wrapper=dict(type=kind) if kind else {}))
     enable_amp(cfg)
     assert cfg.optim_wrapper.to_dict() == expected
 
