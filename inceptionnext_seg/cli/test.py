@@ -58,7 +58,7 @@ def main():
         write_predictions(cfg, args.out)
     # The runner would load or resume it over CHECKPOINT.
     cfg.load_from, cfg.resume = None, False
-    with explain_errors():
+    with explain_errors(trains=False):
         runner = build_runner(cfg)
         load_model(unwrap(runner.model), args.checkpoint)
         runner.cfg.load_from = args.checkpoint  # for metrics.json

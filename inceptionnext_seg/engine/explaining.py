@@ -20,9 +20,21 @@ CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
 IN_A_WORKER = re.compile(r'Caught \w+ in DataLoader worker process')
 
 
+# What needs less memory on a GPU.
+LESS_MEMORY = dict(
+    training='--cfg-options train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many '
+             'images; a BatchNorm sees fewer, and a loss with class weights is another), --amp, or '
+             'model.backbone.with_cp=True.',
+    testing='no --tta, or --cfg-options test_dataloader.batch_size=1, or windows of an image, "model.test_cfg='
+            '{\'mode\': \'slide\', \'crop_size\': (512, 512), \'stride\': (341, 341)}".')
+
+
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explained(trains: bool = True) -> Iterator[None]:
     """Turn the failures of building and running that a user can fix into the way on.
+
+    Args:
+        trains (bool): Whether it is training that goes on; a test has other options.
 
     Raises:
         UserError: The GPU has too little memory, the disk is full, a setting of the config has a name or a value that
@@ -33,14 +45,14 @@ def explained() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: --cfg-options '
-            'train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many images; a BatchNorm '
-            'sees fewer, and a loss with class weights is another), --amp, or model.backbone.with_cp=True.') from error
+            f'the GPU has too little memory: {str(error).splitlines()[0]}\nNext: '
+            f'{LESS_MEMORY["training" if trains else "testing"]}') from error
     except OSError as error:
         if error.errno not in FULL:
             raise
         raise UserError(f'{error.filename or "a file of the run"} cannot be written: {error.strerror}. Next: make room '
-                        'there, and go on with --resume, from the last checkpoint.') from error
+                        f'there, and {"go on with --resume, from the last checkpoint" if trains else "test again"}.'
+                        ) from error
     except UserError as error:
         if IN_A_WORKER.match(str(error)):
             # The last line that begins with a name of an exception, and what follows it.

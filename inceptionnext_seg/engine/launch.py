@@ -325,14 +325,14 @@ def stop_on_full_disk(handler: logging.FileHandler) -> None:
 
 
 @contextlib.contextmanager
-def explain_errors() -> Iterator[None]:
+def explain_errors(trains: bool = True) -> Iterator[None]:
     """What a run is in: :func:`~.explaining.explained`, and in a run of several processes an error ends the others too,
     with its message.
 
     Raises:
         UserError: As in :func:`~.explaining.explained`.
     """
-    with explained():
+    with explained(trains):
         with LIFELINE.tied():
             yield
         LIFELINE.end()

@@ -1,10 +1,12 @@
 """What tools/train.py and tools/test.py do between the command line and the runner."""
 import argparse
 import atexit
+import errno
 import logging
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from mmengine.registry import MODELS, Registry, init_default_scope
 from mmseg.registry import MODELS as MODELS_OF_MMSEG
 
 from inceptionnext_seg import create_model
+from inceptionnext_seg.cli import test as evaluation
 from inceptionnext_seg.engine import launch
 from inceptionnext_seg.engine.launch import (
     add_common_arguments,
@@ -388,6 +391,28 @@ def test_a_gpu_that_is_too_small_is_told_with_the_ways_on():
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 9 GiB.\nmore')
     for way in ('train_cfg.micro_batch_size=4', '--amp', 'model.backbone.with_cp=True'):
         assert way in str(error.value)
+
+
+@pytest.mark.parametrize(('error', 'told', 'way'), [
+    (torch.OutOfMemoryError('9 GiB'), '9 GiB', r'test_dataloader\.batch_size=1.*"(model\.test_cfg=.*)"'),
+    (OSError(errno.ENOSPC, 'No space left', 'a.png'), 'a.png', 'make room there, and test again')])
+def test_a_test_that_cannot_go_on_is_told_what_a_test_can_do(camvid, tmp_path, monkeypatch, capsys, error, told, way):
+    def fails(cfg):
+        raise error
+
+    for name, replacement in dict(build_runner=fails, check_folders=lambda *args: None).items():
+        monkeypatch.setattr(evaluation, name, replacement)
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(sys, 'argv', ['test', str(camvid), str(tmp_path / 'a.pth'), '--work-dir', str(tmp_path)])
+    with pytest.raises(SystemExit):
+        evaluation.main()
+    said = capsys.readouterr().err
+    assert told in said and not re.search('micro_batch_size|--amp|--resume', said)
+    found = re.search(way, said, re.DOTALL)
+    if found.groups():
+        cfg = load_config(camvid, parse('--cfg-options', found[1]).cfg_options)
+        assert cfg.model.test_cfg.mode == 'slide' and cfg.model.test_cfg.stride == (341, 341)
 
 
 def test_tta_wraps_the_model_and_takes_its_own_pipeline(camvid):
