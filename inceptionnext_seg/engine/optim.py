@@ -114,9 +114,11 @@ def check_precision(asked, trained):
     """
     if not isinstance(trained, list) or trained == asked:
         return
-    way = {'float32': '--resume without --amp', 'bfloat16': '--resume with --amp', 'float16': '--resume with '
-           '--cfg-options optim_wrapper.type=AmpOptimWrapper optim_wrapper.loss_scale=dynamic'}.get(
-               str(trained[0]) if trained else '', 'the same optim_wrapper')
+    way = {'float32': '--resume without --amp, and optim_wrapper.type=OptimWrapper where the config has another',
+           # Not --amp, which is float16 on a GPU without bfloat16.
+           'bfloat16': '--resume with --cfg-options optim_wrapper.type=BFloat16OptimWrapper',
+           'float16': '--resume with --cfg-options optim_wrapper.type=AmpOptimWrapper optim_wrapper.loss_scale=dynamic',
+           }.get(str(trained[0]) if trained else '', 'the same optim_wrapper')
     raise UserError(f'the checkpoint to resume was trained in {", ".join(map(str, trained))}, and this run would go on '
                     f'in {", ".join(asked)}. Expected: the same. Next: {way}; or a new run from its weights, '
                     'load_from=CHECKPOINT without --resume.')

@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from inceptionnext_seg.engine.optim import BFloat16OptimWrapper
+from inceptionnext_seg.engine.optim import BFloat16OptimWrapper, check_precision
 from inceptionnext_seg.errors import UserError
 
 
@@ -145,3 +145,15 @@ def test_amp_on_a_cpu_computes_in_bfloat16_and_keeps_weights_and_gradients_in_fl
     assert model.weight.dtype == torch.float32
     assert not torch.equal(model.weight, before)
     assert model(image).dtype == torch.float32
+
+
+@pytest.mark.parametrize(('asked', 'trained'), [
+    ('OptimWrapper', 'BFloat16OptimWrapper'), ('AmpOptimWrapper', 'BFloat16OptimWrapper'),
+    ('BFloat16OptimWrapper', 'OptimWrapper'), ('OptimWrapper', 'AmpOptimWrapper')])
+def test_a_run_is_resumed_in_its_own_precision_by_what_the_error_says(asked, trained):
+    """`--amp` alone is float16 on a GPU without bfloat16."""
+    names = {'OptimWrapper': 'float32', 'BFloat16OptimWrapper': 'bfloat16', 'AmpOptimWrapper': 'float16'}
+    with pytest.raises(UserError, match=rf'Next: --resume .*optim_wrapper\.type={trained}\b'):
+        check_precision([names[asked]], [names[trained]])
+    check_precision([names[trained]], [names[trained]])
+    check_precision([names[asked]], None)
