@@ -6,8 +6,10 @@ Several processes: torchrun --nproc_per_node=4 -m inceptionnext_seg train CONFIG
 """
 import argparse
 import math
+from pathlib import Path
 
 from ..data.checks import check_folders
+from ..data.description import NAME
 from ..engine.launch import (
     add_common_arguments,
     add_config_arguments,
@@ -55,6 +57,10 @@ def adapt(cfg, args):
                             'Expected: one. Next: --data for a folder that `inceptionnext-seg import` wrote.')
         for line in use_data(cfg, args.data):
             print(line)
+    elif needs_data(cfg) and args.data_root is not None and (Path(args.data_root) / NAME).is_file():
+        raise UserError(f'config {args.config} takes its classes and sizes from the data, and --data-root '
+                        f'{args.data_root} says no more than where they are. Expected: --data, for a folder that has a '
+                        f'{NAME}. Next: --data {args.data_root} in its place.')
     elif args.data_root is None and needs_data(cfg):
         raise UserError(f'config {args.config} takes its classes and sizes from the data, and was not told which. '
                         'Expected: --data DIR. Next: `inceptionnext-seg import SOURCE --out data/mine`, and --data '

@@ -151,6 +151,16 @@ def test_a_config_that_does_not_say_its_classes_and_sizes_segments_nothing(tmp_p
     assert create_model('upernet_inceptionnext_a_own', 2, accelerate=False).class_names is None
 
 
+def test_data_root_alone_does_not_train_a_described_folder_as_two_classes(tmp_path, monkeypatch, capsys):
+    """Their names, numbering, suffixes and sizes would be those that stand in the config."""
+    folder = describe(tmp_path / 'cows')
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG), '--data-root', str(folder)])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        train.main()
+    assert f'Next: --data {folder} in its place' in capsys.readouterr().err
+
+
 def test_a_folder_that_is_called_as_the_message_of_train_says_is_data_like_any_other(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['train.py', str(CONFIG)])
