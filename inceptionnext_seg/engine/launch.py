@@ -356,7 +356,14 @@ def for_tta(cfg: Config) -> Config:
 
 
 def show_predictions(cfg: Config, args: Namespace) -> None:
-    """Let mmseg's visualization hook draw labels and predictions, into ``--show-dir``, a window, or both."""
+    """Let mmseg's visualization hook draw labels and predictions, into ``--show-dir``, a window, or both.
+
+    Raises:
+        UserError: The config has no such hook, or no visualizer.
+    """
+    if not (cfg.get('default_hooks') or {}).get('visualization') or not cfg.get('visualizer'):
+        raise UserError('--show and --show-dir need default_hooks.visualization and a visualizer, and the config does '
+                        'not have both. Expected: as in configs/_base_/runtime.py. Next: add them to the config.')
     cfg.default_hooks.visualization.update(draw=True, show=args.show, wait_time=args.wait_time)
     if args.show_dir:
         cfg.visualizer.save_dir = args.show_dir
@@ -368,16 +375,16 @@ def write_predictions(cfg: Config, folder: str) -> None:
     Raises:
         UserError: None can.
     """
-    metrics = cfg.test_evaluator
+    metrics = cfg.get('test_evaluator') or []
     metrics = metrics['metrics'] if isinstance(metrics, dict) and 'metrics' in metrics else metrics
     metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
     classes = [METRICS.get(metric['type']) if isinstance(metric['type'], str) else metric['type'] for metric in metrics]
     writing = [metric for metric, cls in zip(metrics, classes, strict=True)
                if inspect.isclass(cls) and 'output_dir' in arguments_of(cls)]
     if not writing:
-        raise UserError(f'--out {folder}: no metric of test_evaluator writes predictions '
-                        f'({", ".join(str(metric["type"]) for metric in metrics)}). Expected: one that takes an '
-                        'output_dir. Next: IoUMetric beside them, or tools/predict.py.')
+        found = ', '.join(str(metric['type']) for metric in metrics) or 'it has none'
+        raise UserError(f'--out {folder}: no metric of test_evaluator writes predictions ({found}). Expected: one that '
+                        'takes an output_dir. Next: IoUMetric beside them, or tools/predict.py.')
     for metric in writing:
         metric['output_dir'] = folder
 

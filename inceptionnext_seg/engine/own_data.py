@@ -216,9 +216,9 @@ def described(folder: str) -> bytes | None:
 
 def set_minutes(cfg: Config, minutes: float) -> None:
     """Let a run end after so many minutes: ``TimeBudgetHook``, added where the config has none."""
-    hooks = cfg.setdefault('custom_hooks', [])
+    hooks = list(cfg.get('custom_hooks') or ())
     for hook in hooks:
         if hook.get('type') == 'TimeBudgetHook':
             hook.minutes = minutes
             return
-    hooks.append(ConfigDict(type='TimeBudgetHook', minutes=minutes))
+    cfg.custom_hooks = [*hooks, ConfigDict(type='TimeBudgetHook', minutes=minutes)]

@@ -441,6 +441,14 @@ def test_predictions_are_shown_where_the_command_line_says(camvid):
     assert cfg.visualizer.save_dir == 'pictures'
 
 
+@pytest.mark.parametrize('name', ['default_hooks.visualization', 'visualizer'])
+def test_pictures_of_a_config_that_draws_none_are_one_message(camvid, name):
+    cfg = load_config(camvid)
+    cfg.merge_from_dict({name: None})
+    with pytest.raises(UserError, match=r'--show-dir need.*runtime\.py'):
+        show_predictions(cfg, SimpleNamespace(show=False, show_dir='pictures', wait_time=2))
+
+
 class Wrapper(nn.Module):
     def __init__(self, module):
         super().__init__()
@@ -525,6 +533,9 @@ def test_predictions_are_written_by_each_metric_that_can(evaluator):
     assert cfg.test_evaluator == expected.test_evaluator
     with pytest.raises(UserError, match=r'--out out.*CrossEntropyMetric.*IoUMetric'):
         write_predictions(Config(dict(test_evaluator=[other])), 'out')
+    for nothing in ({}, dict(test_evaluator=None)):
+        with pytest.raises(UserError, match=r'writes predictions \(it has none\)'):
+            write_predictions(Config(nothing), 'out')
 
 
 # What building raises, by where it is raised

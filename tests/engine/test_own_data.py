@@ -222,7 +222,7 @@ def test_settings_of_another_data_set_s_files_do_not_stay(tmp_path):
 
 def test_minutes_are_those_of_the_hook_and_any_config_can_have_it():
     own, other = load_config(CONFIG), load_config(ROOT / 'configs/upernet_inceptionnext_a_mini.py')
-    for cfg in (own, other):
+    for cfg in (own, other, Config(dict(custom_hooks=None)), Config()):
         set_minutes(cfg, 5)
         assert [hook.minutes for hook in cfg.custom_hooks if hook.type == 'TimeBudgetHook'] == [5]
 
