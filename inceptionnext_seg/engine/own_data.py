@@ -39,7 +39,8 @@ def require_data(cfg: Config, checkpoint: str | Path) -> None:
         return
     own, folder = Path(cfg.filename or 'config.py'), Path(checkpoint).parent
     written = next((path for path in (folder / own.name, *sorted(folder.glob('*.py')))
-                    if path.is_file() and path.resolve() != own.resolve()), None)
+                    if path.is_file() and path.resolve() != own.resolve()
+                    and (path.name == own.name or trained_on(path) - {PLACEHOLDER})), None)
     raise UserError(
         f'config {own.stem} takes its classes and sizes from the data, and names none: with it, {checkpoint} would '
         'segment images at another size than it was trained for. Expected: the config that training wrote beside the '

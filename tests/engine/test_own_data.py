@@ -138,7 +138,12 @@ def test_a_folder_in_the_order_of_mmsegmentation_is_imported_as_divided_and_its_
 
 def test_a_config_that_does_not_say_its_classes_and_sizes_segments_nothing(tmp_path, monkeypatch, capsys):
     checkpoint, written = tmp_path / 'best_mIoU_iter_9.pth', tmp_path / CONFIG.name
+    (tmp_path / 'analyse.py').write_text('import torch')    # a program of the user's
     with pytest.raises(UserError, match=r'takes its classes and sizes from the data.*give that as CONFIG'):
+        load('upernet_inceptionnext_a_own', checkpoint)
+    renamed = tmp_path / 'renamed.py'
+    load_config(CONFIG, {}, None, lambda cfg: use_data(cfg, describe(tmp_path / 'cows'))).dump(renamed)
+    with pytest.raises(UserError, match=f'give {re.escape(str(renamed))} as CONFIG'):
         load('upernet_inceptionnext_a_own', checkpoint)
     written.write_text(f'_base_ = [{str(CONFIG)!r}]')
     with pytest.raises(UserError, match=f'give {re.escape(str(written))} as CONFIG'):
