@@ -24,7 +24,8 @@ def fit_schedules(schedules, max_iters):
     """Stretch or shorten the schedules of a run to end with it, in place.
 
     Schedules that count iterations belong together; the longest decay says for how many iterations they were written.
-    A warm-up keeps its length where that is at most half of the new one, and takes the same share of it otherwise.
+    A warm-up keeps its length where that is at most half of the new one, and takes the same share of it otherwise; one
+    of a single iteration would not rise, and is left out.
 
     Args:
         schedules (list[dict]): Configs of mmengine's schedulers.
@@ -51,6 +52,9 @@ def fit_schedules(schedules, max_iters):
     old = max((schedule.get('end', 0) for schedule in counted if is_warm_up(schedule)), default=0)
     old = old if old < written else 0
     new = old if 2 * old <= max_iters else old * max_iters // written
+    if new == 1 < old:
+        # mmengine's has its first rate there, which the decay goes on from.
+        new = 0
     stretch = (max_iters - new) / (written - old)
 
     def moved(step):

@@ -2,6 +2,8 @@
 import copy
 
 import pytest
+import torch
+from mmengine.registry import PARAM_SCHEDULERS
 
 from inceptionnext_seg.engine.schedules import fit_schedules
 from inceptionnext_seg.errors import UserError
@@ -26,6 +28,10 @@ def decay(begin, end, **settings):
     ([warm_up(1500), decay(1500, 160000)], 2999, [warm_up(28), decay(28, 2999)]),
     ([warm_up(30), decay(30, 300)], 50, [warm_up(5), decay(5, 50)]),
     ([warm_up(30), decay(30, 300)], 1, [decay(0, 1)]),
+    # One iteration would not rise; two do.
+    ([warm_up(1500), decay(1500, 160000)], 200, [decay(0, 200)]),
+    ([warm_up(1500), decay(1500, 160000)], 220, [warm_up(2), decay(2, 220)]),
+    ([warm_up(1), decay(1, 300)], 50, [warm_up(1), decay(1, 50)]),
     ([decay(0, 40000)], 80000, [decay(0, 80000)]),
     # Steps between warm-up and end keep their share of what is between.
     ([warm_up(100), decay(100, 600), decay(600, 1100)], 600, [warm_up(100), decay(100, 350), decay(350, 600)]),
@@ -48,6 +54,24 @@ def test_schedules_end_with_the_run(schedules, max_iters, expected):
     changes = fit_schedules(schedules, max_iters)
     assert schedules == expected
     assert bool(changes) == (before != expected)
+
+
+@pytest.mark.parametrize('max_iters', [1, 2, 106, 107, 213, 214, 2999, 3000])
+@pytest.mark.parametrize('kind', [
+    dict(type='LinearLR', start_factor=1e-6), dict(type='ConstantLR', factor=1e-6)], ids=str)
+def test_a_run_of_any_length_trains_at_the_rate_of_the_config(max_iters, kind):
+    """The decay goes on from what the warm-up has come to."""
+    schedules = [dict(kind, by_epoch=False, begin=0, end=1500), decay(1500, 160000)]
+    fit_schedules(schedules, max_iters)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.)
+    built = [PARAM_SCHEDULERS.build(dict(schedule, optimizer=optimizer)) for schedule in schedules]
+    rates = [optimizer.param_groups[0]['lr']]
+    for _ in range(max_iters - 1):
+        optimizer.step()
+        for scheduler in built:
+            scheduler.step()
+        rates.append(optimizer.param_groups[0]['lr'])
+    assert max(rates) > 0.99
 
 
 def test_what_was_changed_is_told_with_both_values():
