@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..zoo import PREFIX, drop_scope, find_config, framework_of
 from .allocator import keep_freed_memory
 from .explaining import FULL, explained
-from .joining import is_elastic, join
+from .joining import ADDRESS, is_elastic, join
 from .lifeline import LIFELINE
 from .options import OptionsAction, merge_options, set_data_root
 from .resuming import find_latest
@@ -204,9 +204,28 @@ def check_launcher(launcher: str) -> None:
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch: this process was not started by torchrun. '
                         'Next: torchrun --nproc_per_node=2 tools/train.py CONFIG --launcher pytorch')
+    if launcher == 'pytorch' and not torch.distributed.is_initialized():
+        check_address()
     if launcher != 'pytorch' and not torch.cuda.is_available():
         raise UserError(f'--launcher {launcher} needs a GPU in each process, and no GPU is found here. '
                         'Next: torchrun and --launcher pytorch, which run on CPUs too.')
+
+
+def check_address() -> None:
+    """Whether the environment says which process this is, of how many, and where they meet.
+
+    Raises:
+        UserError: It does not, as where processes are started by hand and a variable is forgotten.
+    """
+    found = {name: os.environ.get(name, '') for name in ADDRESS}
+    wrong = [f'{name}={value}' if value else f'{name} is not set' for name, value in found.items()
+             if not value or (name != 'MASTER_ADDR' and not (value.isdecimal() and value.isascii()))]
+    if not wrong and int(found['RANK']) >= int(found['WORLD_SIZE']):
+        wrong = [f'RANK={found["RANK"]} with WORLD_SIZE={found["WORLD_SIZE"]}']
+    if wrong:
+        raise UserError(f'--launcher pytorch: {", ".join(wrong)} in the environment. Expected: {", ".join(ADDRESS)}, '
+                        'the ranks from 0, the address and a free port of process 0. Next: torchrun, which sets them; '
+                        'or set them for each process.')
 
 
 # cuBLAS adds up in a fixed order only with workspaces of a fixed size; these torch accepts.

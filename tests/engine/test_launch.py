@@ -48,6 +48,9 @@ def camvid(root):
     return root / 'configs/upernet_inceptionnext_a_camvid.py'
 
 
+ADDRESS = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='29500')
+
+
 def parse(*options):
     parser = argparse.ArgumentParser()
     add_config_arguments(parser, checkpoint=False)
@@ -146,6 +149,16 @@ def test_a_launcher_that_cannot_work_here_is_told(monkeypatch, launcher, message
         prepare(Config(), parse('--launcher', launcher, '--work-dir', 'a'))
 
 
+@pytest.mark.parametrize(('name', 'value', 'told'), [
+    ('MASTER_PORT', '', 'MASTER_PORT is not set in the env'), ('WORLD_SIZE', 'two', 'WORLD_SIZE=two in the env'),
+    ('RANK', '2', 'RANK=2 with WORLD_SIZE=2')])
+def test_processes_that_are_started_by_hand_are_told_which_variable_is_wrong(monkeypatch, name, value, told):
+    for variable, text in {**ADDRESS, 'LOCAL_RANK': '0', 'WORLD_SIZE': '2', name: value}.items():
+        monkeypatch.setenv(variable, text)
+    with pytest.raises(UserError, match=rf'{told}.*Next: torchrun'):
+        prepare(Config(), parse('--launcher', 'pytorch', '--work-dir', 'a'))
+
+
 def test_processes_of_torchrun_without_a_launcher_are_refused_and_one_alone_is_not(monkeypatch):
     """Each would train all of the batch into one work_dir."""
     monkeypatch.setenv('LOCAL_RANK', '0')
@@ -189,7 +202,8 @@ def test_find_unused_parameters_reaches_the_wrapper_that_a_config_names(monkeypa
 def test_processes_without_a_gpu_are_joined_by_gloo_and_leave_it_before_they_exit(monkeypatch):
     joined, at_exit = [], []
     monkeypatch.setattr(atexit, 'register', at_exit.append)
-    monkeypatch.setenv('RANK', '0')
+    for name, value in dict(ADDRESS, TORCHELASTIC_USE_AGENT_STORE='True').items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.distributed, 'init_process_group', joined.append)
     prepare(Config(), parse('--launcher', 'pytorch', '--work-dir', 'a'))
@@ -203,7 +217,8 @@ def test_processes_without_a_gpu_are_joined_by_gloo_and_leave_it_before_they_exi
 
 
 def test_processes_with_gpus_are_left_to_mmengine(monkeypatch):
-    monkeypatch.setenv('RANK', '0')
+    for name, value in dict(ADDRESS, TORCHELASTIC_USE_AGENT_STORE='True').items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *_: pytest.fail('joined here'))
     for launcher in ('none', 'pytorch', 'slurm', 'mpi'):
