@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from inceptionnext_seg.files import markdown_table
 
 from ..operators.summary import Result as Operators
+from ..own_last_weights import VARIANT as LAST_WEIGHTS
 from ..speed.summary import Result as Speed
 from .figures import machine_of
 
@@ -80,7 +81,8 @@ def details(content):
                     **conditions([run['environment'] for run in runs]))
     if own_recipe(content):
         runs = content['runs']
-        return dict(repeats=seeds(runs), runs=len(runs), excluded='none',
+        trained = [run for run in runs if run['variant'] != LAST_WEIGHTS]   # these are runs of the recipe once more
+        return dict(repeats=seeds(runs), runs=len(trained), excluded='none',
                     **conditions([run['environment'] or {} for run in runs]))
     if 'records' in content and 'memory' in content:
         speed, records = Speed(content), content['records']

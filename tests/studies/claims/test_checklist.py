@@ -39,8 +39,9 @@ def test_runs_of_a_pilot_are_runs_of_the_file_and_before_the_others_all_that_the
 
 
 def test_the_recipe_for_own_images_is_among_the_files_though_its_runs_alone_record_their_machine(tmp_path):
-    runs = [dict(seed=0, environment=dict(MACHINE, load_average=1.2, threads=2, commit='abc')),
-            dict(seed=1, environment=None)]
+    # Without averaged weights the runs of the recipe are measured once more: nothing was trained.
+    runs = [dict(variant='recipe', seed=0, environment=dict(MACHINE, load_average=1.2, threads=2, commit='abc')),
+            dict(variant='recipe', seed=1, environment=None), dict(variant='no_ema', seed=0, environment=None)]
     content = dict(config='x.py', minutes=60, threads=2, command='python -m x', runs=runs)
     name = 'some-2cores/camvid_own.json'
     *row, decided = row_of(tmp_path, name, content)
