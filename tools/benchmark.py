@@ -69,6 +69,8 @@ def check(args):
     for size in args.size:
         if not re.fullmatch(r'\d+(x\d+)?', size):
             raise UserError(f'--size is {size!r}; expected: a number of pixels, such as 512, or HEIGHTxWIDTH, 512x683.')
+    if args.data and not args.configs:
+        raise UserError("--data measures the first config's data loading, and no config is given. Next: give one.")
     if args.ablate and not args.configs:
         raise UserError('--ablate takes the parts of a config of ours out: give one.')
     if args.profile and (args.part != ['segmentor'] or args.mode != ['train']):
@@ -98,7 +100,7 @@ def measure(args):
         result['stock'] = stock_config()[1]
     command = environment(args.device)['command']
     settings = itertools.product(args.part, args.mode, args.dtype, args.size, args.batch_size)
-    combinations = list(settings) if args.configs or args.against else []
+    combinations, before = list(settings) if args.configs or args.against else [], len(result['runs'])
     for i, (part, mode, dtype, size, batch_size) in enumerate(combinations, 1):
         names = [args.against] if args.against else []
         names += [*(variants(args.configs[0], mode) if args.ablate else args.configs[:1]), *args.configs[1:]]
@@ -120,16 +122,16 @@ def measure(args):
         result.setdefault('mixers', []).append(dict(measure_mixer(setting), command=command))
         write_json(args.out, result)
     if args.data:
-        add_loader(args, args.configs, result)
+        add_loader(args, args.configs[0], result, result['runs'][before])
         write_json(args.out, result)
     return result
 
 
-def add_loader(args, names, result):
-    name = names[0]
-    setting = Setting(**result['runs'][0]['setting'])
+def add_loader(args, name, result, run):
+    """Data loading of a config beside its step in ``run``, the first of this call."""
+    setting = Setting(**run['setting'])
     loader = measure_loader(candidate_config(name, args.cfg_options), setting)
-    step = next(row for row in summarize(result['runs'][0]) if row['name'].partition('::')[0] == name)
+    step = next(row for row in summarize(run) if row['name'].partition('::')[0] == name)
     slower = loader['images_per_s'] < step['images_per_s']
     result['loaders'].append(dict(
         loader, label=step['label'], step_images_per_s=step['images_per_s'],

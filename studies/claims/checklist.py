@@ -5,6 +5,7 @@ from fnmatch import fnmatch
 from inceptionnext_seg.files import markdown_table
 
 from ..operators.summary import Result as Operators
+from ..own_last_weights import VARIANT as LAST_WEIGHTS
 from ..speed.summary import Result as Speed
 from .figures import machine_of
 
@@ -54,7 +55,8 @@ def joined(values):
 
 
 def seeds(runs):
-    return f'seeds {", ".join(map(str, sorted({run["seed"] for run in runs if run.get("seed") is not None})))}'
+    found = sorted({run['seed'] for run in runs if run.get('seed') is not None})
+    return f'seeds {", ".join(map(str, found))}' if found else 'no seed'
 
 
 def conditions(records):
@@ -79,7 +81,8 @@ def details(content):
                     **conditions([run['environment'] for run in runs]))
     if own_recipe(content):
         runs = content['runs']
-        return dict(repeats=seeds(runs), runs=len(runs), excluded='none',
+        trained = [run for run in runs if run['variant'] != LAST_WEIGHTS]   # these are runs of the recipe once more
+        return dict(repeats=seeds(runs), runs=len(trained), excluded='none',
                     **conditions([run['environment'] or {} for run in runs]))
     if 'records' in content and 'memory' in content:
         speed, records = Speed(content), content['records']
@@ -101,10 +104,11 @@ def details(content):
                     load=[load for each in found for load in each['load_average']],
                     threads=[content['setting']['threads']], commits=[each['commit'] for each in found])
     if 'protocol' in content or 'pilot' in content:     # studies.ablations, studies.camvid_sequences
-        runs = content['runs']
-        return dict(repeats=seeds(runs), runs=len(runs),
+        pilot, runs = content.get('pilot', []), content['runs']
+        return dict(repeats=seeds(runs) + (f'; of the pilot {seeds(pilot)}' if pilot else ''),
+                    runs=len(runs) + len(pilot),
                     excluded=f'none; {len(content["failed"])} failed' if content['failed'] else 'none',
-                    **conditions(runs))
+                    **conditions([*pilot, *runs]))
     if 'cells' in content or ('runs' in content and 'accuracy' in content):
         runs = content.get('runs') or [run for cell in content['cells'].values() for run in cell.get('runs', ())]
         return dict(repeats='processes, a run each', runs=len(runs), excluded='none',

@@ -19,7 +19,7 @@ class Figure(NamedTuple):
 
     Attributes:
         what (str): The condition that it is of.
-        value (float), low, high (float | None): With its 95 % interval.
+        value, low, high (float | None): With its 95 % interval; None where a run failed, so that there is no number.
         repeats (int): Independent ones behind it.
         of (str): What these are: 'process', 'seed', 'sequence' of images, or 'count' for what is exact.
         where (str): Machine.
@@ -30,7 +30,7 @@ class Figure(NamedTuple):
         beside (str): What is shown with it and decides nothing.
     """
     what: str
-    value: float
+    value: float | None
     low: float | None
     high: float | None
     repeats: int
@@ -43,6 +43,8 @@ class Figure(NamedTuple):
     beside: str = ''
 
     def __str__(self):
+        if self.value is None:
+            return f'{self.what}: a run failed'
         form = ('+' if self.signed else '') + ('.4f' if self.lower_is_better else '.2f')
         text = f'{self.what} {self.value:{form}}'
         if self.low is not None:
@@ -173,7 +175,8 @@ def of_study(what, loss, miou, bound, repeats, of, where):
 
 def ablated(results, family, *names):
     """Comparisons of a family of studies.ablations, simultaneous over all of it: of arms ('main', each less Inception)
-    or contrasts ('pairs', 'factorial')."""
+    or contrasts ('pairs', 'factorial'). One that a failed run took away stands there without a number, so that a claim
+    of several is not decided by the others alone."""
     path, content = results.folder / 'ablations.json', results.get('ablations.json')
     found = module('ablations.analysis').analyse(content).get(family) if content else None
     if not found:
@@ -181,8 +184,9 @@ def ablated(results, family, *names):
     # Fewer seeds than were planned are a look that the protocol does not allow to decide.
     seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
     bound, where = content['plan']['bounds'].get('cross_entropy'), machine_of(path, content, results.folder)
-    return [of_study(loss.name.replace('_', ' '), loss, miou, bound, seeds, 'seed', where)
-            for loss, miou in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True) if loss.name in names]
+    whole = {loss.name: (loss, miou) for loss, miou in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True)}
+    return [of_study(name.replace('_', ' '), *whole[name], bound, seeds, 'seed', where) if name in whole else
+            Figure(name.replace('_', ' '), None, None, None, 0, 'seed', where) for name in names]
 
 
 def families(results):

@@ -31,11 +31,7 @@ def collect(candidates, title=None, benchmarks=()):
     """
     read = []
     for name, runs in candidates.items():
-        files = [find_metrics(run).resolve() for run in runs]
-        for run, file in zip(runs, files, strict=True):
-            if files.count(file) > 1:
-                raise UserError(f'{name} names run {run} twice; expected each run once, since the number of runs '
-                                'decides what can be shown. Next: leave one out.')
+        check_each_once(name, runs)
         read.append(dict(name=name, runs=[read_run(run) for run in runs]))
     runs = all_runs(read)
     check_same_classes(runs)
@@ -72,6 +68,14 @@ def read_collected(path):
 
 def all_runs(candidates):
     return [run for candidate in candidates for run in candidate['runs']]
+
+
+def check_each_once(name, runs):
+    files = [find_metrics(run).resolve() for run in runs]
+    for run, file in zip(runs, files, strict=True):
+        if files.count(file) > 1:
+            raise UserError(f'{name} names run {run} twice; expected each run once, since the number of runs decides '
+                            'what can be shown. Next: leave one out.')
 
 
 def check_same_scales(runs):

@@ -14,7 +14,7 @@ from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.segmentation.complexity import count
 
-from .collecting import check_same_scales
+from .collecting import check_each_once, check_same_scales
 from .reading import METRICS, find_metrics, is_multi_scale, read_metrics, read_run
 
 FORMATS = ('latex', 'csv', 'markdown')
@@ -28,8 +28,10 @@ def read_candidates(candidates):
     Where some were evaluated at several scales and others were not, their names say so.
 
     Raises:
-        UserError: A run cannot be read, or runs of one candidate differ in that.
+        UserError: A run cannot be read or is named twice, or runs of one candidate differ in that.
     """
+    for name, runs in candidates.items():
+        check_each_once(name, runs)
     read = [dict(name=name, runs=[read_run(run) for run in runs]) for name, runs in candidates.items()]
     for candidate in read:
         check_same_scales(candidate['runs'])
@@ -75,10 +77,11 @@ def paper_rows(candidates):
         list[Row]
 
     Raises:
-        UserError: A run cannot be read, or its config is not found.
+        UserError: A run cannot be read or is named twice, or its config is not found.
     """
     rows = []
     for name, paths in candidates.items():
+        check_each_once(name, paths)
         files = [find_metrics(path) for path in paths]
         metrics = [read_metrics(file) for file in files]
         cost = count(segmentors_config(files[0], metrics[0]['config']))

@@ -30,9 +30,18 @@ def test_of_trainings_each_run_records_load_threads_and_commit(tmp_path):
     assert row_of(tmp_path, 'complexity.json', dict(environment=MACHINE))[4] == 'counts'
 
 
+def test_runs_of_a_pilot_are_runs_of_the_file_and_before_the_others_all_that_there_is(tmp_path):
+    pilot = [dict(arm='inception', seed=seed, load_average=1.5, threads=2, commit='abc') for seed in (100, 101)]
+    content = dict(protocol='docs/studies/ablations.md', plan=None, pilot=pilot, runs=[], failed=[],
+                   environment=MACHINE)
+    assert row_of(tmp_path, 'ablations.json', content)[1:7] == [
+        'no seed; of the pilot seeds 100, 101', 2, 'none', '1.5', '2', 'abc']
+
+
 def test_the_recipe_for_own_images_is_among_the_files_though_its_runs_alone_record_their_machine(tmp_path):
-    runs = [dict(seed=0, environment=dict(MACHINE, load_average=1.2, threads=2, commit='abc')),
-            dict(seed=1, environment=None)]
+    # Without averaged weights the runs of the recipe are measured once more: nothing was trained.
+    runs = [dict(variant='recipe', seed=0, environment=dict(MACHINE, load_average=1.2, threads=2, commit='abc')),
+            dict(variant='recipe', seed=1, environment=None), dict(variant='no_ema', seed=0, environment=None)]
     content = dict(config='x.py', minutes=60, threads=2, command='python -m x', runs=runs)
     name = 'some-2cores/camvid_own.json'
     *row, decided = row_of(tmp_path, name, content)

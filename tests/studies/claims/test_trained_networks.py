@@ -74,6 +74,18 @@ def test_claims_and_report_of_the_study_say_the_same(tmp_path):
         assert said == dict(worse=HOLDS, better=FAILS, equivalent=FAILS, undecided=OPEN)[word], (loss, word)
 
 
+def test_a_claim_of_several_arms_is_not_decided_where_a_run_of_one_failed(tmp_path):
+    content = powered()
+    for run in content['runs']:
+        if run['arm'] in ('no_horizontal', 'no_vertical'):
+            run['curve'] = curve(20, run['curve'][0]['cross_entropy'] + .5)
+    failed = dict(content, failed=[['no_square', 1]])
+    results = with_file(tmp_path, 'ablations.json', failed)
+    said, why = CLAIMS['branches'].verdict(results)
+    assert said == OPEN and why.startswith('it holds for no horizontal, no vertical; not decided: no square')
+    assert 'no square: a run failed' in figures_text(CLAIMS['branches'], results)
+
+
 def test_without_runs_of_this_study_pairs_that_no_older_one_has_are_not_measured(tmp_path):
     assert CLAIMS['3x3'].verdict(Results(tmp_path))[0] == CLAIMS['mixer'].verdict(Results(tmp_path))[0] == (
         'not measured yet')

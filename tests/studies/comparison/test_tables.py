@@ -3,7 +3,7 @@ import compare
 import pytest
 
 from inceptionnext_seg.errors import UserError
-from studies.comparison.tables import read_candidates, tables
+from studies.comparison.tables import paper_rows, read_candidates, tables
 
 from .common import write_run
 
@@ -82,6 +82,13 @@ def test_tables_of_runs_at_one_scale_and_at_several_say_so(tmp_path):
     assert [c['name'] for c in read_candidates(dict(A=[single], B=[single]))] == ['A', 'B']
     with pytest.raises(UserError, match='multi-scale test'):
         read_candidates(dict(A=[single, multi]))
+
+
+@pytest.mark.parametrize('read', [read_candidates, paper_rows])
+def test_a_run_that_is_named_twice_is_no_second_seed(tmp_path, read):
+    run = write_run(tmp_path / 'a', miou=40.)
+    with pytest.raises(UserError, match='twice'):
+        read(dict(A=[run, run]))
 
 
 def test_the_table_of_a_paper_has_cost_and_miou_at_one_scale_and_at_several(tmp_path, capsys):
