@@ -209,6 +209,9 @@ def complete(runs, arms, name, at=None):
 
 def conditions(runs):
     """In words: how many runs, where and when, how busy the machine was, how many were interrupted."""
+    if not runs:
+        return 'No run is done.'
+
     def listed(name):
         return joined(str(run[name]) for run in runs if run.get(name) is not None)
 
@@ -234,18 +237,18 @@ def study_environment():
     return dict(found, command=public_command(found['command']), features=machine_and_versions()['features'])
 
 
-def failures(out, failed, runs, planned):
+def failures(out, failed, runs, planned, key='failed'):
     """The runs that failed, in this call or in an earlier one, and are not done since.
 
     Args:
-        out (Path): The result file, whose ``failed`` has those of earlier calls.
+        out (Path): The result file, whose ``key`` has those of earlier calls.
         failed, runs, planned (Iterable[tuple]): Names of the runs that failed in this call, of those that are done, and
             of all of the study.
 
     Returns:
         list[tuple]: In the order of ``planned``.
     """
-    before = read_object(out, 'the result of a study', f'delete {out}').get('failed', []) if out.is_file() else []
+    before = read_object(out, 'the result of a study', f'delete {out}').get(key, []) if out.is_file() else []
     left = {*map(tuple, before), *failed} - set(runs)
     return [run for run in planned if run in left]
 

@@ -106,7 +106,7 @@ class Study:
                                 f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
             plan = decide(runs, self.args.core_hours)
             if self.args.seeds:
-                plan.update(seeds=self.args.seeds)
+                plan.update(seeds=self.args.seeds, seeds_given=True)
             write_json(self.plan_file, plan)
             print(f'{plan["iterations"]} iterations, {plan["seeds"]} seeds, about '
                   f'{plan["core_hours_expected"]:.1f} core-hours')
@@ -145,6 +145,11 @@ class Study:
         return train(lambda seed: [on_scenes(arm, seed) for arm in arms], self.seeds(), self.write,
                      self.run_in_file('runs'))
 
+    def failed(self, failed, runs, arms, seeds, key):
+        return failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
+                        [(run['arm'], run['seed']) for run in runs],
+                        [(arm, seed) for seed in seeds for arm in arms], key)
+
     def write(self, failed):
         """JSON, report and pictures of what is done."""
         with alone(self.args.work_dir):
@@ -156,9 +161,8 @@ class Study:
             content = dict(
                 protocol='docs/studies/ablations.md', endpoints=list(ENDPOINTS), plan=plan,
                 configs={arm: config_of(arm) for arm in TITLES}, costs=costs(arms), pilot=pilot, runs=runs,
-                failed=failures(self.args.out, [(run.candidate.name, run.seed) for run in failed],
-                                [(run['arm'], run['seed']) for run in runs],
-                                [(arm, seed) for seed in seeds for arm in TITLES]),
+                failed=self.failed(failed, runs, TITLES, seeds, 'failed'),
+                failed_in_pilot=self.failed(failed, pilot, PILOT, PILOT_SEEDS, 'failed_in_pilot'),
                 environment=study_environment())
             write_json(self.args.out, content)
             return write_report(self.args.out)

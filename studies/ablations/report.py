@@ -95,6 +95,12 @@ def state(part, wanted):
         f'**Preliminary: {done} of {wanted} seeds are whole.** Nothing below is a result before all are. ')
 
 
+def whole_control(main):
+    """In words: the arms of Inception that have not failed."""
+    left = sum(arm in main['mIoU'][0].means for arm in CONTROL)
+    return f'the {left} arms' if left == len(CONTROL) else f'{left} of the {len(CONTROL)} arms'
+
+
 def plan_text(plan):
     spread = ', '.join(f'{title} {plan["spread"][name]["deviation"]:.{DIGITS[name]}f} (upper 80 % limit '
                        f'{plan["spread"][name]["upper"]:.{DIGITS[name]}f})' for name, title in ENDPOINTS.items())
@@ -106,12 +112,13 @@ def plan_text(plan):
             f'a point of mIoU, or what it is worth, is shown with probability {power["difference"]:.2f}, and that '
             f'nothing differs by as much, where nothing differs, with {power["equivalence"]:.2f}; ')
         said.append(f'by {title} {shown}{power["smallest_effect"]:.{DIGITS[name]}f} is shown with probability 0.80')
+    given = ' (given, not decided)' if plan.get('seeds_given') else ''
     return (
         f'The pilot ({listing(TITLES[arm] for arm in PILOT)}; its seeds are not among those tested) decided '
         f'{plan["iterations"]} iterations ({plan["iterations_wanted"]} by the curves, at most '
         f'{plan["iterations_affordable"]} in {plan["core_hours"]:g} core-hours, with {pace["iteration"]:.2f} s an '
         f'iteration, {pace["validation"]:.1f} s a validation and {pace["overhead"]:.0f} s for the rest of a run) and '
-        f'{plan["seeds"]} seeds. Of one arm, {"; ".join(said)}. Standard deviation of what arm and seed leave: '
+        f'{plan["seeds"]} seeds{given}. Of one arm, {"; ".join(said)}. Standard deviation of what arm and seed leave: '
         f'{spread}. ' + (
             'A point of mIoU went with no fall of the cross-entropy, so that no equivalence can be shown, and mIoU '
             'decided the number of seeds.' if bound is None else
@@ -130,6 +137,9 @@ def report(content, speeds, pictures):
         done, wanted = len(content['pilot']), len(PILOT) * len(PILOT_SEEDS)
         blocks.append(f'**Preliminary: {done} of {wanted} runs of the pilot are done.** It decides length and seeds; '
                       'nothing is compared before.')
+        if failed := content.get('failed_in_pilot'):
+            blocks.append(f'Runs of it failed: {listing(f"{TITLES[arm]}, seed {seed}" for arm, seed in failed)}. '
+                          'Without them it decides nothing.')
         return '\n\n'.join([*blocks, *runs]) + '\n'
     found = analyse(content)
     blocks.append(plan_text(plan))
@@ -138,7 +148,7 @@ def report(content, speeds, pictures):
                       'with none.')
     if main := found.get('main'):
         blocks += ['## What each change to the token mixer costs', state(main, plan['seeds']) + (
-            f'Differences are to the mean of the {len(CONTROL)} arms of Inception, with simultaneous 95 % intervals '
+            f'Differences are to the mean of {whole_control(main)} of Inception, with simultaneous 95 % intervals '
             f'(Dunnett, seeds as blocks, pooled variance, {main["mIoU"][0].df} degrees of freedom). Cross-entropy '
             'decides; mIoU stands beside it and shows nothing by itself. Equivalence: two one-sided tests against a '
             'point of mIoU, or what it is worth in nats, p by Holm over the arms.'), main_table(content, main, speeds)]
@@ -154,8 +164,8 @@ def report(content, speeds, pictures):
                    'interaction of a 2 × 2, and the two networks that differ in both; seeds as blocks, Bonferroni over '
                    'the four.', contrast_table(cells, 'effect'), cells_table(cells)]
     if same := found.get('same'):
-        blocks += ['## One network against itself', 'The arms of Inception differ in the draw of their initial values '
-                   'alone: what is shown here is chance. Bonferroni over the three.',
+        blocks += ['## One network against itself', state(same, plan['seeds']) + 'The arms of Inception differ in the '
+                   'draw of their initial values alone: what is shown here is chance. Bonferroni over the three.',
                    contrast_table(same, 'comparison')]
     if sensitivity := sensitivity_table(content):
         blocks += ['## Without one variance for all', 'No verdict rests on this: each arm\'s own deviation, and its '

@@ -261,6 +261,14 @@ def test_a_report_before_all_seeds_are_whole_is_preliminary_and_counts_whole_see
     out.write_text(json.dumps(content))
     write_report(out)
     assert 'Preliminary: 6 of 8 seeds are whole' in out.with_suffix('.md').read_text()
+    out.write_text(json.dumps(made_up(missing={('inception_b', 5)})))
+    write_report(out)
+    itself = out.with_suffix('.md').read_text().partition('## One network against itself')[2]
+    assert itself.strip().startswith('**Preliminary: 7 of 8')
+    # Where every run so far failed.
+    out.write_text(json.dumps(dict(content, plan=None, pilot=[], runs=[], failed_in_pilot=[['dw7x7', 101]])))
+    write_report(out)
+    assert 'Runs of it failed: 7×7 depthwise, all channels, seed 101.' in out.with_suffix('.md').read_text()
 
 
 def test_an_arm_with_a_failed_run_is_compared_with_none_and_costs_the_others_no_seed(tmp_path):
@@ -276,7 +284,8 @@ def test_an_arm_with_a_failed_run_is_compared_with_none_and_costs_the_others_no_
     out = tmp_path / 'ablations.json'
     out.write_text(json.dumps(content))
     write_report(out)
-    assert 'a run failed' in out.with_suffix('.md').read_text()
+    text = out.with_suffix('.md').read_text()
+    assert 'a run failed' in text and 'the mean of 2 of the 3 arms of Inception' in text
 
 
 def test_the_first_endpoint_decides_what_differs_and_what_is_equivalent():
@@ -359,7 +368,9 @@ def test_a_run_that_failed_in_an_earlier_call_stays_failed_until_it_is_done(tmp_
 
     assert after(first) == after() == [['dw3x3', 1]]
     assert after(second) == after() == [['identity', 0], ['dw3x3', 1]]
+    failed.add((PILOT[0], PILOT_SEEDS[0]))
     assert after(Run(study.pilot[0], PILOT_SEEDS[0])) == [['identity', 0], ['dw3x3', 1]]     # of no arm that is tested
+    assert json.loads(out.read_text())['failed_in_pilot'] == [[PILOT[0], PILOT_SEEDS[0]]]
     failed.remove(('dw3x3', 1))
     assert after() == after(first) == [['identity', 0]]
 

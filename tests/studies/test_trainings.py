@@ -58,6 +58,7 @@ def test_starts_are_counted_by_their_logs_and_the_commits_of_all_are_said(tmp_pa
     text = conditions([found, dict(found, starts=1, commit='b0, c2')])
     assert 'commit a1, b0, c2;' in text and '1 of them were interrupted' in text and 'unknown' in text
     assert 'unknown' not in conditions([dict(found, starts=1)])
+    assert conditions([]) == 'No run is done.'
     refuse_failed([run], 'studies', [])     # done since
     other = run._replace(seed=1)
     with pytest.raises(UserError, match='1 runs failed: a, seed 1'):
