@@ -6,6 +6,7 @@ SUM := $(shell cksum pyproject.toml | cut -d' ' -f1)
 READY := $(VENV)/ready-$(SUM)
 TEST_READY := $(VENV)/test-ready-$(SUM)
 CONFIG ?= configs/upernet_inceptionnext_a_mini.py
+TESTS ?= tests
 
 .PHONY: train test lint fuzz sanitize reliability long-run gpu docs wheel clean
 
@@ -13,7 +14,7 @@ train: $(READY)
 	$(BIN)/python tools/train.py $(CONFIG)
 
 test: lint
-	$(BIN)/python -m pytest tests -n logical --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest $(TESTS) -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -122,6 +122,17 @@ def test_the_tests_run_on_every_python_and_on_the_oldest_and_the_newest_torch(ro
     assert matrix['exclude'] == [dict(python='3.13', torch='2.4')]
 
 
+def test_the_oldest_torch_has_the_tests_that_the_documentation_says_were_run_on_it(root):
+    job = yaml.safe_load((root / '.github/workflows/ci.yml').read_text())['jobs']['tests']
+    oldest, = job['strategy']['matrix']['include']
+    told, = re.findall(r'\(`tests/(models`, .*? `studies`)\)', (root / 'docs/installation.md').read_text(), re.S)
+    folders = re.findall(r'\w+(?=`)', told)
+    assert oldest == dict(torch='2.4', tests=' '.join(f'tests/{folder}' for folder in folders))
+    assert all((root / 'tests' / folder).is_dir() for folder in folders)
+    assert any("TESTS=\"${{ matrix.tests || 'tests' }}\"" in step.get('run', '') for step in job['steps'])
+    assert '-m pytest $(TESTS) ' in (root / 'Makefile').read_text()
+
+
 def test_a_release_is_of_the_version_in_the_package_and_published_without_a_token(root):
     text = (root / '.github/workflows/release.yml').read_text()
     pattern, = re.findall(r'sed -n "s/(.*?)/\\1/p" (inceptionnext_seg/_version\.py)', text)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmseg.structures import SegDataSample
 
+from .._fast import Fast
 from ..errors import UserError
 from .heads import upsamples_as_stock
 from .windows import Windows, predict_windows
@@ -48,6 +49,8 @@ def predict_large(model: Any, image: torch.Tensor, ori_shape: tuple[int, int],
     windows = windows_of(model, size)
     height, width = windows.window
     device = next(model.parameters()).device
+    # False keeps the logits of an image, which a large one never has.
+    form = model.form('prediction', 'native', 'triton', 'blocked') if isinstance(model, Fast) else 'auto'
 
     def prepared(corners):
         crops = [image[:, top:top + height, left:left + width] for top, left in corners]
@@ -64,4 +67,5 @@ def predict_large(model: Any, image: torch.Tensor, ori_shape: tuple[int, int],
     return predict_windows(
         logits_of, windows, model.test_cfg.get('windows_at_once') or windows.at_once(device),
         tuple(prepared([(0, 0)]).shape[2:]), model.align_corners, ori_shape=None if ori_shape == size else ori_shape,
-        dtype=torch.uint8 if model.out_channels <= 256 else torch.int16, progress=progress)
+        dtype=torch.uint8 if model.out_channels <= 256 else torch.int16,
+        impl=form or 'auto', progress=progress)

@@ -213,3 +213,10 @@ def test_a_head_of_one_channel_has_no_large_images():
                       loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
     with pytest.raises(UserError, match='one channel'):
         large.predict_large(model, torch.zeros(3, 64, 64, dtype=torch.uint8), (64, 64))
+
+
+def test_a_large_image_is_predicted_by_the_form_that_was_asked_for():
+    model = segmentor('stock', test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(64, 64))).eval()
+    accelerate(model, prediction='triton')
+    with pytest.raises(FormError, match=r"'triton'.*cpu"):
+        large.predict_large(model, torch.zeros(3, 64, 128, dtype=torch.uint8), (64, 128))
