@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from ..api.predictor import Predictor
 from ..api.video import frames, rate_and_count, writer
+from ..engine.accelerate_hook import configured
 from ..engine.allocator import keep_freed_memory
 from ..engine.image_files import find_images
 from ..engine.inference import Segmentor, dataset_config, open_device
@@ -183,7 +184,7 @@ def main(argv=None):
         raise problem
     share = dict(islice(images.outputs.items(), get_rank(), None, get_world_size()))
     outcome = predict_files(predictions(segmentor, device, files.needs_confidence), share, files, args.resume,
-                            get_rank() == 0)
+                            get_rank() == 0, configured(cfg)[1])
     outcomes = all_gather_object(outcome)
     failures = {path: reason for part in outcomes for path, reason in part.failures.items()}
     failures |= {path: f'cannot be read: {reason}' for path, reason in images.left_out.items()}

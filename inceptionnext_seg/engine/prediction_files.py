@@ -33,6 +33,7 @@ from ..errors import UserError
 from ..files import read_json, read_object, replacing, write_json
 from ..ops.measured import measuring
 from .inference import Labels, draw_overlay, save_png
+from .measuring import describe
 
 # From so many images on, the operators are measured at the first: seconds, once on a machine for an image size.
 MEASURED_FROM = 16
@@ -237,11 +238,11 @@ class Outcome(NamedTuple):
 
 
 def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path], files: PredictionFiles,
-                  resume: bool = False, progress: bool = True) -> Outcome:
+                  resume: bool = False, progress: bool = True, measure: bool = True) -> Outcome:
     """Segment image files and write the predictions. A Labelme file that was corrected since it was written is kept.
 
     Of ``MEASURED_FROM`` images and more, the first is where the operators are measured
-    (:func:`inceptionnext_seg.measuring`) unless they were before.
+    (:func:`inceptionnext_seg.measuring`) unless they were before; a line says what came of it.
 
     Args:
         predict (Callable): What is known of an image: raises OSError where it cannot be read, ValueError where it
@@ -249,14 +250,15 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
         images (dict[Path, Path]): From image to relative output, of :func:`.image_files.find_images`.
         files (PredictionFiles): What is written.
         resume (bool): Whether images that have all their files, of the same settings, are left out.
-        progress (bool): Whether to show a progress bar.
+        progress (bool): Whether to show a progress bar and that line.
+        measure (bool): Whether to measure, as the config's ``AccelerateHook`` says.
 
     Raises:
         UserError: A file cannot be written.
     """
     failures, kept = {}, []
     todo = {path: name for path, name in images.items() if not (resume and files.are_whole(name, path))}
-    first = measuring if len(todo) >= MEASURED_FROM else contextlib.nullcontext
+    first = measuring if measure and len(todo) >= MEASURED_FROM else contextlib.nullcontext
     with tqdm(total=len(images), initial=len(images) - len(todo), desc='predicting', unit='image',
               disable=not progress) as bar:
         for path, name in todo.items():
@@ -266,9 +268,11 @@ def predict_files(predict: Callable[[Path], Predicted], images: dict[Path, Path]
                 bar.update()
                 continue
             try:
-                with first():
+                with first() as measured:
                     found = predict(path)
                 first = contextlib.nullcontext
+                if progress and measured is not None and measured.seconds:
+                    bar.write(describe(measured))
             except OSError as error:
                 failures[path] = f'cannot be read: {error}'
             except ValueError as error:

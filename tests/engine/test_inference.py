@@ -19,6 +19,7 @@ from inceptionnext_seg.engine import inference as prediction
 from inceptionnext_seg.engine import prediction_files
 from inceptionnext_seg.engine.inference import Labels, Segmentor, draw_overlay, find_labels, shares
 from inceptionnext_seg.errors import UserError
+from inceptionnext_seg.ops.measured import Choices, Pass
 from inceptionnext_seg.segmentation import large
 
 REPOSITORY = Path(__file__).parents[2]
@@ -373,8 +374,9 @@ def test_cuda_predicts_what_the_cpu_does(camvid, camvid_weights):
     assert (found == camvid.predict(image)).mean() > 0.99
 
 
-@pytest.mark.parametrize('count', [2, 3])
-def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measured(tmp_path, monkeypatch, count):
+@pytest.mark.parametrize(('count', 'measure'), [(2, True), (3, True), (3, False)])
+def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measured(
+        tmp_path, monkeypatch, capsys, count, measure):
     monkeypatch.setattr(prediction_files, 'MEASURED_FROM', 3)
     seen, inside = [], []
 
@@ -382,7 +384,7 @@ def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measur
     def measuring():
         inside.append(True)
         try:
-            yield
+            yield Pass(Choices(), [0.25], ['norm_mlp'], [], 20., set())
         finally:
             inside.pop()
 
@@ -396,6 +398,7 @@ def test_of_many_images_the_first_that_can_be_read_is_where_operators_are_measur
 
     paths = [Path(f'{i}.png') for i in range(count)]
     files = prediction_files.PredictionFiles(tmp_path, FACTS)
-    outcome = prediction_files.predict_files(predict, {path: path for path in paths}, files, progress=False)
+    outcome = prediction_files.predict_files(predict, {path: path for path in paths}, files, measure=measure)
     assert list(outcome.failures) == paths[:1]
-    assert seen == [count == 3, False][:count - 1]
+    assert seen == [count == 3 and measure, False][:count - 1]
+    assert ('0 operators measured in 0.2 s' in capsys.readouterr().out) == seen[0]
