@@ -297,7 +297,7 @@ def test_the_first_endpoint_decides_what_differs_and_what_is_equivalent():
 
 
 def test_length_and_seeds_are_decided_once_and_main_runs_wait_for_it(tmp_path):
-    study = command.Study(command.parse_args(['main', '--work-dir', str(tmp_path)]))
+    study = command.Study(command.parse_args(['main', '--work-dir', str(tmp_path), '--out', str(tmp_path / 'a.json')]))
     with pytest.raises(UserError, match='not decided'):
         study.arms(MAIN)
     (tmp_path / 'plan.json').write_text(json.dumps(dict(iterations=700, seeds=9)))
@@ -420,8 +420,8 @@ def test_of_two_processes_one_decides(tmp_path, monkeypatch):
     monkeypatch.setattr(command, 'on_scenes', lambda candidate, seed: candidate)
     monkeypatch.setattr(command, 'record', lambda run, **names: dict(names, seed=run.seed))
     monkeypatch.setattr(command, 'decide', slowly)
-    studies = [command.Study(command.parse_args(['pilot', '--work-dir', str(tmp_path), '--core-hours', hours]))
-               for hours in ('5', '6')]
+    studies = [command.Study(command.parse_args(['pilot', '--work-dir', str(tmp_path), '--core-hours', hours,
+                                                 '--out', str(tmp_path / 'ablations.json')])) for hours in ('5', '6')]
     workers = [threading.Thread(target=study.decide) for study in studies]
     for worker in workers:
         worker.start()
