@@ -12,7 +12,7 @@ from .formats import FORMATS, format_of, require_used
 from .options import IGNORE, Options
 from .predictions import leave_predictions_out
 from .report import Report, class_notes
-from .splits import TEST, TRAINING, UNLABELLED, VALIDATION, Labelled, split
+from .splits import TEST, TRAINING, UNLABELLED, VALIDATION, Labelled, require_both, split
 from .surveying import Found, copies, look_alike, look_at_all, survey_of
 from .tree import LeftOut, Tree
 from .uniting import (
@@ -128,11 +128,14 @@ def write_parts(parts, classes, tables, out, options, command, progress):
     sides = iter(side for part in sides for side in part)
     splits = [next(sides) if entry.is_labelled else UNLABELLED for entry in entries]
     replaced = same_images(entries)
-    notes += note_on_same(replaced, entries)
+    same = note_on_same(replaced, entries)
+    notes += same
     for i, kept in sorted(replaced.items(), reverse=True):      # it stays on the side where it was first
-        splits[kept] = splits[i] if entries[i].is_labelled else splits[kept]
+        if entries[i].is_labelled and not (options.val_list and splits[kept] == VALIDATION):    # which the list names
+            splits[kept] = splits[i]
     entries, splits = zip(*(pair for i, pair in enumerate(zip(entries, splits, strict=True)) if i not in replaced),
                           strict=True)
+    require_both([splits], [how, *same])
     facts, names = [entry.found.facts for entry in entries], names_of([entry.shown for entry in entries])
     description = Description(
         out, classes.names, [list(color) for color in classes.palette], suffix_for(facts), '.png',

@@ -29,8 +29,10 @@ def pairs_of(tree: Tree, options: Options) -> Pairs:
     """
     pictures = tree.pictures()
     folder = options.masks and options.masks.as_posix()
-    if folder and not (tree.root / folder).is_dir():
-        near = difflib.get_close_matches(folder, sorted({file.rpartition('/')[0] for file in tree.files}), 1)
+    if folder and (options.masks.is_absolute() or '..' in options.masks.parts or not (tree.root / folder).is_dir()):
+        whole = (tree.root / folder).resolve()
+        near = [whole.relative_to(tree.root).as_posix()] if whole.is_dir() and whole.is_relative_to(tree.root) else (
+            difflib.get_close_matches(folder, sorted({file.rpartition('/')[0] for file in tree.files}), 1))
         raise UserError(f'--masks {folder} is no folder of {tree.root}'
                         f'{f"; did you mean {near[0]}?" if near else ""} Expected: a path below the source.')
     found = pair(pictures, options.mask_suffix, options.image_suffix, folder)

@@ -156,11 +156,16 @@ def split(sources: list[Labelled], options: Options) -> tuple[list[list[str]], s
     if options.group is not None and not drawn:
         raise UserError(f'--group {options.group!r} does nothing where folders named train and val decide. Next: '
                         'leave it out, or give --val 0.2 to draw the validation images by groups.')
-    for needed in (TRAINING, VALIDATION):
-        if not any(needed in part for part in found):
-            raise UserError(f'no labelled image is for {needed} ({"; ".join([how, *notes])}). Expected: at least one. '
-                            'Next: --val 0.2, or --val-list FILE.')
+    require_both(found, [how, *notes])
     return found, how, notes
+
+
+def require_both(sides: list[list[str]], why: list[str]) -> None:
+    """Raises UserError, with the lines of ``why``, where no labelled image is for training, or none for validation."""
+    for needed in (TRAINING, VALIDATION):
+        if not any(needed in part for part in sides):
+            raise UserError(f'no labelled image is for {needed} ({"; ".join(why)}). Expected: at least one. '
+                            'Next: --val 0.2, or --val-list FILE.')
 
 
 def by_list(sources, path):

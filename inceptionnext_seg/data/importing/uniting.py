@@ -109,6 +109,9 @@ def united(parts: list[Classes], options: Options) -> tuple[Classes, list[dict[i
             if name not in colors:
                 free = next(iter(distinct_colors(1, {*colors.values(), *part.palette})))
                 colors[name] = free if tuple(color) in colors.values() else tuple(color)
+    for name in options.classes or ():      # in their order, whether any source has them or not
+        if name not in colors:
+            colors[name] = next(iter(distinct_colors(1, {*colors.values()})))
     order = [*colors]
     if options.classes is not None:
         unknown = [name for name in order if name not in options.classes and name.casefold() not in BACKGROUND_NAMES]

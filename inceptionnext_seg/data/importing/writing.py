@@ -24,7 +24,7 @@ from .splits import TEST, TRAINING, UNLABELLED, VALIDATION
 from .tree import require_utf8
 
 JPEG_QUALITY = 95
-LONGEST_NAME = 120
+LONGEST_NAME, MOST_BYTES = 120, 240     # a file system takes 255 bytes, of which a number and the suffix are some
 CONFIG = '''\
 # Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}
 # The recipe is that of upernet_inceptionnext_a_own.py with --data, for 60 minutes; --minutes says for how many.
@@ -86,13 +86,14 @@ class Output(NamedTuple):
 def names_of(relatives: list[str]) -> list[str]:
     """A name for each image, without folder and suffix: its own where no other has it, in any case, and longer ones."""
     def clean(text):
-        return ''.join(letter if letter.isprintable() and letter not in '<>:"|?*\\/' else '_' for letter in text)
+        text = ''.join(letter if letter.isprintable() and letter not in '<>:"|?*\\/' else '_' for letter in text)
+        return text[-LONGEST_NAME:].encode()[-MOST_BYTES:].decode(errors='ignore')
 
     choices = []
     for relative in relatives:
         path = PurePosixPath(relative)
         long = '_'.join((*path.parts[:-1], path.stem))
-        choices.append([clean(text)[-LONGEST_NAME:].strip(' .') or 'image' for text in (
+        choices.append([clean(text).strip(' .') or 'image' for text in (
             path.stem, long, f'{long}_{path.suffix[1:]}')])
     level = [0] * len(choices)
     while True:

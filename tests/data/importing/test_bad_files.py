@@ -3,6 +3,7 @@ import base64
 import os
 import re
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from two_images import (
 from inceptionnext_seg.cli import import_dataset as tool
 from inceptionnext_seg.data.exporting import coco_of
 from inceptionnext_seg.data.importing.palettes import read_classes
+from inceptionnext_seg.data.importing.writing import names_of
 from inceptionnext_seg.errors import UserError
 
 
@@ -246,3 +248,15 @@ def test_a_class_whose_name_is_no_text_is_one_message(source, tmp_path):
     save_masks(source, lambda classes: Image.fromarray(classes * 0))
     with pytest.raises(UserError, match='ud800'):
         convert(source, palette=tmp_path / 'p.json')
+
+
+@pytest.mark.parametrize('folder', ['{source}/masks', '../source/masks'])
+def test_a_folder_of_masks_is_named_below_the_source(source, folder):
+    save_masks(source, Image.fromarray, ('masks/a.png', 'masks/B 2.PNG'))
+    with pytest.raises(UserError, match=r'--masks .* is no folder of .*; did you mean masks\?'):
+        convert(source, masks=Path(folder.format(source=source)))
+
+
+def test_names_of_images_are_as_long_as_a_file_system_takes():
+    names = names_of([f'{"写真" * 35}/{"街路" * 35}{k}/i.png' for k in range(2)] + ['i.png'])
+    assert len({*names}) == 3 and max(len(name.encode()) for name in names) <= 250

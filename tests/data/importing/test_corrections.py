@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from two_images import (
+    COLORS,
     HEIGHT,
     NAMES,
     WIDTH,
+    colored,
     convert,
     masks_of,
     picture,
@@ -215,6 +217,56 @@ def test_sources_named_train_and_val_are_the_splits(source, tmp_path):
     names.write_text('train/train1\n')
     import_dataset([*sides.values()], tmp_path / 'out2', Options(classes=NAMES, val_list=names), progress=False)
     assert {path.stem for path in (tmp_path / 'out2/images/validation').iterdir()} == {'train1'}
+
+
+def save_pairs(folder, seeds):
+    for seed in seeds:
+        picture(folder / f'{seed}.png', seed)
+        Image.fromarray(truth(seed % 4)).save(folder / f'{seed}_mask.png')
+    return folder
+
+
+def test_a_side_whose_images_are_all_on_the_other_in_an_earlier_source_is_told(tmp_path):
+    sources = save_pairs(tmp_path / 'train', (1, 2, 3)), save_pairs(tmp_path / 'val', (2, 3))
+    with pytest.raises(UserError, match=r'no labelled image is for validation .*2 images are in several sources'):
+        import_dataset(sources, tmp_path / 'out', Options(classes=NAMES), progress=False)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_list_of_validation_images_may_name_any_of_the_copies_of_an_image(tmp_path):
+    sources = save_pairs(tmp_path / 'old', (1, 2, 3)), save_pairs(tmp_path / 'new', (2, 3, 4))
+    names = tmp_path / 'list.txt'
+    names.write_text('new/2.png\nold/3.png\n')
+    import_dataset(sources, tmp_path / 'out', Options(classes=NAMES, val_list=names), progress=False)
+    assert {path.stem[0] for path in (tmp_path / 'out/images/validation').iterdir()} == {'2', '3'}
+
+
+def test_classes_that_no_source_has_keep_their_numbers_beside_a_palette(tmp_path):
+    palette = tmp_path / 'palette.txt'
+    palette.write_text(''.join(f'{" ".join(map(str, color))} {name}\n'
+                               for color, name in zip(COLORS, NAMES, strict=True)))
+    sources = []
+    for i in range(2):
+        sources.append(tmp_path / f'part{i}')
+        for seed in range(2):
+            picture(sources[i] / f'{seed}.png', 2 * i + seed)
+            colored(truth(seed)).save(sources[i] / f'{seed}_mask.png')
+    options = Options(classes=('tree', *NAMES), palette=palette)
+    about = import_dataset(sources, tmp_path / 'out', options, progress=False).description
+    assert about.classes == options.classes and len({*map(tuple, about.palette)}) == 4
+
+
+@pytest.mark.parametrize('format_name', ['labelme', 'coco'])
+def test_images_that_were_predicted_where_they_are_do_not_come_twice(source, tmp_path, format_name):
+    (source / 'predict.json').write_text('{}')
+    (source / 'classes.json').write_text('{}')
+    save_coco(source)
+    (source / 'annotations.json').rename(source / 'coco.json')
+    for seed, name in enumerate(('a.png', 'deep/B 2.PNG')):
+        picture(source / 'labelme' / name, seed)
+        save_labelme(source / 'labelme', seed, name)
+    report = convert(source, format=format_name)
+    assert masks_of(source).keys() == {'a', 'B 2'} and report.description.unlabelled == 0 and not report.left_out
 
 
 @pytest.mark.parametrize(('change', 'message'), [
