@@ -285,7 +285,10 @@ def main(argv=None):
     set_threads(args.threads)
     write_lists(found, args.work_dir / 'lists')
     arms, recorded = candidates(args), Recorded(args.out, ('runs', ), ('arm', 'left_out'))
-    names = names_of(arms)
+    names, images = names_of(arms), {sequence: len(found[sequence]) for sequence in SEQUENCES}
+    if recorded.content.get('images', images) != images:
+        raise UserError(f'{args.out} is of {recorded.content["images"]} images, and {args.data} has {images}. '
+                        'Expected: one data set a file. Next: the folder that it was begun with, or another --out.')
 
     def in_file(candidate, seed):
         return recorded.run('runs', candidate, seed, **names[candidate.folder])

@@ -145,6 +145,11 @@ def settings_of(value, path=''):
     return found or {path: repr(value)}
 
 
+def settings_of_run(cfg):
+    """:func:`settings_of` what a run reads: a variable of the config file, which no part of it does, may change."""
+    return settings_of({key: value for key, value in cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
+
+
 def check_settings(candidate):
     """Compare a candidate's settings with those that its folder was begun with, which are written down at first.
 
@@ -152,8 +157,7 @@ def check_settings(candidate):
         UserError: They differ, so that the runs there are not runs of this candidate.
     """
     path = candidate.folder / 'settings.json'
-    # A variable of the config file, which no part of a run reads, may change.
-    expected = settings_of({key: value for key, value in candidate.cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
+    expected = settings_of_run(candidate.cfg)
     if not path.is_file():
         write_json(path, expected)
         return

@@ -21,14 +21,13 @@ import sys
 from pathlib import Path
 
 from inceptionnext_seg.engine.launch import load_config
-from inceptionnext_seg.engine.settings import SETTINGS_OF_A_RUN
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import read_object
 from inceptionnext_seg.provenance import environment
 
 from .comparison.reading import is_number, public_command, read_metrics
 from .speed.measuring import machine_and_versions
-from .sweep import PROCESS, Sweep, finished, settings_of
+from .sweep import PROCESS, Sweep, finished, settings_of_run
 
 ROOT = Path(__file__).resolve().parents[1]
 # In order: the first decides.
@@ -116,15 +115,15 @@ class Recorded:
 
     Args:
         out (Path): The result file, which need not be there.
-        lists (Sequence[str]): Its keys that hold runs.
-        names (Sequence[str]): What a run is known by, with its seed.
+        parts (Sequence[str]): Its keys that hold runs.
+        names (Sequence[str]): The keys of a run that it is known by, with its seed.
     """
 
-    def __init__(self, out, lists, names):
+    def __init__(self, out, parts, names):
         self.out, self.names = out, names
         self.content = read_object(out, 'the result of a study', f'delete {out}') if out.is_file() else {}
-        self.runs = {(each, *(run[name] for name in names), run['seed']): run
-                     for each in lists for run in self.content.get(each) or []}
+        self.runs = {(part, *(run[name] for name in names), run['seed']): run
+                     for part in parts for run in self.content.get(part) or []}
 
     def run(self, part, candidate, seed, **names):
         """The run of a candidate; None where the file has none.
@@ -147,9 +146,8 @@ class Recorded:
 
 @functools.cache
 def settings_digest(config):
-    """A short hash of all settings of a config file that a run reads, without options such as folders of data."""
-    cfg = load_config(config, {})
-    settings = settings_of({key: value for key, value in cfg.to_dict().items() if key in SETTINGS_OF_A_RUN})
+    """A short hash of all settings of a config file that a run reads; options, as for folders of data, are none."""
+    settings = settings_of_run(load_config(config, {}))
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -237,8 +237,8 @@ def camvid_own_words():
     for path, content in own_results().items():
         scores = [run['mIoU'] for run in content['runs'] if run['variant'] == own_parts.RECIPE]
         if not text:
-            text = own_line(path, content, ROOT, 'CamVid from scratch, 367 images, 11 classes, schedule chosen on '
-                            'the same validation images: ')
+            text = own_line(path, content, ROOT, 'CamVid from scratch, 367 images, 11 classes (the schedule was '
+                            'chosen on the validation images): ')
         elif len(scores) > seeds:
             text += (f'; [{content["minutes"]:g} minutes]({path.relative_to(ROOT).with_suffix(".md").as_posix()}): '
                      f'{own_recipe.spread(scores)} ({len(scores)} seeds)')

@@ -19,7 +19,6 @@ CONSTRUCTORS = {'__init__', '__new__', '__call__', 'get_instance'}
 # What torch puts around an error of a dataloader's worker: a traceback as text.
 IN_A_WORKER = re.compile(r'Caught \w+ in DataLoader worker process')
 
-
 # What needs less memory on a GPU.
 LESS_MEMORY = dict(
     training='--cfg-options train_cfg.micro_batch_size=4 (or 2: gradients are accumulated, and a step has as many '

@@ -8,8 +8,8 @@ is both. The pilot takes about three core-hours, what follows as many as `--core
 thread each, two cores take half as many hours. Further processes may be started with the same command at any time, and
 share the runs. What was interrupted goes on from its last checkpoint: the same command, given again, finishes it. JSON
 and report are written anew after each seed; what the JSON has is not trained again, so that with it alone the study
-goes on on another machine. `report` writes them and trains nothing. `speed` measures training steps of
-all arms, each in the same implementation, where nothing else runs; its file is beside the JSON.
+goes on on another machine. `report` writes them and trains nothing. `speed` measures training steps of all arms, each
+in the same implementation, where nothing else runs; its file is beside the JSON.
 """
 import argparse
 import subprocess
@@ -52,6 +52,7 @@ from .report import write_report
 from .speed import PROCESSES, check_conditions, costs, measured, measuring_command, speed_file
 
 MODULE = 'studies.ablations'
+CORE_HOURS = 8.
 STEPS = dict(pilot=('pilot', ), main=('main', ), all=('pilot', 'main'), report=(), speed=())
 
 
@@ -62,9 +63,9 @@ def parse_args(argv=None):
     parser.add_argument('--out', type=Path, default=Path('docs/results/ablations.json'),
                         help='the JSON to write; report and pictures beside it (default: %(default)s)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/ablations'))
-    parser.add_argument('--core-hours', type=float, default=8.,
-                        help='that the runs after the pilot may take together, from which it decides '
-                             '(default: %(default)s, about 450 iterations)')
+    parser.add_argument('--core-hours', type=float,
+                        help='that the runs after the pilot may take together, from which it decides (default: '
+                             f'{CORE_HOURS:g})')
     add_sharing(parser)
     parser.add_argument('--background', action='store_true', help='go on after the terminal is closed')
     parser.add_argument('--pilot-iterations', type=int, default=PILOT_ITERATIONS, help=argparse.SUPPRESS)   # for tests
@@ -80,6 +81,10 @@ class Study:
     def __init__(self, args):
         self.args, self.plan_file = args, args.work_dir / 'plan.json'
         self.recorded = Recorded(args.out, ('pilot', 'runs'), ('arm', ))
+        decided = (self.plan or {}).get('core_hours')
+        if decided is not None and args.core_hours not in (None, decided):
+            raise UserError(f'--core-hours is {args.core_hours:g}, and length and seeds were decided for {decided:g}; '
+                            'expected: the same, for what the pilot decided stays. Next: leave the option out.')
         self.pilot = candidates(PILOT, args.work_dir / 'pilot', [
             *options_of(args.pilot_iterations), *self.intervals(), *args.cfg_options])
 
@@ -104,7 +109,7 @@ class Study:
             if len(runs) < len(PILOT) * len(PILOT_SEEDS):
                 raise UserError(f'{len(runs)} of {len(PILOT) * len(PILOT_SEEDS)} runs of the pilot are done; expected: '
                                 f'all, from which length and seeds are decided. Next: python -m {MODULE} pilot')
-            plan = decide(runs, self.args.core_hours)
+            plan = decide(runs, self.args.core_hours or CORE_HOURS)
             if self.args.seeds:
                 plan.update(seeds=self.args.seeds, seeds_given=True)
             write_json(self.plan_file, plan)
@@ -209,8 +214,11 @@ def main(argv=None):
             failed = study.train(step)
             if failed:
                 break
-    for path in study.write(failed):
+    written = study.write(failed)
+    for path in written:
         print(f'wrote {path}')
+    if not written:
+        print('No run is done: nothing is written.')
     refuse_failed(failed, MODULE, argv)
 
 

@@ -95,7 +95,7 @@ def state(part, wanted):
         f'**Preliminary: {done} of {wanted} seeds are whole.** Nothing below is a result before all are. ')
 
 
-def whole_control(main):
+def control_in_words(main):
     """In words: the arms of Inception that have not failed."""
     left = sum(arm in main['mIoU'][0].means for arm in CONTROL)
     return f'the {left} arms' if left == len(CONTROL) else f'{left} of the {len(CONTROL)} arms'
@@ -113,13 +113,15 @@ def plan_text(plan):
             f'nothing differs by as much, where nothing differs, with {power["equivalence"]:.2f}; ')
         said.append(f'by {title} {shown}{power["smallest_effect"]:.{DIGITS[name]}f} is shown with probability 0.80')
     given = ' (given, not decided)' if plan.get('seeds_given') else ''
+    early = ('The hours decided, so that the arms are compared before they have learned what they can. '
+             if plan['iterations'] < plan['iterations_wanted'] else '')
     return (
         f'The pilot ({listing(TITLES[arm] for arm in PILOT)}; its seeds are not among those tested) decided '
         f'{plan["iterations"]} iterations ({plan["iterations_wanted"]} by the curves, at most '
         f'{plan["iterations_affordable"]} in {plan["core_hours"]:g} core-hours, with {pace["iteration"]:.2f} s an '
         f'iteration, {pace["validation"]:.1f} s a validation and {pace["overhead"]:.0f} s for the rest of a run) and '
-        f'{plan["seeds"]} seeds{given}. Of one arm, {"; ".join(said)}. Standard deviation of what arm and seed leave: '
-        f'{spread}. ' + (
+        f'{plan["seeds"]} seeds{given}. {early}Of one arm, {"; ".join(said)}. Standard deviation of what arm and seed '
+        f'leave: {spread}. ' + (
             'A point of mIoU went with no fall of the cross-entropy, so that no equivalence can be shown, and mIoU '
             'decided the number of seeds.' if bound is None else
             f'Along the pilot\'s curves a point of mIoU is worth {bound:.4f} nats.'))
@@ -148,7 +150,7 @@ def report(content, speeds, pictures):
                       'with none.')
     if main := found.get('main'):
         blocks += ['## What each change to the token mixer costs', state(main, plan['seeds']) + (
-            f'Differences are to the mean of {whole_control(main)} of Inception, with simultaneous 95 % intervals '
+            f'Differences are to the mean of {control_in_words(main)} of Inception, with simultaneous 95 % intervals '
             f'(Dunnett, seeds as blocks, pooled variance, {main["mIoU"][0].df} degrees of freedom). Cross-entropy '
             'decides; mIoU stands beside it and shows nothing by itself. Equivalence: two one-sided tests against a '
             'point of mIoU, or what it is worth in nats, p by Holm over the arms.'), main_table(content, main, speeds)]

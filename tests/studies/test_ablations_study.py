@@ -343,6 +343,12 @@ def test_a_study_goes_on_from_its_result_file_alone(tmp_path, monkeypatch):
     assert set(trained) == {(arm, seed) for arm in TITLES for seed in (5, 6, 7)}
     assert after['plan'] == content['plan'] and len(after['runs']) == 5 * len(TITLES)
     assert sorted(after['pilot'], key=lambda run: run['arm'], reverse=True) == whole
+    content['plan']['core_hours'] = 6.
+    out.write_text(json.dumps(content))
+    given = ['main', '--out', str(out), '--work-dir', str(tmp_path / 'runs'), '--core-hours']
+    command.Study(command.parse_args([*given, '6']))
+    with pytest.raises(UserError, match=r'is 7, and length .* decided for 6'):
+        command.Study(command.parse_args([*given, '7']))
     content['runs'][0]['settings'] = 'other'
     out.write_text(json.dumps(content))
     with pytest.raises(SystemExit):

@@ -114,7 +114,7 @@ def test_a_failed_run_of_camvid_stays_failed_until_it_is_done(tmp_path, monkeypa
     assert content['failed'] == [] and len(content['runs']) == 12
 
 
-def test_runs_of_the_result_file_are_not_trained_again_where_their_folders_are_gone(tmp_path, monkeypatch):
+def test_runs_of_the_result_file_are_not_trained_again_where_their_folders_are_gone(tmp_path, monkeypatch, capsys):
     data = tmp_path / 'camvid'
     found = {sequence: [f'training/{sequence}_{i}' for i in range(2)] for sequence in camvid_sequences.SEQUENCES}
     monkeypatch.setattr(camvid_sequences, 'splits', lambda data: found)
@@ -137,4 +137,11 @@ def test_runs_of_the_result_file_are_not_trained_again_where_their_folders_are_g
     camvid_sequences.main(command)
     assert len(left) == 23 and ('inceptionnext_ln, without 0006R0', 1) not in left
     assert ('inceptionnext_ln, without 0006R0', 0) in left and ('inceptionnext_ln, without 0001TP', 1) in left
-    assert json.loads((tmp_path / 'camvid.json').read_text())['runs'] == [known]
+    content = json.loads((tmp_path / 'camvid.json').read_text())
+    assert content['runs'] == [known]
+    # Other images: no run of the file is one of theirs.
+    found['0001TP'].pop()
+    with pytest.raises(SystemExit):
+        camvid_sequences.main(command)
+    assert "{'0001TP': 1" in capsys.readouterr().err
+    assert json.loads((tmp_path / 'camvid.json').read_text()) == content

@@ -41,7 +41,7 @@ def leave_predictions_out(tree: Tree, options: Options) -> list[str]:
     kinds = {part for file in tree.files if (part := parts_below(file, '.')[0]) in LABELS.values()}
     wanted = CLASS_NUMBERS if options.masks == Path(CLASS_NUMBERS) else (
         LABELS.get(options.format) or next((kind for kind in LABELS.values() if kind in kinds), None))
-    # Labelme's folder has copies of the images, which other labels are of, too; of those that are here, none is needed.
+    # Labelme's folder has copies of the images, which other labels are of, too. Where the images are here, copies go.
     images = {f'{LABELME}/{file}' for file in tree.pictures() if not is_of_predict(file, '.')}
     tree.drop(lambda file: file in images or (
         is_of_predict(file, '.') and parts_below(file, '.')[0] != wanted and not (

@@ -24,7 +24,7 @@ from .splits import TEST, TRAINING, UNLABELLED, VALIDATION
 from .tree import require_utf8
 
 JPEG_QUALITY = 95
-LONGEST_NAME, MOST_BYTES = 120, 240     # a file system takes 255 bytes, of which a number and the suffix are some
+LONGEST_NAME, MOST_BYTES = 120, 240     # a file system takes 255 bytes, with a number and the suffix
 CONFIG = '''\
 # Written by `inceptionnext-seg import`, and yours to change: inceptionnext-seg train {name}
 # The recipe is that of upernet_inceptionnext_a_own.py with --data, for 60 minutes; --minutes says for how many.
