@@ -119,7 +119,7 @@ def test_the_page_for_users_of_mmsegmentation(in_a_folder_with_weights):
         init_default_scope('mmseg')
         model = MODELS.build(cfg.model)
         model.init_weights()
-        runner = SimpleNamespace(model=model, cfg=cfg)
+        runner = SimpleNamespace(model=model, cfg=cfg, hooks=[])
         hook = HOOKS.build(cfg.default_hooks.accelerate)
         hook.before_run(runner)
         hook.before_train(runner)

@@ -156,10 +156,12 @@ def check_operator(device):
     for layout in (torch.contiguous_format, NHWC):
         logits = torch.randn(1, 2, 2, 2, device=device).contiguous(memory_format=layout).requires_grad_()
         settings = labels, None, 255, 0.1, False
-        torch.library.opcheck(triton_sums_operator, (logits, *settings, True),
+        torch.library.opcheck(triton_sums_operator.registered, (logits, *settings, True),
                               test_utils=('test_schema', 'test_faketensor', 'test_autograd_registration'))
-        torch.library.opcheck(upsampled_argmax_operator, ('triton', logits.detach(), (4, 4), False, (0, 1, 0, 0), None,
-                                                          None), test_utils=('test_schema', 'test_faketensor'))
+        torch.library.opcheck(
+            upsampled_argmax_operator.registered,
+            ('triton', logits.detach(), (4, 4), False, (0, 1, 0, 0), None, None),
+            test_utils=('test_schema', 'test_faketensor'))
 
         def both(logits):
             sums = upsampled_cross_entropy(logits, labels, label_smoothing=0.1, impl='triton')

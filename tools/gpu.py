@@ -17,7 +17,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--quick', action='store_true', help='a small model, to exercise the command itself')
-    parser.add_argument('--only', default='', metavar='PART', help='of the names of the cells')
+    parser.add_argument('--only', nargs='+', default=[''], metavar='PART', help='of the names of the cells')
     parser.add_argument('--again', action='store_true', help='run cells that the result file has, too')
     parser.add_argument('--out', help='folder of the result; by default docs/results/GPU')
     return parser.parse_args()

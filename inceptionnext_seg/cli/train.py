@@ -18,6 +18,7 @@ from ..engine.launch import (
     build_runner,
     enable_amp,
     enable_compile,
+    enable_cuda_graph,
     explain_errors,
     load_config,
     prepare,
@@ -38,6 +39,8 @@ def parse_args():
     parser.add_argument('--seed', type=int, help='random seed; drawn and logged where not given')
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, slower on CUDA')
     parser.add_argument('--compile', action='store_true', help='torch.compile of the losses; minutes before it trains')
+    parser.add_argument('--cuda-graph', action='store_true', help='queue the losses and their gradients as one CUDA '
+                        'graph: faster where the host is the slower of the two')
     parser.add_argument(
         '--data', metavar='DIR', help='train on this folder of `inceptionnext-seg import`: classes, sizes, crop, batch')
     parser.add_argument(
@@ -91,6 +94,8 @@ def main():
         enable_amp(cfg)
     if args.compile:
         enable_compile(cfg)
+    if args.cuda_graph:
+        enable_cuda_graph(cfg)
     if args.resume:
         resume_latest(cfg)
     announce_scratch(cfg, args.config)

@@ -13,6 +13,7 @@ from . import (
     budget,
     checkpoints,
     compiling,
+    cuda_graph,
     ddp,
     finite,
     hooks,
@@ -24,8 +25,8 @@ from . import (
 )
 
 __all__ = [
-    'accelerate_hook', 'budget', 'checkpoints', 'compiling', 'ddp', 'finite', 'hooks', 'loops', 'optim', 'report',
-    'strict', 'weights'
+    'accelerate_hook', 'budget', 'checkpoints', 'compiling', 'cuda_graph', 'ddp', 'finite', 'hooks', 'loops', 'optim',
+    'report', 'strict', 'weights'
 ]
 
 watch_fused_optimizers()

@@ -272,6 +272,13 @@ def enable_compile(cfg: Config) -> None:
     cfg.compile = cfg.get('compile') or True
 
 
+def enable_cuda_graph(cfg: Config) -> None:
+    """The losses as a CUDA graph, by ``CudaGraphHook`` among ``custom_hooks``."""
+    hooks = list(cfg.get('custom_hooks') or ())
+    if not any(hook.get('type') == 'CudaGraphHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='CudaGraphHook')]
+
+
 def resume_latest(cfg: Config) -> None:
     """Set the run to go on from the last checkpoint of ``work_dir``, read first as the untrusted file that it is."""
     latest = find_latest(cfg.work_dir)

@@ -21,6 +21,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from .._fast import plain_type
 from ..ops import measured
+from .cuda_graph import captures_losses
 
 
 def measure_first_batch(runner, data_batch, mode):
@@ -33,6 +34,8 @@ def measure_first_batch(runner, data_batch, mode):
         mode (str): 'loss' as a training step, 'predict' as an evaluation.
     """
     if not measured.is_enabled() or torch.are_deterministic_algorithms_enabled() or runner.cfg.get('compile'):
+        return
+    if mode == 'loss' and captures_losses(runner):
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if isinstance(model, BaseTTAModel):

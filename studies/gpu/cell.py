@@ -43,10 +43,22 @@ def run_tests(cell, device, cfg_options=None):
         report = Path(folder) / 'report.xml'
         environment = dict(os.environ, INCEPTIONNEXT_SEG_GPU_TESTS=str(device))
         done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', cell.path,
-                               f'--junitxml={report}'], cwd=ROOT, env=environment, capture_output=True, text=True)
+                               f'-n{workers(device)}', f'--junitxml={report}'],
+                              cwd=ROOT, env=environment, capture_output=True, text=True)
         if not report.is_file():
             raise RuntimeError(f'pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}')
         return dict(tests=read_report(report.read_text()))
+
+
+def workers(device):
+    """How many tests run at once: most of their time Triton compiles, and each may need a good part of 16 GB.
+
+    0 is none beside pytest's own process.
+    """
+    if torch.device(device).type != 'cuda':
+        return 0
+    found = int(torch.cuda.get_device_properties(device).total_memory // 16e9)
+    return found if (found := min(found, os.cpu_count())) > 1 else 0
 
 
 def read_report(xml):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..throughput.candidates import NONE, STOCK, variants
+from ..throughput.candidates import GRAPH, NONE, STOCK, variants
 
 ROOT = Path(__file__).parents[2]
 CONVNEXT, INCEPTIONNEXT = (f'configs/upernet_{name}_t_ade20k.py' for name in ('convnext', 'inceptionnext'))
@@ -44,14 +44,16 @@ def cells(device, quick=False):
     found = [Cell(f'tests: {path.stem.removeprefix("test_")}', 'tests', str(path.relative_to(ROOT)))
              for path in sorted((ROOT / 'tests/gpu').glob('test_*.py'))]
     convnext, inceptionnext = SMALL if quick else (CONVNEXT, INCEPTIONNEXT)
-    plain = [(f'{path}::{NONE}', layout) for path in (convnext, inceptionnext) for layout in BOTH]
+    plain = [(f'{path}::{NONE}', 'nhwc') for path in (convnext, inceptionnext)]
     fast = [(path, 'nhwc') for path in (convnext, inceptionnext)]
     stock = [(STOCK, layout) for layout in (BOTH[:1] if quick else BOTH)]
-    segmentors, rounds, side = [*stock, *plain, *fast], 8 if quick else 10, 64 if quick else 512
+    graphs = [(f'{path}::{GRAPH}', layout) for path, layout in fast] if torch.device(device).type == 'cuda' else []
+    rounds, side = 8 if quick else 10, 64 if quick else 512
     for dtype, mode, batch_size in steps(device, quick):
         setting = dict(mode=mode, batch_size=batch_size, dtype=dtype, size=side, device=device)
         name = f'{mode}, {dtype}, {batch_size} images'
-        found.append(Cell(f'segmentors, {name}', 'speed', candidates=segmentors, setting=setting, rounds=rounds))
+        found.append(Cell(f'segmentors, {name}', 'speed', setting=setting, rounds=rounds, candidates=[
+            *stock, *plain, *fast, *(graphs if mode == 'train' else [])]))
         if batch_size == 1:
             # Twice as high and four times as wide as a window, as images of streets are.
             found.append(Cell(

@@ -42,11 +42,11 @@ def out_folder(device, name, quick):
     return Path('docs/results' if published else 'work_dirs/gpu') / slug(name)
 
 
-def run_all(device, out, quick=False, only='', run=None, again=False):
+def run_all(device, out, quick=False, only=('', ), run=None, again=False):
     """Run the cells that ``out``/gpu.json does not have yet, and write it and gpu.md after each.
 
     Args:
-        only (str): Part of the names of the cells that run.
+        only (Sequence[str]): Parts of the names of the cells that run.
         run (Callable | None): Of a cell and a device to what it found; by default a process of its own.
         again (bool): Run those too that were run before.
 
@@ -59,9 +59,9 @@ def run_all(device, out, quick=False, only='', run=None, again=False):
     if path.is_file():
         known = read_object(path, 'a result of make gpu', 'another --out').get('cells', {})
         result['cells'] = {name: cell for name, cell in known.items() if cell.get('origin') == origin}
-    wanted = [cell for cell in cells(device, quick) if only in cell.name]
+    wanted = [cell for cell in cells(device, quick) if any(part in cell.name for part in only)]
     if not wanted:
-        raise UserError(f'--only is {only!r}; expected a part of one of these names: '
+        raise UserError(f'--only is {" ".join(map(repr, only))}; expected a part of one of these names: '
                         f'{"; ".join(cell.name for cell in cells(device, quick))}')
     with tqdm(wanted, unit='cell') as bar:
         for cell in bar:

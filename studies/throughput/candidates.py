@@ -54,7 +54,8 @@ def stock_config():
 
 
 # What makes a segmentor of ours fast, each with the options that take it out; the rest is stock's. A candidate's name
-# is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), or DEPLOYED.
+# is a path, and behind '::' such a change alone, NONE of them, ALL of them (as the path alone), DEPLOYED, or all of
+# them and the losses as a CUDA GRAPH.
 CHANGES = {
     'fusion and 3×3 convolutions': {'default_hooks.accelerate.convolutions': False},
     'loss on low-resolution logits': {'default_hooks.accelerate.loss': False},
@@ -64,7 +65,7 @@ CHANGES = {
     'fused AdamW': {'optim_wrapper.optimizer.fused': False}}
 IN_MODE = dict(train=set(CHANGES) - {'class indices by rows'},
                infer=set(CHANGES) - {'loss on low-resolution logits', 'fused AdamW'})
-NONE, ALL, DEPLOYED = 'none', 'all', 'deploy form'
+NONE, ALL, DEPLOYED, GRAPH = 'none', 'all', 'deploy form', 'CUDA graph'
 
 
 def variants(path, mode):
@@ -79,7 +80,7 @@ def candidate_config(name, cfg_options=None):
         return stock_config()[0]
     path, _, only = name.partition('::')
     cfg = load_config(path, cfg_options)
-    if only in ('', ALL, DEPLOYED):
+    if only in ('', ALL, DEPLOYED, GRAPH):
         return cfg
     options = {key: value for change, without in CHANGES.items() if change != only for key, value in without.items()}
     cfg.merge_from_dict(options)

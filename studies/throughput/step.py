@@ -9,12 +9,13 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from inceptionnext_seg.engine.allocator import giving_back
+from inceptionnext_seg.engine.cuda_graph import GraphedLosses
 from inceptionnext_seg.models.fuse import fuse_for_inference
 from inceptionnext_seg.ops.measured import measuring
 from inceptionnext_seg.segmentation.segmentor import FastEncoderDecoder
 
 from ..timing import DTYPES, MEMORY_FORMATS, InputPool
-from .candidates import AS_SHIPPED, DEPLOYED, build, candidate_config
+from .candidates import AS_SHIPPED, DEPLOYED, GRAPH, build, candidate_config
 
 
 def cold_images(setting, layout):
@@ -39,7 +40,7 @@ def random_labels(classes, setting, count=4):
 class Step:
     """One training or inference step of one candidate; calling it takes the next of ``images``."""
 
-    def __init__(self, cfg, setting, layout, images=None, deployed=False, gives_back=False):
+    def __init__(self, cfg, setting, layout, images=None, deployed=False, gives_back=False, graph=False):
         self.setting, self.layout = setting, layout
         self.allocator = giving_back if gives_back else contextlib.nullcontext
         self.measure = functools.partial(measuring, patience=math.inf)  # in the first step, which is a trial
@@ -56,6 +57,8 @@ class Step:
             fused = cfg.optim_wrapper.optimizer.get('fused', False)
             self.optimizer = torch.optim.AdamW(
                 (p for p in self.model.parameters() if p.requires_grad), lr=1e-4, weight_decay=0.05, fused=fused)
+        if graph:
+            self.model.loss = GraphedLosses(self.model)
         if setting.compile:
             self.forward = torch.compile(self.forward)
 
@@ -101,4 +104,5 @@ class Step:
 
 def candidate_step(name, cfg_options, setting, layout, images=None):
     return Step(candidate_config(name, cfg_options), setting, layout, images,
-                deployed=name.endswith(f'::{DEPLOYED}'), gives_back=name == AS_SHIPPED)
+                deployed=name.endswith(f'::{DEPLOYED}'), gives_back=name == AS_SHIPPED,
+                graph=name.endswith(f'::{GRAPH}'))

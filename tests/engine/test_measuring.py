@@ -56,7 +56,7 @@ def measuring_is_on(tmp_path, monkeypatch):
 def runner():
     model = Model()
     optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.))
-    return SimpleNamespace(model=model, optim_wrapper=optim_wrapper, cfg=Config(), _resume=False)
+    return SimpleNamespace(model=model, optim_wrapper=optim_wrapper, cfg=Config(), _resume=False, hooks=[])
 
 
 BATCH = dict(inputs=[torch.randn(3, 8, 8) for _ in range(2)], data_samples=[None, None])

@@ -25,17 +25,37 @@ def triton(device):
 
 def test_token_mixer_and_residual(triton):
     block_checks.check_cases(triton)
-    if triton.type == 'cuda':
-        block_checks.check_real(triton)
-        block_checks.random_checks(triton, **block_checks.ON_A_GPU)
+
+
+@pytest.mark.parametrize('shape', block_checks.REAL, ids=str)
+def test_token_mixer_and_residual_at_the_sizes_of_a_training(cuda, triton, shape):
+    block_checks.check_real(cuda, shape)
+
+
+@pytest.mark.parametrize('branch', block_checks.BRANCHES_ON_A_GPU)
+def test_token_mixer_and_residual_at_random_sizes(cuda, triton, branch):
+    block_checks.random_checks(cuda, branch, branches=(branch, ), **block_checks.ON_A_GPU)
+
+
+def test_token_mixer_and_residual_of_more_than_two_to_the_31_elements(cuda, triton):
+    if torch.cuda.get_device_properties(cuda).total_memory < 24e9:
+        pytest.skip('needs 24 GB')
+    block_checks.check_large_map(cuda)
 
 
 def test_loss_and_class_indices(triton):
     checks = upsampled_loss_checks
-    real = checks.REAL if triton.type == 'cuda' else []
-    checks.check_all(triton, [*checks.CASES, *real], checks.ARGMAX_CASES)
-    for case, argmax_case in checks.random_cases(0, 30 if real else 1, most=20_000 if real else 20):
-        checks.check_all(triton, [case], [argmax_case])
+    checks.check_all(triton, [*checks.CASES, *(checks.REAL if triton.type == 'cuda' else [])], checks.ARGMAX_CASES)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_loss_and_class_indices_at_random_sizes(triton, seed):
+    of_a_gpu = triton.type == 'cuda'
+    if seed and not of_a_gpu:
+        pytest.skip('needs a CUDA device: make gpu')
+    for case, argmax_case in upsampled_loss_checks.random_cases(
+            5 * seed, 5 if of_a_gpu else 1, most=20_000 if of_a_gpu else 20):
+        upsampled_loss_checks.check_all(triton, [case], [argmax_case])
 
 
 @pytest.mark.parametrize('name', ['wrong_labels', 'gradients', 'limits', 'operator'])

@@ -10,6 +10,7 @@ from mmseg.structures import SegDataSample
 
 import inceptionnext_seg
 from gpu.models import Training, batch, build, loss_of, refusing_to_wait
+from inceptionnext_seg.engine.cuda_graph import GraphedLosses
 from inceptionnext_seg.ops import _native as native
 from inceptionnext_seg.ops import label_check, measured
 
@@ -180,6 +181,23 @@ def test_a_step_of_training_is_captured_in_a_cuda_graph(cuda, size):
             losses.append(loss.clone())
         runs.append(torch.stack(losses).cpu())
     torch.testing.assert_close(*runs, rtol=0.02, atol=0.)
+
+
+def test_losses_as_a_cuda_graph_train_as_without_it(cuda, size):
+    """Weights and statistics of norms, too; the capture changes neither, and draws no random numbers."""
+    runs = []
+    for captured in (False, True):
+        training = Training(build(size, cuda), BF16 if BF16 in dtypes(cuda) else FP32)
+        if captured:
+            training.model.loss = GraphedLosses(training.model)
+        before = torch.cuda.get_rng_state(cuda)
+        losses = [training.step(*batch(size, cuda, seed)) for seed in range(4)]
+        assert torch.equal(torch.cuda.get_rng_state(cuda), before)
+        statistics = torch.cat([
+            buffer.flatten() for name, buffer in training.model.named_buffers() if 'running' in name])
+        runs.append((torch.stack(losses).cpu(), statistics.cpu()))
+    for expected, found in zip(*runs, strict=True):
+        assert relative_error(found, expected) < 0.02
 
 
 @pytest.mark.parametrize('triton', ['1', '0'], ids=['triton', 'without triton'])

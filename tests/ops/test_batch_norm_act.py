@@ -247,10 +247,10 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(relu):
     x, grad = inputs((2, 5, 6, 7), torch.float32)
     weight, bias = torch.rand(5), torch.rand(5)
     moments = [torch.rand(5, dtype=torch.float64) for _ in range(2)]
-    torch.library.opcheck(batch_norm_act_backward_operator, (grad, x, weight, bias, *moments, 1e-3, relu))
+    torch.library.opcheck(batch_norm_act_backward_operator.registered, (grad, x, weight, bias, *moments, 1e-3, relu))
     # Only the first output has a gradient: torch's traced check wants one of each.
     leaves = x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
-    torch.library.opcheck(batch_norm_act_operator, (*leaves, 1e-3, relu),
+    torch.library.opcheck(batch_norm_act_operator.registered, (*leaves, 1e-3, relu),
                           test_utils=('test_schema', 'test_autograd_registration', 'test_faketensor'))
 
 

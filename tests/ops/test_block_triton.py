@@ -52,13 +52,6 @@ def test_they_are_at_random_shapes(root):
     interpret(root, 'random', '0', '60')
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_they_are_on_cuda():
-    block_checks.check_cases('cuda')
-    block_checks.check_real('cuda')
-    block_checks.random_checks('cuda', **block_checks.ON_A_GPU)
-
-
 # Launches and bytes, on the meta device at the sizes of a training
 
 

@@ -289,12 +289,12 @@ def test_a_second_derivative_is_that_of_torch_operators(kernel):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 def test_torch_finds_the_operators_to_be_what_they_say(kernel, dtype, layout):
     x, parameters, grad = inputs((2, 16, 5, 6, 2, 3, 5), layout, dtype)
-    torch.library.opcheck(inception_dwconv.inception_dwconv2d_operator, (x, *parameters))
-    torch.library.opcheck(inception_dwconv.inception_dwconv2d_operator, (
+    torch.library.opcheck(inception_dwconv.inception_dwconv2d_operator.registered, (x, *parameters))
+    torch.library.opcheck(inception_dwconv.inception_dwconv2d_operator.registered, (
         x.requires_grad_(), *(parameter.requires_grad_() for parameter in parameters)),
         test_utils=('test_schema', 'test_faketensor', 'test_autograd_registration'))
     for need_x, need_parameters in ((True, True), (True, False), (False, True)):
-        torch.library.opcheck(inception_dwconv.inception_dwconv2d_backward_operator, (
+        torch.library.opcheck(inception_dwconv.inception_dwconv2d_backward_operator.registered, (
             grad, x.detach(), *(parameter.detach() for parameter in parameters[::2]), need_x, need_parameters))
 
 

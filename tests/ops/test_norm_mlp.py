@@ -218,10 +218,10 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(norm, batch_
         half.norm.weight.detach(), half.norm.bias.detach(), *(torch.rand(CHANNELS).double() for _ in range(2))]
     mlp = [tensor.detach() for tensor in (*half.fc1.parameters(), *half.fc2.parameters(), half.gamma)]
     factors, kept = torch.tensor(FACTORS['different']), torch.randn(BATCH * 63, HIDDEN)
-    torch.library.opcheck(norm_mlp.norm_mlp_backward_operator, (
+    torch.library.opcheck(norm_mlp.norm_mlp_backward_operator.registered, (
         grad, y, kept, factors, *moments, 1e-3, batch_moments, *mlp))
     # Only the first output has a gradient: torch's traced check wants one of each.
-    torch.library.opcheck(norm_mlp.norm_mlp_operator, (
+    torch.library.opcheck(norm_mlp.norm_mlp_operator.registered, (
         x.requires_grad_(), y, factors, *moments, 1e-3, batch_moments, *mlp, True),
         test_utils=('test_schema', 'test_autograd_registration', 'test_faketensor'))
 

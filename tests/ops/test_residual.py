@@ -48,8 +48,8 @@ def test_first_and_second_derivatives_are_right_by_finite_differences():
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_torch_finds_the_operator_to_be_what_it_says(layout, dtype):
     x, y, gamma, factors = inputs(dtype=dtype, layout=layout)
-    torch.library.opcheck(residual_operator, (x, y, gamma, factors))
-    torch.library.opcheck(residual_operator, (
+    torch.library.opcheck(residual_operator.registered, (x, y, gamma, factors))
+    torch.library.opcheck(residual_operator.registered, (
         *(t.requires_grad_() for t in (x, y, gamma)), factors),
         test_utils=('test_schema', 'test_faketensor', 'test_autograd_registration'))
 

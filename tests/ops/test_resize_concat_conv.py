@@ -284,8 +284,9 @@ def test_the_registered_operators_are_what_torch_wants_of_operators(kernels, nee
     features, weight, bias, grad = inputs(2, 5, (12, 10), [(3, 12, 10), (4, 6, 5)], torch.float32, torch.channels_last)
     for tensor in (*features, weight, bias):
         tensor.requires_grad_()
-    torch.library.opcheck(fusion.resize_concat_conv2d_operator, (features, weight, bias, 12, 10, False, False))
-    torch.library.opcheck(fusion.resize_concat_conv2d_backward_operator, (
+    torch.library.opcheck(
+        fusion.resize_concat_conv2d_operator.registered, (features, weight, bias, 12, 10, False, False))
+    torch.library.opcheck(fusion.resize_concat_conv2d_backward_operator.registered, (
         grad, [x.detach() for x in features], weight.detach(), False, needs_weight))
 
 

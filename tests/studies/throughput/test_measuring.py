@@ -17,7 +17,7 @@ def test_candidates_share_images_that_do_not_come_twice_before_the_cache_has_los
 
 def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypatch):
     class Hungry:
-        def __init__(self, cfg, setting, layout, images, deployed, gives_back):
+        def __init__(self, cfg, setting, layout, images, deployed, **settings):
             self.setting = setting
 
         def __call__(self):
@@ -34,7 +34,7 @@ def test_out_of_memory_halves_the_batch_of_every_candidate_and_says_so(monkeypat
 
 
 def test_out_of_memory_with_one_image_is_a_user_error(monkeypatch):
-    def out_of_memory(cfg, setting, layout, images, deployed, gives_back):
+    def out_of_memory(cfg, setting, layout, images, deployed, **settings):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(step_module, 'Step', out_of_memory)
