@@ -114,6 +114,13 @@ def timed(call, device, clock, waited, count=1):
     return math.inf if waited() - waited_before > DISTURBED * seconds else seconds / count
 
 
+def run_once(form, args, device):
+    """Run ``form``, forward and backward, and wait for it; where it fails, the timing says so."""
+    with contextlib.suppress(Exception):
+        prepared(form, args)()
+        synchronize(device)
+
+
 def seconds_waited():
     """Seconds that the threads of this process were ready to run and did not, in all; 0 where no one knows."""
     nanoseconds = 0
