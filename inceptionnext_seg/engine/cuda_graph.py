@@ -5,6 +5,7 @@ between; a graph queues them all at once. It replays what was captured in the fi
 images and labels. What is outside of it, the optimizer's step and what hooks do, is as before.
 """
 import contextlib
+import types
 
 import torch
 import torch.nn as nn
@@ -86,6 +87,10 @@ class GraphedLosses:
         # The next replay writes over what the graph returns.
         return {name: value.clone() if is_loss else value.detach().clone()
                 for (name, is_loss), value in zip(self.names.items(), values, strict=True)}
+
+    def __deepcopy__(self, memo):
+        """A copy of the model, by which operators are measured or weights averaged, has no graph."""
+        return types.MethodType(self.loss.__func__, memo[id(self.model)])
 
     def capture(self, inputs, labels, data_samples):
         """Model and random numbers stay as they are: what warms up computes the same batch, and changes nothing."""

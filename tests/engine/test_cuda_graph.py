@@ -76,6 +76,14 @@ def test_what_it_returns_stays_after_the_next_step(model, captures):
         name for name in first if 'loss' in name}
 
 
+def test_a_copy_of_the_model_has_no_graph(model, captures):
+    graphed = with_graph(model)
+    expected = loss_of(graphed, *batch(SMALL, CPU))
+    other = copy.deepcopy(graphed)
+    assert other.loss.__self__ is other and len(captures) == 1
+    torch.testing.assert_close(loss_of(other, *batch(SMALL, CPU)), expected)
+
+
 def test_samples_that_have_more_to_learn_from_are_computed_without_it(model, captures):
     graphed = with_graph(model)
     images, samples = batch(SMALL, CPU)
