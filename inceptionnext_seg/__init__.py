@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SegmentationModel,
         create_backbone,
         create_model,
+        cuda_graph,
         list_configs,
         list_models,
         load,
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 # Of mmseg, which the backbones do without: imported when they are asked for.
 FROM_API = (
-    'Prediction', 'Predictor', 'SegmentationModel', 'create_backbone', 'create_model', 'list_configs', 'list_models',
-    'load')
+    'Prediction', 'Predictor', 'SegmentationModel', 'create_backbone', 'create_model', 'cuda_graph', 'list_configs',
+    'list_models', 'load')
 
 __all__ = [
     'ConvNeXt', 'InceptionDWConv2d', 'InceptionNeXt', 'MetaNeXt', 'PartialInceptionDWConv2d', 'Prediction', 'Predictor',
-    'SegmentationModel', '__version__', 'accelerate', 'choices', 'create_backbone', 'create_model',
+    'SegmentationModel', '__version__', 'accelerate', 'choices', 'create_backbone', 'create_model', 'cuda_graph',
     'fuse_for_inference', 'list_configs', 'list_models', 'load', 'measuring', 'replace_depthwise', 'restore'
 ]
 

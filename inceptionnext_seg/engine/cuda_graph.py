@@ -18,6 +18,7 @@ from mmengine.structures import PixelData
 
 from ..errors import SettingError, UserError
 from ..ops import measured
+from ..ops.precision import without_cached_casts
 
 WARM_UP = 3     # steps before the capture, in which libraries plan and kernels are compiled
 
@@ -82,7 +83,7 @@ class GraphedLosses:
             self.key = key
         if key != self.key:
             return self.loss(inputs, data_samples)
-        with without_cached_casts(inputs.device):
+        with without_cached_casts(inputs.device.type):
             values = self.captured(inputs, labels)
         # The next replay writes over what the graph returns.
         return {name: value.clone() if is_loss else value.detach().clone()
@@ -98,7 +99,7 @@ class GraphedLosses:
         print_log('Capturing a CUDA graph of the losses and their gradients', 'current')
         try:
             with keeping_buffers(self.model), torch.random.fork_rng(), measured.by_rules(), \
-                    without_cached_casts(inputs.device):
+                    without_cached_casts(inputs.device.type):
                 if inputs.device.type == 'cuda':
                     torch.cuda.empty_cache()        # the graph keeps memory of its own
                 self.captured = torch.cuda.make_graphed_callables(
@@ -148,13 +149,6 @@ def key_of(model, inputs, labels):
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return (inputs.shape, inputs.dtype, inputs.stride(), labels.shape, labels.dtype, dtype, model.training,
             torch.is_grad_enabled())
-
-
-def without_cached_casts(device):
-    """Autocast as it is, but that it keeps no casts of weights, which a graph would not make anew."""
-    if not torch.is_autocast_enabled(device.type):
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, torch.get_autocast_dtype(device.type), cache_enabled=False)
 
 
 @contextlib.contextmanager

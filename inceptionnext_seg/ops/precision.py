@@ -56,3 +56,13 @@ def keep_precision_of_products():
 
 def has_tf32(x):
     return x.device.type == 'cuda' and x.dtype == torch.float32
+
+
+def without_cached_casts(device):
+    """Autocast as it is, but that it keeps no casts of weights, which a CUDA graph would not make anew.
+
+    Args:
+        device (str): Its type.
+    """
+    enabled = torch.is_autocast_enabled(device)
+    return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled, cache_enabled=False)

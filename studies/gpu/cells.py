@@ -53,7 +53,7 @@ def cells(device, quick=False):
         setting = dict(mode=mode, batch_size=batch_size, dtype=dtype, size=side, device=device)
         name = f'{mode}, {dtype}, {batch_size} images'
         found.append(Cell(f'segmentors, {name}', 'speed', setting=setting, rounds=rounds, candidates=[
-            *stock, *plain, *fast, *(graphs if mode == 'train' else [])]))
+            *stock, *plain, *fast, *graphs]))
         if batch_size == 1:
             # Twice as high and four times as wide as a window, as images of streets are.
             found.append(Cell(

@@ -12,6 +12,7 @@ from inceptionnext_seg.engine.allocator import giving_back
 from inceptionnext_seg.engine.cuda_graph import GraphedLosses
 from inceptionnext_seg.models.fuse import fuse_for_inference
 from inceptionnext_seg.ops.measured import measuring
+from inceptionnext_seg.segmentation.graphed import cuda_graph
 from inceptionnext_seg.segmentation.segmentor import FastEncoderDecoder
 
 from ..timing import DTYPES, MEMORY_FORMATS, InputPool
@@ -57,8 +58,10 @@ class Step:
             fused = cfg.optim_wrapper.optimizer.get('fused', False)
             self.optimizer = torch.optim.AdamW(
                 (p for p in self.model.parameters() if p.requires_grad), lr=1e-4, weight_decay=0.05, fused=fused)
-        if graph:
+        if graph and setting.mode == 'train':
             self.model.loss = GraphedLosses(self.model)
+        elif graph:
+            self.captured, self.forward = None, self.graphed_infer
         if setting.compile:
             self.forward = torch.compile(self.forward)
 
@@ -79,6 +82,10 @@ class Step:
         if isinstance(self.model, FastEncoderDecoder):
             return self.model.encode_decode_argmax(images, metas)
         return self.model.encode_decode(images, metas).argmax(1)
+
+    def graphed_infer(self, images, samples):
+        self.captured = self.captured or cuda_graph(self.model, images)
+        return self.captured(images)
 
     def backbone_infer(self, images, samples):
         return self.model(images)

@@ -152,6 +152,22 @@ def test_inference_is_captured_in_a_cuda_graph(cuda, size):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize('amp', [False, True], ids=['fp32', 'amp'])
+def test_classes_by_a_cuda_graph_are_those_without_it(cuda, size, amp):
+    """Of other images, and after the weights have changed in place."""
+    model, dtype = build(size, cuda).eval(), dtypes(cuda)[1]
+    metas = [sample.metainfo for sample in batch(size, cuda)[1]]
+    with torch.autocast('cuda', dtype=dtype, enabled=amp):
+        predict = inceptionnext_seg.cuda_graph(model, batch(size, cuda)[0])
+        for seed in (1, 2):
+            images, _ = batch(size, cuda, seed)
+            with torch.inference_mode(), measured.by_rules():
+                expected = model.encode_decode_argmax(images, metas)
+            assert (predict(images) == expected).float().mean() > 0.999
+            with torch.no_grad():
+                model.decode_head.conv_seg.bias.add_(torch.randn_like(model.decode_head.conv_seg.bias))
+
+
 def test_a_step_of_training_is_captured_in_a_cuda_graph(cuda, size):
     """Replayed on other images, it has the losses of a run that was not captured."""
     batches = [batch(size, cuda, seed) for seed in range(3)]
