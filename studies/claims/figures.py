@@ -28,6 +28,7 @@ class Figure(NamedTuple):
         bound (float | None): The difference, either way, that would not matter.
         equivalent (float | None): p, by the study that it is of, of the claim that the difference is within it.
         beside (str): What is shown with it and decides nothing.
+        planned (int): Repeats that a protocol asks for, of which fewer are a look that it does not allow to decide.
     """
     what: str
     value: float | None
@@ -41,6 +42,7 @@ class Figure(NamedTuple):
     bound: float | None = None
     equivalent: float | None = None
     beside: str = ''
+    planned: int = 0
 
     def __str__(self):
         if self.value is None:
@@ -166,10 +168,10 @@ def miou_difference(results, file, name, reference, what):
                    machine_of(results.folder / file, content, results.folder), signed=True, bound=POINT)]
 
 
-def of_study(what, loss, miou, bound, repeats, of, where):
+def of_study(what, loss, miou, bound, repeats, of, where, planned=0):
     """A comparison of a study by a protocol: of the cross-entropy, which decides, with mIoU beside it."""
     return Figure(what, loss.difference, loss.low, loss.high, repeats, of, where, signed=True,
-                  lower_is_better=True, bound=bound, equivalent=loss.equivalent,
+                  lower_is_better=True, bound=bound, equivalent=loss.equivalent, planned=planned,
                   beside=f'mIoU {miou.difference:+.2f} ({miou.low:+.2f} to {miou.high:+.2f})')
 
 
@@ -181,11 +183,10 @@ def ablated(results, family, *names):
     found = module('ablations.analysis').analyse(content).get(family) if content else None
     if not found:
         return []
-    # Fewer seeds than were planned are a look that the protocol does not allow to decide.
-    seeds = len(found['seeds']) if len(found['seeds']) >= content['plan']['seeds'] else 0
+    seeds, planned = len(found['seeds']), content['plan']['seeds']
     bound, where = content['plan']['bounds'].get('cross_entropy'), machine_of(path, content, results.folder)
     whole = {loss.name: (loss, miou) for loss, miou in zip(found['cross_entropy'][1], found['mIoU'][1], strict=True)}
-    return [of_study(name.replace('_', ' '), *whole[name], bound, seeds, 'seed', where) if name in whole else
+    return [of_study(name.replace('_', ' '), *whole[name], bound, seeds, 'seed', where, planned) if name in whole else
             Figure(name.replace('_', ' '), None, None, None, 0, 'seed', where) for name in names]
 
 

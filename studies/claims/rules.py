@@ -79,7 +79,11 @@ class Equal(NamedTuple):
 
 def enough(figure):
     """Whether there are as many independent repeats behind it as decide."""
-    return figure.of == 'count' or (figure.low is not None and figure.repeats >= LEAST[figure.of])
+    return figure.of == 'count' or (figure.low is not None and figure.repeats >= needed(figure))
+
+
+def needed(figure):
+    return max(LEAST[figure.of], figure.planned)
 
 
 def gain(figure, rises):
@@ -134,7 +138,7 @@ def why_open(figures, rule):
     reasons = []
     if few:
         of, most = few[0].of, max(figure.repeats for figure in few)
-        reasons.append(f'{most} {of if most == 1 else PLURAL[of]}, and {LEAST[of]} decide')
+        reasons.append(f'{most} {of if most == 1 else PLURAL[of]}, and {max(map(needed, few))} decide')
     if any(enough(figure) and rule(figure) == OPEN for figure in figures):
         reasons.append('the interval covers the limit')
     return '; '.join(reasons)

@@ -59,7 +59,7 @@ def test_the_cross_entropy_decides_and_miou_stands_beside_it(tmp_path):
         'identity': HOLDS, 'branches': FAILS, 'ratio': HOLDS, 'ratio 1/4': HOLDS, 'mixer': HOLDS, 'norm': HOLDS,
         'both': HOLDS, '3x3': FAILS}
     early = with_file(tmp_path, 'ablations.json', powered(planned=8))
-    assert CLAIMS['identity'].verdict(early) == (OPEN, '0 seeds, and 4 decide')
+    assert CLAIMS['identity'].verdict(early) == (OPEN, '4 seeds, and 8 decide')
 
 
 def test_claims_and_report_of_the_study_say_the_same(tmp_path):
