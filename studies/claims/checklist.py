@@ -38,8 +38,8 @@ DECIDED = {
     'camvid_sequences.json': 'nothing: docs/studies/camvid_sequences.md was written before',
     'complexity.json': 'nothing: counts', 'replacement.json': 'nothing: counts',
     'gpu.json': 'which cells, by the time that there was; the CUDA graph of training was written after a profile had '
-                'shown that the host is the slower; that ratios are to stock in its faster layout was decided after the '
-                'figures were seen, and lowers them',
+                'shown that the host is the slower; that ratios are to stock in its faster layout was decided after '
+                'the figures were seen, and lowers them',
     'gpu_estimate.json': 'nothing was measured; the assumptions are in the file'}
 # Of files whose figures no load changes.
 EXACT = ('nothing: counts', 'nothing was measured')
