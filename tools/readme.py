@@ -16,7 +16,7 @@ from inceptionnext_seg.files import markdown_table, write_text
 from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory, window_speed
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
-from studies.gpu import estimate as gpu_estimate
+from studies.gpu import report as gpu_report
 from studies.gpu import stream as gpu_stream
 from studies.inference import report as inference_report
 from studies.model_zoo import write_catalogue
@@ -306,13 +306,49 @@ DOCUMENTS = {
     'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
                       'speed_threads', 'speed_compiled', 'speed_choices', 'speed_processes')}
 
-# What was counted and emulated for GPUs that are not here.
-for study in (gpu_estimate, gpu_stream):
-    block = study.__name__.rpartition('.')[2]
-    BLOCKS[f'gpu_{block}'] = lambda study=study, path=ROOT / f'docs/results/gpu_{block}.json': study.table(
-        json.loads(path.read_text()))
-DOCUMENTS['docs/gpu.md'] = ('gpu_estimate', 'gpu_stream')
+# GPUs: what was measured on each, what was estimated of it, and what was emulated.
 
+
+def gpus():
+    """Results of `make gpu` by path."""
+    return {path: json.loads(path.read_text()) for path in sorted(RESULTS.glob('*/gpu.json'))}
+
+
+def gpu_measured():
+    parts = []
+    for path, result in gpus().items():
+        e = result['environment']
+        parts.append(f'[{e["device_name"]}](results/{path.parent.name}/gpu.md), commit {e["commit"]}, torch '
+                     f'{e["versions"]["torch"]}, host {e["cpu"]} with {e["cpu_cores"]} cores:\n\n'
+                     f'{gpu_report.segmentors_table(result)}')
+    return '\n\n'.join(parts) or 'Nothing was measured.'
+
+
+def gpu_words(folder):
+    """A line a GPU; ``folder`` is that of the document, as links need it."""
+    def block():
+        return '\n'.join(f'- GPU ([{result["environment"]["device_name"]}]({folder}{path.parent.name}/gpu.md)), '
+                         f'accelerated InceptionNeXt-T against stock in its faster layout: {gpu_report.words(result)}.'
+                         for path, result in gpus().items()) or '- On a GPU nothing was measured.'
+    return block
+
+
+def gpu_compared():
+    estimated = json.loads((RESULTS / 'gpu_estimate.json').read_text())
+    return '\n\n'.join(gpu_report.compared_table(estimated, result) for result in gpus().values())
+
+
+def gpu_stream_table():
+    return gpu_stream.table(json.loads((RESULTS / 'gpu_stream.json').read_text()))
+
+
+BLOCKS |= dict(
+    gpu_measured=gpu_measured, gpu_families=lambda: '\n\n'.join(map(gpu_report.families_table, gpus().values())),
+    gpu_compared=gpu_compared, gpu_stream=gpu_stream_table, gpu_words=gpu_words('docs/results/'),
+    speed_gpus=gpu_words('results/'))
+DOCUMENTS['docs/gpu.md'] = ('gpu_measured', 'gpu_families', 'gpu_compared', 'gpu_stream')
+DOCUMENTS['README.md'] += ('gpu_words', )
+DOCUMENTS['docs/speed.md'] += ('speed_gpus', )
 
 # Operators; blocks say so where nothing was measured.
 path = OPERATORS if OPERATORS.is_file() else None

@@ -178,7 +178,8 @@ CARRIES_OVER = (
               'upernet_timm_mobilenetv3_small_mini', 'MobileNetV3-small'), RISES,
           'mIoU in points on drawn scenes, 300 iterations. Speed: not measured.'),
     Claim('hardware', 'the gain, 1.2 times or more, holds on other hardware: GPUs', SUMMARY, GPU, f.on_gpus,
-          AtLeast(1.20), 'Every CPU that was measured is named in the rows above.'),
+          AtLeast(1.20), 'Every CPU that was measured is named in the rows above. It is decided by backbones, '
+          'which were not measured on a GPU; whole networks were: [gpu](gpu.md).'),
     Claim('scale', 'it holds at larger scale: larger images, inference', SUMMARY, f'{SPEED} --only growth', f.growing,
           AtLeast(1.20), 'Whole network, accelerated, inference. S and B were not measured.'),
     untested('video', 'it holds for video', SUMMARY, 'inceptionnext-seg predict --video',

@@ -113,7 +113,8 @@ STUDIES = {
         '-m studies.replacement_report convnext_atto efficientnet_b0 mobilenetv3_small_100 tf_efficientnet_b0 '
         '--out docs/results/replacement.md docs/results/replacement.json', ), takes='seconds'),
     'gpu': Study('tests, throughput and memory on a GPU', 'GPU/gpu.json', ('tools/gpu.py', ),
-                 'a CUDA GPU', 'goes on where it was stopped; how long it takes was never measured'),
+                 'a CUDA GPU', 'all of it was never run; three of its cells took 2.5 minutes on an H100; goes on where '
+                 'it was stopped'),
     'gpu_estimate': Study('a training step on GPUs, counted, not measured', 'gpu_estimate.json',
                           ('-m studies.gpu.estimate', ), takes='minutes'),
     'gpu_stream': Study('what a residual stream in half precision loses', 'gpu_stream.json',

@@ -12,11 +12,12 @@ from throughput.common import INCEPTIONNEXT, SMALL
 
 from studies.gpu import cell as cell_module
 from studies.gpu import running
-from studies.gpu.cells import Cell, cells
+from studies.gpu.cells import CONVNEXT, Cell, cells
+from studies.gpu.cells import INCEPTIONNEXT as INCEPTIONNEXT_T
 from studies.gpu.conditions import conditions, slug
 from studies.gpu.estimate import FAST, GPUS, KERNELS, SLOW, Count, Operator, count_step, seconds, table
-from studies.gpu.report import report
-from studies.throughput.candidates import STOCK
+from studies.gpu.report import compared_table, families_table, report, segmentors_table, speed_table, words
+from studies.throughput.candidates import GRAPH, STOCK
 from studies.throughput.setting import Setting
 
 
@@ -74,6 +75,53 @@ def test_a_run_that_was_stopped_goes_on_with_the_next_cell_and_repeats_what_fail
     said = running.what_to_send('docs/results/gpu', result)
     assert 'pull request' in said and 'git add docs/results/gpu' in said
     assert 'Did not run: RuntimeError: out of memory' in report(result)
+
+
+def timed(name, layout, *seconds, peak_memory=2**20):
+    return dict(name=name, label=name, layout=layout, peak_memory=peak_memory, seconds=list(seconds), settled=True)
+
+
+def test_ratios_are_to_stock_in_its_faster_layout_and_a_graph_has_no_peak_memory():
+    cell = dict(setting=dict(batch_size=2), halved=0, results=[
+        timed(STOCK, 'nchw', 6., 6.), timed(STOCK, 'nhwc', 4., 4.), timed(CONVNEXT, 'nhwc', 2., 2.),
+        timed(f'{CONVNEXT}::{GRAPH}', 'nhwc', 1., 1.)])
+    head, _, *rows = [line.strip('| ').split(' | ') for line in speed_table(cell).splitlines()]
+    assert head[4] == 'speed against stock in its faster layout (95 %)'
+    assert [row[4] for row in rows] == ['0.67 (0.67–0.67)', '1', '2.00 (2.00–2.00)', '4.00 (4.00–4.00)']
+    assert [row[5] for row in rows] == ['1', '1', '1', '–']
+    cell['results'] = cell['results'][2:]
+    text = speed_table(cell)
+    assert 'speed against the first (95 %)' in text and '| 1 | 1 |' in text
+
+
+def test_figures_of_segmentors_stand_in_one_table_and_in_words_that_call_what_is_slower_slower():
+    def cell(batch_size, ours):
+        return dict(kind='speed', setting=dict(mode='infer', dtype='bf16', batch_size=batch_size, size=512), halved=0,
+                    results=[timed(STOCK, 'nchw', 6., 6.), timed(STOCK, 'nhwc', 4., 4.),
+                             timed(INCEPTIONNEXT_T, 'nhwc', ours, ours), timed(CONVNEXT, 'nhwc', 4., 4.)])
+    result = dict(cells={'segmentors, infer, bf16, 1 images': cell(1, 8.), 'segmentors, infer, bf16, 16 images':
+                         cell(16, 2.), 'segmentors, infer, fp32, 1 images': dict(kind='speed', error='x'),
+                         'backbones, infer, bf16, 16 images': cell(16, 1.)})
+    text = segmentors_table(result)
+    assert len(text.splitlines()) == 6 and 'inference, bf16, 1 × 512×512' in text
+    assert '0.50 (0.50–0.50)' in text and '2.00 (2.00–2.00)' in text
+    said = words(result)
+    assert 'inference, bf16, 1 × 512×512: **0.50 (0.50–0.50)×, slower than stock**' in said
+    assert 'inference, bf16, 16 × 512×512: 2.00 (2.00–2.00)×' in said
+    assert families_table(result).splitlines()[2:] == [
+        '| inference, bf16, 1 × 512×512 | – | 0.50 (0.50–0.50) | – |',
+        '| inference, bf16, 16 × 512×512 | – | 2.00 (2.00–2.00) | – |']
+
+
+def test_an_estimate_stands_beside_what_was_measured():
+    rows = [dict(gpu=gpu, dtype=dtype, candidate='a: none', low=dict(x=0.001), high=dict(x=0.002))
+            for gpu in ('A100', 'H100') for dtype in ('bf16', 'fp32')]
+    measured = dict(environment=dict(device_name='NVIDIA H100 80GB HBM3'), cells={
+        'segmentors, train, bf16, 16 images': dict(
+            kind='speed', setting=dict(mode='train', dtype='bf16', batch_size=16, size=512), halved=0,
+            results=[dict(timed('a::none', 'nhwc', 0.008, 0.008), label='a: none')])})
+    text = compared_table(dict(batch_size=16, size=512, rows=rows), measured)
+    assert text.splitlines()[2:] == ['| bf16 | a: none | 1–2 | 8 |']
 
 
 def runs(pid):

@@ -57,6 +57,13 @@ def test_of_speed_the_threads_are_those_of_its_cells(tmp_path):
     assert row_of(tmp_path, 'a/speed.json', speed(one))[5] == '1'
 
 
+def test_of_a_gpu_the_cells_that_ran_count_and_those_that_failed_are_named(tmp_path):
+    cells = dict(a=dict(kind='speed', origin=dict(commit='abc')), b=dict(kind='speed', error='x'))
+    content = dict(environment=MACHINE, conditions={}, cells=cells)
+    assert row_of(tmp_path, 'some-gpu/gpu.json', content)[:7] == [
+        'some-gpu', 'a process a cell', 1, 'none; 1 failed', '9', '1', 'abc, later']
+
+
 def test_an_image_of_256_is_no_larger_image(tmp_path):
     results = Results(tmp_path)
     results.speed = [('a', Speed(speed(*(cell.name for cell in cells() if cell.suite == 'growth'))))]
