@@ -2,6 +2,8 @@
 import copy
 import io
 import json
+import os
+import pickle
 
 import mmseg.registry
 import numpy as np
@@ -303,6 +305,42 @@ def test_a_description_that_names_anything_else_is_refused(tmp_path, part):
     with pytest.raises(SettingError, match=r'pathlib\.Path\.touch'):
         SegmentationModel.from_pretrained(tmp_path)
     assert not (tmp_path / 'touched').exists()
+
+
+class Touching:
+    """Unpickled, it leaves a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path, )
+
+
+@pytest.mark.parametrize(('where', 'key', 'value', 'message'), [
+    ('loss_decode', 'class_weight', 'weights.pkl', r"class_weight .*weights\.pkl'.*a list of numbers"),
+    (None, '_scope_', 'strangers', "scope 'strangers'.*mmseg"), (None, 'type', ['FPNHead'], r"names \['FPNHead'\]")])
+def test_a_description_that_would_load_or_import_anything_is_refused(
+        tmp_path, monkeypatch, where, key, value, message):
+    """mmseg loads class weights from a path or URL, pickles too; mmengine imports the package of a scope."""
+    create_model('fpn_inceptionnext_a', 3, **SHALLOW).save_pretrained(tmp_path)
+    (tmp_path / 'weights.pkl').write_bytes(pickle.dumps(Touching(tmp_path / 'touched')))
+    (tmp_path / 'strangers.py').write_text(f'import os; os.mkdir({str(tmp_path / "touched")!r})\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    head = config['architecture']['decode_head']
+    (head[where] if where else head)[key] = str(tmp_path / value) if where else value
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(SettingError, match=message):
+        SegmentationModel.from_pretrained(tmp_path)
+    assert not (tmp_path / 'touched').exists()
+
+
+def test_a_model_whose_config_has_a_base_of_mmseg_is_saved_and_loaded(tmp_path):
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.model.decode_head['_scope_'] = 'mmseg'
+    create_model(cfg, **SHALLOW).save_pretrained(tmp_path)
+    assert SegmentationModel.from_pretrained(tmp_path).num_classes == 18
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
