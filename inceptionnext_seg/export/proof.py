@@ -165,6 +165,13 @@ def read(path, option='--images', mode='RGB'):
         raise UserError(f'{option}: {path} cannot be read as an image: {error}') from error
 
 
+def classes_of(model, logits):
+    """Class indices (B, H, W) of logits (B, C, H, W), arrays; of one logit a pixel by its sigmoid, as predicted."""
+    if logits.shape[1] > 1:
+        return logits.argmax(1)
+    return (torch.from_numpy(logits[:, 0]).sigmoid() > model.decode_head.threshold).long().numpy()
+
+
 def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarray], preprocess: bool,
             postprocess: bool, dtype: str = 'fp32') -> list[Comparison]:
     """Run a file on batches of 8-bit images and compare its outputs with ``model``'s.
@@ -186,11 +193,16 @@ def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarra
             classes, confidence = outputs
             difference = np.abs(confidence - logits.softmax(1).amax(1).numpy()).max()
         else:
-            classes = outputs[0].argmax(1)
+            classes = classes_of(model, outputs[0])
             difference = np.abs(outputs[0] - expected).max() / np.abs(expected).max()
-        equal = float((classes == expected.argmax(1)).mean())
+        equal = float((classes == classes_of(model, expected)).mean())
         found.append(Comparison(images.shape[:3], float(difference), equal, dtype))
     return found
+
+
+def number_of_classes(model):
+    """One logit a pixel tells two classes apart."""
+    return max(model.num_classes, 2)
 
 
 def counted(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.ndarray, np.ndarray]], preprocess: bool,
@@ -201,13 +213,13 @@ def counted(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.nd
     Raises:
         UserError: A label is no class of the model.
     """
-    classes = model.num_classes
+    classes = number_of_classes(model)
     for image, label in pairs:
         inputs = model.normalize(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2))
         with torch.no_grad():
-            expected = model(inputs).argmax(1)[0].numpy()
+            expected = classes_of(model, model(inputs).numpy())[0]
         outputs = run(np.ascontiguousarray(image[None] if preprocess else inputs.numpy()))
-        found = (outputs[0] if postprocess else outputs[0].argmax(1))[0]
+        found = (outputs[0] if postprocess else classes_of(model, outputs[0]))[0]
         seen = (label >= 0) & (label != 255)
         if label[seen].max(initial=0) >= classes:
             raise UserError(f'--labels: a label is {label[seen].max()}; expected: 0 to {classes - 1}, or 255 for none.')
@@ -220,7 +232,7 @@ def accuracy(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.n
              postprocess: bool) -> Accuracy:
     """mIoU of a file beside that of ``model``, over all pairs of :func:`counted`."""
     images, equal = 0, 0.
-    total = np.zeros((2, model.num_classes, model.num_classes), np.int64)
+    total = np.zeros((2, *[number_of_classes(model)] * 2), np.int64)
     for counts, same in tqdm(counted(model, run, pairs, preprocess, postprocess), desc='labelled images', unit='image',
                              leave=False):
         images, equal, total = images + 1, equal + same, total + counts

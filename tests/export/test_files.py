@@ -1,5 +1,6 @@
 """inceptionnext-seg export: what is written, run in its runtime on images that the export did not see."""
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -222,6 +223,32 @@ def test_a_file_that_mixes_the_images_of_a_batch_does_not_pass(size):
     assert all(found.passes for found in proof.compare(model, right, batches, False, False))
     found = proof.compare(model, mixed, [batch for batch in batches if len(batch) > 1], False, False)
     assert found and not any(each.passes for each in found)
+
+
+class OneLogit(Brightness):
+    """The same, with one logit a pixel: a brightness above one half is the second class."""
+    num_classes, decode_head = 1, SimpleNamespace(threshold=0.5)
+
+    def __call__(self, inputs):
+        return inputs.mean(1, keepdim=True) - 0.5
+
+
+@pytest.mark.parametrize('dtype', ['bf16', 'int8'])
+def test_classes_of_one_logit_are_compared_on_both_sides_of_the_threshold(dtype):
+    model, batches = OneLogit(), proof.samples(None, (64, 96), 1)
+
+    def right(inputs):
+        return [model(torch.from_numpy(inputs)).numpy()]
+
+    def wrong(inputs):
+        return [-right(inputs)[0]]
+
+    assert all(found.passes for found in proof.compare(model, right, batches, False, False, dtype))
+    assert not any(found.passes for found in proof.compare(model, wrong, batches, False, False, dtype))
+    image = batches[0][0]
+    pairs = [(image, (image / 255.).mean(2) > 0.5)] * 2
+    assert proof.accuracy(model, right, pairs, False, False).file > 99.
+    assert not proof.accuracy(model, wrong, pairs, False, False).passes
 
 
 @pytest.mark.parametrize('count', [5, 32, 33, 65, 367])
