@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -10,8 +11,9 @@ from tqdm import tqdm
 
 from ..api.model import SegmentationModel
 from ..data.decoding import FORMATS
+from ..data.importing.tree import is_litter
 from ..data.mini.scenes import draw_scene
-from ..engine.image_files import IMAGE_SUFFIXES
+from ..engine.image_files import IMAGE_SUFFIXES, check_image
 from ..errors import UserError
 
 # In fp32, of the largest logit, or of a probability; what another order of the arithmetic leaves is below 1e-5.
@@ -100,8 +102,9 @@ def varied(image, i):
 
 
 def find(folder, option):
-    """The images below a folder, sorted."""
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    """The images below a folder, sorted, without hidden files and what file managers leave behind."""
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES
+                   and not any(map(is_litter, path.relative_to(folder).parts)))
     if not paths:
         raise UserError(f'{option} {folder} has no image. Expected: a folder of photographs.')
     return paths
@@ -137,7 +140,7 @@ def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int
         if not at.is_file():
             raise UserError(f'--labels: {path} has no label file {at}. Expected: one of one channel for each image.')
         image = read(path)
-        label = read(at, '--labels', None)
+        label = read_label(at)
         if label.shape != image.shape[:2]:
             raise UserError(f'--labels: {at} is {label.shape}; expected: {image.shape[:2]}, one channel, as {path}.')
         if size is not None:
@@ -157,12 +160,33 @@ def resized(image, size):
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def read(path, option='--images', mode='RGB'):
-    try:
+def read(path, option='--images'):
+    """An image (H, W, 3), 8-bit RGB, as predictions load it: upright by its EXIF orientation, of 16 bits the upper 8.
+
+    Raises:
+        UserError: It cannot be read, or its upper 8 bits are next to nothing.
+    """
+    def decode():
+        check_image(path)
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    return decoded(decode, path, option)
+
+
+def read_label(path):
+    """The label file of an image, as it is stored."""
+    def decode():
         with Image.open(path, formats=FORMATS) as file:
-            return np.asarray(file.convert(mode) if mode else file)
-    except OSError as error:
-        raise UserError(f'{option}: {path} cannot be read as an image: {error}') from error
+            return np.asarray(file)
+
+    return decoded(decode, path, '--labels')
+
+
+def decoded(decode, path, option):
+    try:
+        return decode()
+    except Exception as error:      # decoders have errors of every kind for a broken file
+        raise UserError(f'{option}: {path} cannot be read as an image: {error or type(error).__name__}') from error
 
 
 def classes_of(model, logits):

@@ -2,6 +2,7 @@
 import re
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -259,6 +260,31 @@ def test_ranges_are_taken_from_32_images_evenly_or_from_all(monkeypatch, count):
     assert len(proof.calibration_images('folder', None, 1)) == len(seen) == min(count, 32)
     steps = np.diff([*seen, count])
     assert seen[0] == 0 and steps.min() >= 1 and steps.max() - steps.min() <= 1
+
+
+def test_images_are_read_as_predictions_load_them(tmp_path):
+    """Upright, of 16 bits the upper 8, and without what macOS leaves beside them."""
+    pixels = cv2.resize(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3), (96, 64))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / 'a.png', exif=turned)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / 'b.png')
+    (tmp_path / '._a.png').write_bytes(b'of macOS')
+    (tmp_path / '.trash').mkdir()
+    Image.fromarray(pixels).save(tmp_path / '.trash/a.png')
+    first, second = map(proof.read, proof.find(tmp_path, '--images'))
+    assert np.array_equal(first[..., 0], np.rot90(pixels, -1))
+    assert np.array_equal(second, np.stack([pixels] * 3, 2))
+
+
+def test_a_broken_image_is_one_message(tmp_path):
+    Image.fromarray(random_images(200, 200)).save(tmp_path / 'a.png')
+    content = bytearray((tmp_path / 'a.png').read_bytes())
+    content[content.rindex(b'IDAT')] = 7    # of which Pillow makes a SyntaxError
+    (tmp_path / 'a.png').write_bytes(content)
+    for read in (proof.read, proof.read_label):
+        with pytest.raises(UserError, match=r'a\.png cannot be read as an image: '):
+            read(tmp_path / 'a.png')
 
 
 def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):
