@@ -76,8 +76,8 @@ class Comparison(NamedTuple):
 def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int) -> list[np.ndarray]:
     """Three batches of 8-bit RGB images (B, H, W, 3): of a folder, or drawn scenes.
 
-    Of an open size they are as large as they are, up to 1024 pixels, and the first batch has two images. All images of
-    a batch differ, so that a file which mixes them does not pass.
+    Of an open size they are as large as they are, up to about 1024 pixels, but each has a size of its own, and the
+    first batch has two images. All images of a batch differ, so that a file which mixes them does not pass.
 
     Raises:
         UserError: The folder has no image that can be read.
@@ -86,13 +86,23 @@ def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int)
         images = [draw_scene(seed, size)[0] for seed, size in enumerate(DRAWN)]
     else:
         images = [read(path) for path in find(folder, '--images')[:3]]
-        while len(images) < 3:      # another size, at least
-            images.append(images[-1][:-8, :-16] if size is None else images[-1][:, ::-1])
+        while len(images) < 3:
+            images.append(images[-1][:, ::-1])
     if size is not None:
         images = [resized(image, size) for image in images]
         return [np.stack([varied(image, i) for i in range(batch)]) for image in images]
-    images = [fit(image) for image in images]
+    images = of_different_sizes(map(fit, images))
     return [np.stack([varied(images[0], i) for i in range(2)]), *(image[None] for image in images[1:])]
+
+
+def of_different_sizes(images):
+    """The images, an earlier one's size made a little larger: one size proves nothing of a file that takes any."""
+    found = {}
+    for image in images:
+        while image.shape in found:
+            image = resized(image, (image.shape[0] + 8, image.shape[1] + 16))
+        found[image.shape] = image
+    return list(found.values())
 
 
 def varied(image, i):

@@ -211,6 +211,16 @@ class Brightness:
         return torch.stack([inputs.mean(1), 1 - inputs.mean(1)], 1)
 
 
+@pytest.mark.parametrize(('count', 'size'), [(3, (96, 64)), (2, (96, 64)), (1, (96, 64)), (1, (16, 300)), (3, (9, 9))])
+def test_a_file_of_any_size_is_proved_in_three_whatever_the_images(tmp_path, count, size):
+    for i in range(count):
+        Image.new('RGB', size).save(tmp_path / f'{i}.png')
+    batches = proof.samples(tmp_path, None, 1)
+    assert [len(batch) for batch in batches] == [2, 1, 1]
+    assert len({batch.shape[1:3] for batch in batches}) == 3
+    assert all(side >= files.SMALLEST for batch in batches for side in batch.shape[1:3])
+
+
 @pytest.mark.parametrize('size', [(64, 96), None])
 def test_a_file_that_mixes_the_images_of_a_batch_does_not_pass(size):
     model, batches = Brightness(), proof.samples(None, size, 3)
