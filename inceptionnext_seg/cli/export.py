@@ -174,8 +174,9 @@ def main():
         found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
         print('\n'.join(map(str, found)))
         if args.labels:
-            first = int(bool(config_metainfo(cfg).get('reduce_zero_label')))
-            pairs = proof.labelled_images(args.images, args.labels, size, first)
+            meta = config_metainfo(cfg)
+            first = int(bool(meta.get('reduce_zero_label')))
+            pairs = proof.labelled_images(args.images, args.labels, size, first, meta.get('label_map'))
             found.append(proof.accuracy(model, runtime, pairs, args.preprocess, args.postprocess))
             print(found[-1])
         if not all(comparison.passes for comparison in found):

@@ -134,13 +134,15 @@ def calibration_images(folder: str | Path, size: tuple[int, int] | None, batch: 
 
 
 def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int] | None, first: int,
-                    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                    label_map: dict[int, int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of an 8-bit RGB image (H, W, 3) and its class indices (H, W), int64, negative or 255 where there are none.
 
     Args:
         labels (str | Path): PNG files below it have the names of the images.
         size (tuple[int, int] | None): To which both are resized.
         first (int): The number of the first class in the files, 1 where 0 is no class.
+        label_map (dict[int, int] | None): Of a data set that is restricted to some classes, counted in the files from
+            0: which class of the model each is, and 255 for none.
 
     Raises:
         UserError: A file is missing, or cannot be read, or has another size than its image.
@@ -157,7 +159,11 @@ def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int
             image = resized(image, size)
             label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
         label = label.astype(np.int64)
-        yield image, np.where(label == 255, 255, label - first)
+        classes = np.where(label == 255, 255, label - first)
+        label = classes.copy()
+        for number, own in (label_map or {}).items():
+            label[classes == number] = own
+        yield image, label
 
 
 def fit(image, smallest=64, largest=1024):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from inceptionnext_seg import create_model
 from inceptionnext_seg.cli import export as tool
-from inceptionnext_seg.data.mini.scenes import draw_scene
+from inceptionnext_seg.data.mini import CLASSES_USED, draw_scene
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.export import fastest, files, proof
 from inceptionnext_seg.export.fastest import choose, seconds_a_call
@@ -153,6 +153,18 @@ def test_a_head_without_a_rewritten_graph_has_no_form_to_choose(tmp_path, monkey
         tool.main()
         out = capsys.readouterr().out
         assert 'Written as it was trained' in out and 'torch-export, plain' in out
+
+
+def test_labels_of_a_data_set_with_some_classes_of_another_are_numbered_as_in_its_files(export, pictures, tmp_path):
+    names = ['sky', 'wall', 'car', 'tree', 'road', 'fence', 'person']
+    for path in (pictures / 'labels').iterdir():
+        numbers = np.array([0, *map(CLASSES_USED.get, names)], np.uint8)[np.asarray(Image.open(path))]
+        Image.fromarray(numbers).save(tmp_path / path.name)
+    code, out, err = export(
+        '--format', 'torch-export', '--size', '96x128', '--out', tmp_path / 'out.pt2', '--images', pictures / 'images',
+        '--labels', tmp_path, '--cfg-options', f'test_dataloader.dataset.metainfo={dict(classes=names)}')
+    assert code == 0, err
+    assert 'in torch 100.00 %' in out
 
 
 @pytest.fixture(scope='module')
@@ -307,6 +319,8 @@ def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):
     for first, expected in ((0, [0, 1, 2, 150, 255]), (1, [-1, 0, 1, 149, 255])):
         (_, label), = labelled_images(tmp_path / 'images', tmp_path / 'labels', None, first)
         assert label[0].tolist() == expected
+    (_, label), = labelled_images(tmp_path / 'images', tmp_path / 'labels', None, 1, {0: 1, 1: 255, 149: 0})
+    assert label[0].tolist() == [-1, 1, 255, 0, 255]
 
 
 def test_miou_is_the_mean_over_the_classes_that_occur():
