@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import inceptionnext_seg
 from inceptionnext_seg import SegmentationModel, create_backbone, create_model, list_configs, list_models
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.zoo import find_config
 
@@ -435,6 +436,15 @@ def test_a_config_is_found_by_name_in_every_spelling_and_a_file_comes_first(tmp_
     for name in ('ablations/upernet_inceptionnext_a_mini.py', './upernet_inceptionnext_b_mini.py'):
         with pytest.raises(UserError, match='config not found'):
             find_config(name)
+
+
+@pytest.mark.parametrize('folder', ['classification', 'detection'])
+def test_a_config_of_another_framework_is_refused_by_its_path_too(root, folder, monkeypatch):
+    monkeypatch.chdir(root)
+    path = next(path for path in sorted((root / 'configs' / folder).glob('*.py')))
+    for spelling in (path.stem, path, path.relative_to(root)):
+        with pytest.raises(UserError, match=r'is one of MM(Pretrain|Detection); .*other_frameworks\.md'):
+            load_config(spelling)
 
 
 def test_a_config_of_ones_own_takes_its_bases_from_the_package(tmp_path):
