@@ -217,6 +217,20 @@ def test_names_and_colours_are_those_of_the_data_set_where_the_classes_are():
     assert create_model('upernet_inceptionnext_a_camvid', 3).class_names is None
 
 
+def test_one_logit_a_pixel_is_one_output_whatever_the_classes_are_called():
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.test_dataloader.dataset = dict(
+        type='BaseSegDataset', metainfo=dict(classes=('ground', 'road'), palette=[[0, 0, 0], [128, 64, 128]]),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')])
+    cfg.model.decode_head.update(num_classes=2, out_channels=1, threshold=0.3, loss_decode=dict(
+        type='CrossEntropyLoss', use_sigmoid=True))
+    model = create_model(cfg, accelerate=False, **SHALLOW)
+    assert model.num_classes == 1 and model.class_names is None
+    assert model(random_images()).shape == (2, 1, 70, 97)
+    with pytest.raises(SettingError, match='class_names has 2 entries; expected: 1'):
+        create_model(cfg, accelerate=False, class_names=['ground', 'road'], **SHALLOW)
+
+
 def test_pretrained_is_imagenet_weights_of_the_backbone(tmp_path):
     source = timm.create_model('inception_next_atto')
     torch.save(source.state_dict(), tmp_path / 'atto.pth')
