@@ -107,14 +107,24 @@ def form_of(args):
     return usual_form(args.format, args.dtype)
 
 
+# Steps of a test pipeline that leave the pixels of an image as they are.
+LOADING = ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')
+
+
 def before_the_file(cfg):
     """What the config does to an image before the network, and the file does not: sentences."""
     said = []
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
-        if step.get('type') == 'Resize' and step.get('scale'):
+        settings = {name: value for name, value in step.items() if name != 'type'}
+        if step.type in LOADING:
+            continue
+        if step.type == 'Resize' and step.get('scale'):
             ratio = ', keeping its ratio' if step.get('keep_ratio') else ''
-            said.append(f'The config resizes an image to {"×".join(map(str, step.scale))} (width×height){ratio} first; '
-                        'do the same before you give it to the file.')
+            width, height = (step.scale, step.scale) if isinstance(step.scale, int) else step.scale
+            does = f'resizes an image to {width}×{height} (width×height){ratio}'
+        else:
+            does = f'takes an image through {step.type}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'
+        said.append(f'The config {does} first; do the same before you give it to the file.')
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         said.append(f'The config predicts by windows of {"×".join(map(str, cfg.model.test_cfg.crop_size))}; the file '
                     'takes the image that it is given as one.')

@@ -58,7 +58,14 @@ def test_what_the_config_does_before_the_network_is_said_since_the_file_does_not
     name = 'upernet_inceptionnext_t_ade20k.py'
     resize, windows = tool.before_the_file(Config.fromfile(root / 'configs' / name))
     assert '2048×512 (width×height), keeping its ratio' in resize and 'windows of 512×512' in windows
-    assert not tool.before_the_file(Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py'))
+    cfg = Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py')
+    assert not tool.before_the_file(cfg)
+    cfg.merge_from_dict({'test_dataloader.dataset.pipeline': [
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=512), dict(type='Resize', scale_factor=0.5),
+        dict(type='ResizeToMultiple', size_divisor=32), dict(type='PackSegInputs')]})
+    square, half, multiple = tool.before_the_file(cfg)
+    assert '512×512 (width×height) first' in square
+    assert 'Resize(scale_factor=0.5) first' in half and 'ResizeToMultiple(size_divisor=32) first' in multiple
 
 
 def random_images(*shape, seed=0):
