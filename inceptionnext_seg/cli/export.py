@@ -40,6 +40,7 @@ from ..export.files import (
     require_packages,
     write,
 )
+from ..zoo import PREFIX
 
 
 def parse_args():
@@ -143,9 +144,11 @@ def main():
         raise UserError(f'--batch-size is {args.batch_size}; expected: at least 1, with a fixed --size: of a dynamic '
                         'one the batch is open.')
     suffix = FORMATS[args.format][0]
-    out = args.out or Path(Path(args.config).stem).with_suffix(suffix)
+    out = args.out or Path(Path(args.config.removeprefix(PREFIX)).name.removesuffix('.py') + suffix)
     if out.suffix != suffix:
         raise UserError(f'--out is {out}; expected for --format {args.format}: a name that ends in {suffix}.')
+    if out.is_dir():
+        raise UserError(f'--out is {out}, which is a folder; expected: the path of a file.')
     form = form_of(args)
     require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)

@@ -1,6 +1,7 @@
 """inceptionnext-seg export: what is written, run in its runtime on images that the export did not see."""
 import re
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -109,6 +110,33 @@ def test_a_file_of_one_size_gives_the_logits_of_the_model(trained, export, tmp_p
         expected = trained[2](inputs).numpy()
     found, = Runtime(tmp_path / f'out{suffix}', kind)(np.ascontiguousarray(inputs.numpy()))
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(('config', 'name'), [
+    ('folder/mine.v2.py', 'mine.v2.onnx'),
+    ('inceptionnext_seg::upernet_inceptionnext_a_mini', 'upernet_inceptionnext_a_mini.onnx')])
+def test_a_file_has_the_whole_name_of_its_config(monkeypatch, config, name):
+    """Configs whose names differ after a dot would overwrite each other's."""
+    def stop(*arguments):
+        raise UserError(str(arguments[0]))
+
+    monkeypatch.setattr('sys.argv', ['export', config, 'weights.pth'])
+    for function in ('require_packages', 'load_config'):
+        monkeypatch.setattr(tool, function, lambda *arguments: None)
+    for function in ('create_model', 'Graph', 'proof'):
+        monkeypatch.setattr(tool, function, MagicMock())
+    monkeypatch.setattr(tool, 'replacing', stop)
+    with pytest.raises(UserError, match=f'^{re.escape(name)}$'):
+        tool.main.__wrapped__()
+
+
+def test_a_path_that_cannot_be_written_is_one_message(export, tmp_path):
+    (tmp_path / 'folder.pt2').mkdir()
+    (tmp_path / 'file').touch()
+    for path, message in (
+            ('folder.pt2', r'folder\.pt2, which is a folder'), ('file/out.pt2', r'cannot write .*out\.pt2')):
+        code, _, err = export('--format', 'torch-export', '--size', '64x96', '--out', tmp_path / path)
+        assert code == 2 and re.search(f'^error: .*{message}', err, re.M), err
 
 
 def test_a_file_that_computes_something_else_is_an_error_and_replaces_nothing(export, tmp_path, monkeypatch):
