@@ -145,6 +145,9 @@ class SegmentationModel(
                     part.init_weights()
         self.in_channels = input_channels(self.backbone)
         self.num_classes: int = self.decode_head.out_channels
+        if self.num_classes < 1:
+            raise SettingError(f'num_classes is {self.num_classes}; expected: at least 1. Next: for maps without a '
+                               'head create_backbone.')
         self.class_names = None if class_names is None else tuple(class_names)
         self.palette = None if palette is None else tuple(map(tuple, palette))
         for name, value in (('class_names', self.class_names), ('palette', self.palette)):

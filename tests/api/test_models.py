@@ -249,6 +249,7 @@ def test_pretrained_is_imagenet_weights_of_the_backbone(tmp_path):
     (dict(name='fpn_inceptionnext_a', auxiliary_head=True), 'has none'),
     (dict(name='fpn_inceptionnext_a', class_names=['a', 'b']), 'class_names has 2 entries; expected: 18'),
     (dict(name='fpn_inceptionnext_a', backbone=dict(drop_path=0.1)), 'drop_path'),
+    (dict(name='fpn_inceptionnext_a', num_classes=0), 'num_classes is 0; expected: at least 1'),
     (dict(name='fpn_inceptionnext_a', checkpoint='none.pth'), 'none.pth')])
 def test_a_wrong_argument_is_one_message(arguments, message):
     with pytest.raises(UserError, match=message):
