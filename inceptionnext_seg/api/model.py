@@ -238,7 +238,11 @@ class SegmentationModel(
 
     @classmethod
     def _from_pretrained(cls, **settings):
-        check_types(settings.get('architecture'))
+        if not isinstance(settings.get('architecture'), dict):
+            raise SettingError(f'config.json of {settings.get("model_id")} describes no architecture; expected: that '
+                               'of SegmentationModel.save_pretrained. Next: for other weights create_model(NAME, '
+                               'checkpoint=PATH or URL).')
+        check_types(settings['architecture'])
         return super()._from_pretrained(**settings)
 
     @classmethod

@@ -359,6 +359,16 @@ def test_a_model_whose_config_has_a_base_of_mmseg_is_saved_and_loaded(tmp_path):
     assert SegmentationModel.from_pretrained(tmp_path).num_classes == 18
 
 
+@pytest.mark.parametrize('config', [None, '{}', '{"architecture": ["FPNHead"]}'])
+def test_weights_without_a_description_are_one_message(tmp_path, config):
+    create_model('fpn_inceptionnext_a', 3, **SHALLOW).save_pretrained(tmp_path)
+    (tmp_path / 'config.json').unlink()
+    if config:
+        (tmp_path / 'config.json').write_text(config)
+    with pytest.raises(SettingError, match=r'config\.json of .* describes no architecture.*create_model'):
+        SegmentationModel.from_pretrained(tmp_path)
+
+
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     create_model('fpn_inceptionnext_a', 3).save_pretrained(tmp_path)
     weights = load_file(tmp_path / 'model.safetensors')
