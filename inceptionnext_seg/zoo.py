@@ -57,7 +57,10 @@ def all_configs() -> dict[str, Path]:
 
 def framework_of(path: Path) -> str | None:
     """The other framework that a config of the package is for, None where this package trains it."""
-    return OTHER_FRAMEWORKS.get(path.parent.name) if path == all_configs().get(path.stem) else None
+    found = all_configs().get(path.stem)
+    # A path of a checkout leads beside the link in the package, and may be relative.
+    same = found is not None and (path == found or path.resolve() == found.resolve())
+    return OTHER_FRAMEWORKS.get(found.parent.name) if same else None
 
 
 def find_config(name: str | Path) -> Path:

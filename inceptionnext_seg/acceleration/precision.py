@@ -63,7 +63,8 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False, dtype: str | tor
         inplace (bool): Change and return ``model`` itself, not a deep copy.
         dtype (str | torch.dtype | None): 'bf16', 'int8', or the torch dtype; None or 'fp32' leaves the model's own.
         calibration (Iterable | None): For 'int8', some 32 images that are like those the model will see: (H, W, 3)
-            arrays of 8 bits, as mmcv reads a file, or float tensors (3, H, W) or (B, 3, H, W), normalized.
+            arrays of 8 bits, as mmcv reads a file, and RGB for a :class:`~..api.model.SegmentationModel`; or float
+            tensors (3, H, W) or (B, 3, H, W), normalized.
 
     Returns:
         nn.Module: The fused model, in eval mode, which cannot be trained; its ``precision`` is a :class:`Precision`

@@ -314,11 +314,13 @@ def run(model, image):
     """One calibration step; returns the number of images in it."""
     image = torch.as_tensor(image)
     if image.dtype == torch.uint8:
-        image = image.permute(2, 0, 1) if image.dim() == 3 and image.shape[2] == 3 else image
-        if image.dim() != 3 or not hasattr(model, 'data_preprocessor'):
+        if image.dim() != 3 or not (hasattr(model, 'data_preprocessor') or hasattr(model, 'normalize')):
             raise UserError(f'a calibration image is {tuple(image.shape)} of 8 bits; expected: (H, W, 3), and a model '
-                            'with a data preprocessor, or a normalized float tensor (3, H, W)')
-        image = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)['inputs']
+                            'that normalizes images, or a normalized float tensor (3, H, W)')
+        image = image.permute(2, 0, 1) if image.shape[2] == 3 else image
+        # A segmentor of MMSegmentation, or a SegmentationModel.
+        image = model.data_preprocessor(dict(inputs=[image], data_samples=None), False)['inputs'] \
+            if hasattr(model, 'data_preprocessor') else model.normalize(image[None].to(model.mean.device))
     image = image[None] if image.dim() == 3 else image
     if image.dim() != 4:
         raise UserError(f'a calibration image is {tuple(image.shape)}; expected: (3, H, W) or (B, 3, H, W)')

@@ -171,7 +171,8 @@ def create_model(name: str | Path | Config, num_classes: int | None = None, *, p
     for head in ('decode_head', 'auxiliary_head'):
         if head in architecture:
             architecture[head] = with_classes(architecture[head], num_classes)
-    found = architecture['decode_head']['num_classes']
+    # One logit a pixel, which tells two classes apart, is one output.
+    found = architecture['decode_head'].get('out_channels') or architecture['decode_head']['num_classes']
     palette = None
     if class_names is None:
         class_names, palette = names_and_colors(cfg, found)

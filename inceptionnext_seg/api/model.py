@@ -27,6 +27,8 @@ TYPES = {
     'InceptionNeXt', 'ConvNeXt', 'InceptionDWConv2d', 'PartialInceptionDWConv2d', 'DWConv2d', 'PartialDWConv2d', 'FPN',
     'UPerHead', 'FPNHead', 'FCNHead', 'PSPHead', 'BN', 'BN2d', 'SyncBN', 'LN', 'LN2d', 'GN', 'GELU', 'ReLU', 'SiLU',
     'Hardswish', 'CrossEntropyLoss', 'Normal', 'Constant', 'Xavier', 'Kaiming', 'TruncNormal'}
+# What mmengine adds to the parts of a config whose base is one of a package.
+SCOPES = ('mmseg', 'mmengine')
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 CARD = """---
@@ -58,16 +60,25 @@ Architecture, normalization and class names are in `config.json`, the weights in
 
 
 def check_types(settings: Any) -> None:
-    """Refuse ``settings`` that would build anything but ``TYPES``.
+    """Refuse ``settings`` that would build anything but ``TYPES``, or would import a package or load a file for it.
 
     Raises:
         SettingError: Names what is not.
     """
     if isinstance(settings, dict):
-        if 'type' in settings and settings['type'] not in TYPES:
+        # Compared as a list: what is no text may not be hashable.
+        if 'type' in settings and settings['type'] not in sorted(TYPES):
             raise SettingError(f'the architecture names {settings["type"]!r}, which is not built from a description. '
                                f'Expected: one of {", ".join(sorted(TYPES))}. Next: build other modules through '
                                'mmseg.registry, and from files that you trust.')
+        # mmengine imports the package that a scope names.
+        if settings.get('_scope_') not in (None, *SCOPES):
+            raise SettingError(f'the architecture has the scope {settings["_scope_"]!r}, a package that would be '
+                               f'imported. Expected: {" or ".join(SCOPES)}, or none. Next: leave `_scope_` out.')
+        # mmseg takes text for the path or URL of a file, which may be a pickle.
+        if isinstance(settings.get('class_weight'), str):
+            raise SettingError(f'class_weight of the architecture is {settings["class_weight"]!r}, a file that would '
+                               'be loaded. Expected: a list of numbers. Next: give the numbers in that file.')
         settings = list(settings.values())
     if isinstance(settings, list | tuple):
         for value in settings:
@@ -112,7 +123,8 @@ class SegmentationModel(
         num_classes (int): Channels of the logits.
 
     Raises:
-        SettingError: A part is missing or unknown; in ``from_pretrained`` also a type that is not one of ``TYPES``.
+        SettingError: A part is missing or unknown; in ``from_pretrained`` also a type that is not one of ``TYPES``,
+            a scope that is not one of ``SCOPES``, or class weights in a file.
         UserError: A class does not know one of its settings.
     """
 
@@ -133,6 +145,9 @@ class SegmentationModel(
                     part.init_weights()
         self.in_channels = input_channels(self.backbone)
         self.num_classes: int = self.decode_head.out_channels
+        if self.num_classes < 1:
+            raise SettingError(f'num_classes is {self.num_classes}; expected: at least 1. Next: for maps without a '
+                               'head create_backbone.')
         self.class_names = None if class_names is None else tuple(class_names)
         self.palette = None if palette is None else tuple(map(tuple, palette))
         for name, value in (('class_names', self.class_names), ('palette', self.palette)):
@@ -223,7 +238,11 @@ class SegmentationModel(
 
     @classmethod
     def _from_pretrained(cls, **settings):
-        check_types(settings.get('architecture'))
+        if not isinstance(settings.get('architecture'), dict):
+            raise SettingError(f'config.json of {settings.get("model_id")} describes no architecture; expected: that '
+                               'of SegmentationModel.save_pretrained. Next: for other weights create_model(NAME, '
+                               'checkpoint=PATH or URL).')
+        check_types(settings['architecture'])
         return super()._from_pretrained(**settings)
 
     @classmethod

@@ -40,6 +40,7 @@ from ..export.files import (
     require_packages,
     write,
 )
+from ..zoo import PREFIX
 
 
 def parse_args():
@@ -107,14 +108,24 @@ def form_of(args):
     return usual_form(args.format, args.dtype)
 
 
+# Steps of a test pipeline that leave the pixels of an image as they are.
+LOADING = ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')
+
+
 def before_the_file(cfg):
     """What the config does to an image before the network, and the file does not: sentences."""
     said = []
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
-        if step.get('type') == 'Resize' and step.get('scale'):
+        settings = {name: value for name, value in step.items() if name != 'type'}
+        if step.type in LOADING:
+            continue
+        if step.type == 'Resize' and step.get('scale'):
             ratio = ', keeping its ratio' if step.get('keep_ratio') else ''
-            said.append(f'The config resizes an image to {"×".join(map(str, step.scale))} (width×height){ratio} first; '
-                        'do the same before you give it to the file.')
+            width, height = (step.scale, step.scale) if isinstance(step.scale, int) else step.scale
+            does = f'resizes an image to {width}×{height} (width×height){ratio}'
+        else:
+            does = f'takes an image through {step.type}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'
+        said.append(f'The config {does} first; do the same before you give it to the file.')
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         said.append(f'The config predicts by windows of {"×".join(map(str, cfg.model.test_cfg.crop_size))}; the file '
                     'takes the image that it is given as one.')
@@ -133,9 +144,11 @@ def main():
         raise UserError(f'--batch-size is {args.batch_size}; expected: at least 1, with a fixed --size: of a dynamic '
                         'one the batch is open.')
     suffix = FORMATS[args.format][0]
-    out = args.out or Path(Path(args.config).stem).with_suffix(suffix)
+    out = args.out or Path(Path(args.config.removeprefix(PREFIX)).name.removesuffix('.py') + suffix)
     if out.suffix != suffix:
         raise UserError(f'--out is {out}; expected for --format {args.format}: a name that ends in {suffix}.')
+    if out.is_dir():
+        raise UserError(f'--out is {out}, which is a folder; expected: the path of a file.')
     form = form_of(args)
     require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)
@@ -174,8 +187,9 @@ def main():
         found = proof.compare(model, runtime, batches, args.preprocess, args.postprocess, args.dtype)
         print('\n'.join(map(str, found)))
         if args.labels:
-            first = int(bool(config_metainfo(cfg).get('reduce_zero_label')))
-            pairs = proof.labelled_images(args.images, args.labels, size, first)
+            meta = config_metainfo(cfg)
+            first = int(bool(meta.get('reduce_zero_label')))
+            pairs = proof.labelled_images(args.images, args.labels, size, first, meta.get('label_map'))
             found.append(proof.accuracy(model, runtime, pairs, args.preprocess, args.postprocess))
             print(found[-1])
         if not all(comparison.passes for comparison in found):

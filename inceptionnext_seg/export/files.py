@@ -172,11 +172,18 @@ class Runtime:
 @contextlib.contextmanager
 def replacing(path: Path):
     """A path in a temporary folder beside ``path``; what was written there, its companions too, replaces what is at
-    ``path`` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.stem}.') as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        # The file that names the others comes last.
-        for written in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
-            written.replace(path.with_name(written.name))
+    ``path`` when the block ends without an error.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.stem}.') as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            # The file that names the others comes last.
+            for written in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):
+                written.replace(path.with_name(written.name))
+    except OSError as error:
+        raise UserError(f'cannot write {path.absolute()}: {error}. Next: give another --out, or free space.') from error

@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -10,8 +11,9 @@ from tqdm import tqdm
 
 from ..api.model import SegmentationModel
 from ..data.decoding import FORMATS
+from ..data.importing.tree import is_litter
 from ..data.mini.scenes import draw_scene
-from ..engine.image_files import IMAGE_SUFFIXES
+from ..engine.image_files import IMAGE_SUFFIXES, check_image
 from ..errors import UserError
 
 # In fp32, of the largest logit, or of a probability; what another order of the arithmetic leaves is below 1e-5.
@@ -74,8 +76,8 @@ class Comparison(NamedTuple):
 def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int) -> list[np.ndarray]:
     """Three batches of 8-bit RGB images (B, H, W, 3): of a folder, or drawn scenes.
 
-    Of an open size they are as large as they are, up to 1024 pixels, and the first batch has two images. All images of
-    a batch differ, so that a file which mixes them does not pass.
+    Of an open size they are as large as they are, up to about 1024 pixels, but each has a size of its own, and the
+    first batch has two images. All images of a batch differ, so that a file which mixes them does not pass.
 
     Raises:
         UserError: The folder has no image that can be read.
@@ -84,13 +86,23 @@ def samples(folder: str | Path | None, size: tuple[int, int] | None, batch: int)
         images = [draw_scene(seed, size)[0] for seed, size in enumerate(DRAWN)]
     else:
         images = [read(path) for path in find(folder, '--images')[:3]]
-        while len(images) < 3:      # another size, at least
-            images.append(images[-1][:-8, :-16] if size is None else images[-1][:, ::-1])
+        while len(images) < 3:
+            images.append(images[-1][:, ::-1])
     if size is not None:
         images = [resized(image, size) for image in images]
         return [np.stack([varied(image, i) for i in range(batch)]) for image in images]
-    images = [fit(image) for image in images]
+    images = of_different_sizes(map(fit, images))
     return [np.stack([varied(images[0], i) for i in range(2)]), *(image[None] for image in images[1:])]
+
+
+def of_different_sizes(images):
+    """The images, an earlier one's size made a little larger: one size proves nothing of a file that takes any."""
+    found = {}
+    for image in images:
+        while image.shape in found:
+            image = resized(image, (image.shape[0] + 8, image.shape[1] + 16))
+        found[image.shape] = image
+    return list(found.values())
 
 
 def varied(image, i):
@@ -100,8 +112,9 @@ def varied(image, i):
 
 
 def find(folder, option):
-    """The images below a folder, sorted."""
-    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    """The images below a folder, sorted, without hidden files and what file managers leave behind."""
+    paths = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES
+                   and not any(map(is_litter, path.relative_to(folder).parts)))
     if not paths:
         raise UserError(f'{option} {folder} has no image. Expected: a folder of photographs.')
     return paths
@@ -121,13 +134,15 @@ def calibration_images(folder: str | Path, size: tuple[int, int] | None, batch: 
 
 
 def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int] | None, first: int,
-                    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                    label_map: dict[int, int] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of an 8-bit RGB image (H, W, 3) and its class indices (H, W), int64, negative or 255 where there are none.
 
     Args:
         labels (str | Path): PNG files below it have the names of the images.
         size (tuple[int, int] | None): To which both are resized.
         first (int): The number of the first class in the files, 1 where 0 is no class.
+        label_map (dict[int, int] | None): Of a data set that is restricted to some classes, counted in the files from
+            0: which class of the model each is, and 255 for none.
 
     Raises:
         UserError: A file is missing, or cannot be read, or has another size than its image.
@@ -137,14 +152,18 @@ def labelled_images(folder: str | Path, labels: str | Path, size: tuple[int, int
         if not at.is_file():
             raise UserError(f'--labels: {path} has no label file {at}. Expected: one of one channel for each image.')
         image = read(path)
-        label = read(at, '--labels', None)
+        label = read_label(at)
         if label.shape != image.shape[:2]:
             raise UserError(f'--labels: {at} is {label.shape}; expected: {image.shape[:2]}, one channel, as {path}.')
         if size is not None:
             image = resized(image, size)
             label = np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST))
         label = label.astype(np.int64)
-        yield image, np.where(label == 255, 255, label - first)
+        classes = np.where(label == 255, 255, label - first)
+        label = classes.copy()
+        for number, own in (label_map or {}).items():
+            label[classes == number] = own
+        yield image, label
 
 
 def fit(image, smallest=64, largest=1024):
@@ -157,12 +176,40 @@ def resized(image, size):
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def read(path, option='--images', mode='RGB'):
-    try:
+def read(path, option='--images'):
+    """An image (H, W, 3), 8-bit RGB, as predictions load it: upright by its EXIF orientation, of 16 bits the upper 8.
+
+    Raises:
+        UserError: It cannot be read, or its upper 8 bits are next to nothing.
+    """
+    def decode():
+        check_image(path)
+        return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+    return decoded(decode, path, option)
+
+
+def read_label(path):
+    """The label file of an image, as it is stored."""
+    def decode():
         with Image.open(path, formats=FORMATS) as file:
-            return np.asarray(file.convert(mode) if mode else file)
-    except OSError as error:
-        raise UserError(f'{option}: {path} cannot be read as an image: {error}') from error
+            return np.asarray(file)
+
+    return decoded(decode, path, '--labels')
+
+
+def decoded(decode, path, option):
+    try:
+        return decode()
+    except Exception as error:      # decoders have errors of every kind for a broken file
+        raise UserError(f'{option}: {path} cannot be read as an image: {error or type(error).__name__}') from error
+
+
+def classes_of(model, logits):
+    """Class indices (B, H, W) of logits (B, C, H, W), arrays; of one logit a pixel by its sigmoid, as predicted."""
+    if logits.shape[1] > 1:
+        return logits.argmax(1)
+    return (torch.from_numpy(logits[:, 0]).sigmoid() > model.decode_head.threshold).long().numpy()
 
 
 def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarray], preprocess: bool,
@@ -186,11 +233,16 @@ def compare(model: SegmentationModel, run: Callable, batches: Sequence[np.ndarra
             classes, confidence = outputs
             difference = np.abs(confidence - logits.softmax(1).amax(1).numpy()).max()
         else:
-            classes = outputs[0].argmax(1)
+            classes = classes_of(model, outputs[0])
             difference = np.abs(outputs[0] - expected).max() / np.abs(expected).max()
-        equal = float((classes == expected.argmax(1)).mean())
+        equal = float((classes == classes_of(model, expected)).mean())
         found.append(Comparison(images.shape[:3], float(difference), equal, dtype))
     return found
+
+
+def number_of_classes(model):
+    """One logit a pixel tells two classes apart."""
+    return max(model.num_classes, 2)
 
 
 def counted(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.ndarray, np.ndarray]], preprocess: bool,
@@ -201,13 +253,13 @@ def counted(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.nd
     Raises:
         UserError: A label is no class of the model.
     """
-    classes = model.num_classes
+    classes = number_of_classes(model)
     for image, label in pairs:
         inputs = model.normalize(torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2))
         with torch.no_grad():
-            expected = model(inputs).argmax(1)[0].numpy()
+            expected = classes_of(model, model(inputs).numpy())[0]
         outputs = run(np.ascontiguousarray(image[None] if preprocess else inputs.numpy()))
-        found = (outputs[0] if postprocess else outputs[0].argmax(1))[0]
+        found = (outputs[0] if postprocess else classes_of(model, outputs[0]))[0]
         seen = (label >= 0) & (label != 255)
         if label[seen].max(initial=0) >= classes:
             raise UserError(f'--labels: a label is {label[seen].max()}; expected: 0 to {classes - 1}, or 255 for none.')
@@ -220,7 +272,7 @@ def accuracy(model: SegmentationModel, run: Callable, pairs: Iterable[tuple[np.n
              postprocess: bool) -> Accuracy:
     """mIoU of a file beside that of ``model``, over all pairs of :func:`counted`."""
     images, equal = 0, 0.
-    total = np.zeros((2, model.num_classes, model.num_classes), np.int64)
+    total = np.zeros((2, *[number_of_classes(model)] * 2), np.int64)
     for counts, same in tqdm(counted(model, run, pairs, preprocess, postprocess), desc='labelled images', unit='image',
                              leave=False):
         images, equal, total = images + 1, equal + same, total + counts

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from inceptionnext_seg import ConvNeXt, accelerate, fuse_for_inference
+from inceptionnext_seg import ConvNeXt, accelerate, create_model, fuse_for_inference
 from inceptionnext_seg.acceleration import precision, quantize
 from inceptionnext_seg.acceleration.quantize import Int8Conv2d, Int8Mlp
 from inceptionnext_seg.errors import SettingError, UserError
@@ -228,6 +228,19 @@ def test_a_backbone_alone_has_8_bit_mlps():
             assert (found.float() - expected).norm() / expected.norm() < 0.05
 
 
+@needs_int8
+def test_a_model_of_create_model_is_calibrated_with_8_bit_images_as_it_takes_them():
+    model = randomize(create_model('upernet_inceptionnext_a', 5, decode_head=dict(channels=16), backbone=dict(
+        arch=dict(depths=(1, 1, 1, 1), dims=(40, 80, 160, 320))))).eval()
+    arrays = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8) for seed in range(2)]
+    normalized = [model.normalize(torch.from_numpy(array).permute(2, 0, 1)[None]) for array in arrays]
+    found, expected = (fuse_for_inference(model, dtype='int8', calibration=calibration)
+                       for calibration in (arrays, normalized))
+    assert found.precision.quantized
+    with torch.no_grad():
+        assert torch.equal(found(normalized[0]), expected(normalized[0]))
+
+
 def test_a_cpu_that_cannot_keeps_float32_and_says_so(plain, monkeypatch):
     monkeypatch.setattr(precision.native, 'processor', lambda: 'flags : avx2')
     monkeypatch.setattr(precision.int8, 'why_not', lambda: 'no VNNI')
@@ -244,7 +257,7 @@ def test_a_cpu_that_cannot_keeps_float32_and_says_so(plain, monkeypatch):
     (dict(dtype='bf16', calibration=[torch.zeros(3, 32, 32)]), r"not 'int8'.*; expected: both .*calibration=images\)"),
     (dict(dtype='int8', calibration=[]), 'no images'),
     (dict(dtype='int8', calibration=[torch.zeros(32, 32)]), r'\(32, 32\)'),
-    (dict(dtype='int8', calibration=[torch.zeros(32, 32, dtype=torch.uint8)]), '8 bits')])
+    (dict(dtype='int8', calibration=[torch.zeros(32, 32, dtype=torch.uint8)]), r'\(32, 32\) of 8 bits')])
 def test_what_does_not_fit_is_told(plain, settings, told):
     if int8.why_not() and settings.get('calibration') is not None:
         pytest.skip(int8.why_not())

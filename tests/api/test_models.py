@@ -2,6 +2,8 @@
 import copy
 import io
 import json
+import os
+import pickle
 
 import mmseg.registry
 import numpy as np
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import inceptionnext_seg
 from inceptionnext_seg import SegmentationModel, create_backbone, create_model, list_configs, list_models
+from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.zoo import find_config
 
@@ -214,6 +217,20 @@ def test_names_and_colours_are_those_of_the_data_set_where_the_classes_are():
     assert create_model('upernet_inceptionnext_a_camvid', 3).class_names is None
 
 
+def test_one_logit_a_pixel_is_one_output_whatever_the_classes_are_called():
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.test_dataloader.dataset = dict(
+        type='BaseSegDataset', metainfo=dict(classes=('ground', 'road'), palette=[[0, 0, 0], [128, 64, 128]]),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackSegInputs')])
+    cfg.model.decode_head.update(num_classes=2, out_channels=1, threshold=0.3, loss_decode=dict(
+        type='CrossEntropyLoss', use_sigmoid=True))
+    model = create_model(cfg, accelerate=False, **SHALLOW)
+    assert model.num_classes == 1 and model.class_names is None
+    assert model(random_images()).shape == (2, 1, 70, 97)
+    with pytest.raises(SettingError, match='class_names has 2 entries; expected: 1'):
+        create_model(cfg, accelerate=False, class_names=['ground', 'road'], **SHALLOW)
+
+
 def test_pretrained_is_imagenet_weights_of_the_backbone(tmp_path):
     source = timm.create_model('inception_next_atto')
     torch.save(source.state_dict(), tmp_path / 'atto.pth')
@@ -232,6 +249,7 @@ def test_pretrained_is_imagenet_weights_of_the_backbone(tmp_path):
     (dict(name='fpn_inceptionnext_a', auxiliary_head=True), 'has none'),
     (dict(name='fpn_inceptionnext_a', class_names=['a', 'b']), 'class_names has 2 entries; expected: 18'),
     (dict(name='fpn_inceptionnext_a', backbone=dict(drop_path=0.1)), 'drop_path'),
+    (dict(name='fpn_inceptionnext_a', num_classes=0), 'num_classes is 0; expected: at least 1'),
     (dict(name='fpn_inceptionnext_a', checkpoint='none.pth'), 'none.pth')])
 def test_a_wrong_argument_is_one_message(arguments, message):
     with pytest.raises(UserError, match=message):
@@ -303,6 +321,52 @@ def test_a_description_that_names_anything_else_is_refused(tmp_path, part):
     with pytest.raises(SettingError, match=r'pathlib\.Path\.touch'):
         SegmentationModel.from_pretrained(tmp_path)
     assert not (tmp_path / 'touched').exists()
+
+
+class Touching:
+    """Unpickled, it leaves a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path, )
+
+
+@pytest.mark.parametrize(('where', 'key', 'value', 'message'), [
+    ('loss_decode', 'class_weight', 'weights.pkl', r"class_weight .*weights\.pkl'.*a list of numbers"),
+    (None, '_scope_', 'strangers', "scope 'strangers'.*mmseg"), (None, 'type', ['FPNHead'], r"names \['FPNHead'\]")])
+def test_a_description_that_would_load_or_import_anything_is_refused(
+        tmp_path, monkeypatch, where, key, value, message):
+    """mmseg loads class weights from a path or URL, pickles too; mmengine imports the package of a scope."""
+    create_model('fpn_inceptionnext_a', 3, **SHALLOW).save_pretrained(tmp_path)
+    (tmp_path / 'weights.pkl').write_bytes(pickle.dumps(Touching(tmp_path / 'touched')))
+    (tmp_path / 'strangers.py').write_text(f'import os; os.mkdir({str(tmp_path / "touched")!r})\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.loads((tmp_path / 'config.json').read_text())
+    head = config['architecture']['decode_head']
+    (head[where] if where else head)[key] = str(tmp_path / value) if where else value
+    (tmp_path / 'config.json').write_text(json.dumps(config))
+    with pytest.raises(SettingError, match=message):
+        SegmentationModel.from_pretrained(tmp_path)
+    assert not (tmp_path / 'touched').exists()
+
+
+def test_a_model_whose_config_has_a_base_of_mmseg_is_saved_and_loaded(tmp_path):
+    cfg = Config.fromfile(find_config('fpn_inceptionnext_a_mini'))
+    cfg.model.decode_head['_scope_'] = 'mmseg'
+    create_model(cfg, **SHALLOW).save_pretrained(tmp_path)
+    assert SegmentationModel.from_pretrained(tmp_path).num_classes == 18
+
+
+@pytest.mark.parametrize('config', [None, '{}', '{"architecture": ["FPNHead"]}'])
+def test_weights_without_a_description_are_one_message(tmp_path, config):
+    create_model('fpn_inceptionnext_a', 3, **SHALLOW).save_pretrained(tmp_path)
+    (tmp_path / 'config.json').unlink()
+    if config:
+        (tmp_path / 'config.json').write_text(config)
+    with pytest.raises(SettingError, match=r'config\.json of .* describes no architecture.*create_model'):
+        SegmentationModel.from_pretrained(tmp_path)
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
@@ -397,6 +461,15 @@ def test_a_config_is_found_by_name_in_every_spelling_and_a_file_comes_first(tmp_
     for name in ('ablations/upernet_inceptionnext_a_mini.py', './upernet_inceptionnext_b_mini.py'):
         with pytest.raises(UserError, match='config not found'):
             find_config(name)
+
+
+@pytest.mark.parametrize('folder', ['classification', 'detection'])
+def test_a_config_of_another_framework_is_refused_by_its_path_too(root, folder, monkeypatch):
+    monkeypatch.chdir(root)
+    path = next(path for path in sorted((root / 'configs' / folder).glob('*.py')))
+    for spelling in (path.stem, path, path.relative_to(root)):
+        with pytest.raises(UserError, match=r'is one of MM(Pretrain|Detection); .*other_frameworks\.md'):
+            load_config(spelling)
 
 
 def test_a_config_of_ones_own_takes_its_bases_from_the_package(tmp_path):

@@ -1,6 +1,9 @@
 """inceptionnext-seg export: what is written, run in its runtime on images that the export did not see."""
 import re
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from PIL import Image
 
 from inceptionnext_seg import create_model
 from inceptionnext_seg.cli import export as tool
-from inceptionnext_seg.data.mini.scenes import draw_scene
+from inceptionnext_seg.data.mini import CLASSES_USED, draw_scene
 from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.export import fastest, files, proof
 from inceptionnext_seg.export.fastest import choose, seconds_a_call
@@ -56,7 +59,14 @@ def test_what_the_config_does_before_the_network_is_said_since_the_file_does_not
     name = 'upernet_inceptionnext_t_ade20k.py'
     resize, windows = tool.before_the_file(Config.fromfile(root / 'configs' / name))
     assert '2048×512 (width×height), keeping its ratio' in resize and 'windows of 512×512' in windows
-    assert not tool.before_the_file(Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py'))
+    cfg = Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py')
+    assert not tool.before_the_file(cfg)
+    cfg.merge_from_dict({'test_dataloader.dataset.pipeline': [
+        dict(type='LoadImageFromFile'), dict(type='Resize', scale=512), dict(type='Resize', scale_factor=0.5),
+        dict(type='ResizeToMultiple', size_divisor=32), dict(type='PackSegInputs')]})
+    square, half, multiple = tool.before_the_file(cfg)
+    assert '512×512 (width×height) first' in square
+    assert 'Resize(scale_factor=0.5) first' in half and 'ResizeToMultiple(size_divisor=32) first' in multiple
 
 
 def random_images(*shape, seed=0):
@@ -100,6 +110,33 @@ def test_a_file_of_one_size_gives_the_logits_of_the_model(trained, export, tmp_p
         expected = trained[2](inputs).numpy()
     found, = Runtime(tmp_path / f'out{suffix}', kind)(np.ascontiguousarray(inputs.numpy()))
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(('config', 'name'), [
+    ('folder/mine.v2.py', 'mine.v2.onnx'),
+    ('inceptionnext_seg::upernet_inceptionnext_a_mini', 'upernet_inceptionnext_a_mini.onnx')])
+def test_a_file_has_the_whole_name_of_its_config(monkeypatch, config, name):
+    """Configs whose names differ after a dot would overwrite each other's."""
+    def stop(*arguments):
+        raise UserError(str(arguments[0]))
+
+    monkeypatch.setattr('sys.argv', ['export', config, 'weights.pth'])
+    for function in ('require_packages', 'load_config'):
+        monkeypatch.setattr(tool, function, lambda *arguments: None)
+    for function in ('create_model', 'Graph', 'proof'):
+        monkeypatch.setattr(tool, function, MagicMock())
+    monkeypatch.setattr(tool, 'replacing', stop)
+    with pytest.raises(UserError, match=f'^{re.escape(name)}$'):
+        tool.main.__wrapped__()
+
+
+def test_a_path_that_cannot_be_written_is_one_message(export, tmp_path):
+    (tmp_path / 'folder.pt2').mkdir()
+    (tmp_path / 'file').touch()
+    for path, message in (
+            ('folder.pt2', r'folder\.pt2, which is a folder'), ('file/out.pt2', r'cannot write .*out\.pt2')):
+        code, _, err = export('--format', 'torch-export', '--size', '64x96', '--out', tmp_path / path)
+        assert code == 2 and re.search(f'^error: .*{message}', err, re.M), err
 
 
 def test_a_file_that_computes_something_else_is_an_error_and_replaces_nothing(export, tmp_path, monkeypatch):
@@ -151,6 +188,18 @@ def test_a_head_without_a_rewritten_graph_has_no_form_to_choose(tmp_path, monkey
         tool.main()
         out = capsys.readouterr().out
         assert 'Written as it was trained' in out and 'torch-export, plain' in out
+
+
+def test_labels_of_a_data_set_with_some_classes_of_another_are_numbered_as_in_its_files(export, pictures, tmp_path):
+    names = ['sky', 'wall', 'car', 'tree', 'road', 'fence', 'person']
+    for path in (pictures / 'labels').iterdir():
+        numbers = np.array([0, *map(CLASSES_USED.get, names)], np.uint8)[np.asarray(Image.open(path))]
+        Image.fromarray(numbers).save(tmp_path / path.name)
+    code, out, err = export(
+        '--format', 'torch-export', '--size', '96x128', '--out', tmp_path / 'out.pt2', '--images', pictures / 'images',
+        '--labels', tmp_path, '--cfg-options', f'test_dataloader.dataset.metainfo={dict(classes=names)}')
+    assert code == 0, err
+    assert 'in torch 100.00 %' in out
 
 
 @pytest.fixture(scope='module')
@@ -209,6 +258,16 @@ class Brightness:
         return torch.stack([inputs.mean(1), 1 - inputs.mean(1)], 1)
 
 
+@pytest.mark.parametrize(('count', 'size'), [(3, (96, 64)), (2, (96, 64)), (1, (96, 64)), (1, (16, 300)), (3, (9, 9))])
+def test_a_file_of_any_size_is_proved_in_three_whatever_the_images(tmp_path, count, size):
+    for i in range(count):
+        Image.new('RGB', size).save(tmp_path / f'{i}.png')
+    batches = proof.samples(tmp_path, None, 1)
+    assert [len(batch) for batch in batches] == [2, 1, 1]
+    assert len({batch.shape[1:3] for batch in batches}) == 3
+    assert all(side >= files.SMALLEST for batch in batches for side in batch.shape[1:3])
+
+
 @pytest.mark.parametrize('size', [(64, 96), None])
 def test_a_file_that_mixes_the_images_of_a_batch_does_not_pass(size):
     model, batches = Brightness(), proof.samples(None, size, 3)
@@ -224,6 +283,32 @@ def test_a_file_that_mixes_the_images_of_a_batch_does_not_pass(size):
     assert found and not any(each.passes for each in found)
 
 
+class OneLogit(Brightness):
+    """The same, with one logit a pixel: a brightness above one half is the second class."""
+    num_classes, decode_head = 1, SimpleNamespace(threshold=0.5)
+
+    def __call__(self, inputs):
+        return inputs.mean(1, keepdim=True) - 0.5
+
+
+@pytest.mark.parametrize('dtype', ['bf16', 'int8'])
+def test_classes_of_one_logit_are_compared_on_both_sides_of_the_threshold(dtype):
+    model, batches = OneLogit(), proof.samples(None, (64, 96), 1)
+
+    def right(inputs):
+        return [model(torch.from_numpy(inputs)).numpy()]
+
+    def wrong(inputs):
+        return [-right(inputs)[0]]
+
+    assert all(found.passes for found in proof.compare(model, right, batches, False, False, dtype))
+    assert not any(found.passes for found in proof.compare(model, wrong, batches, False, False, dtype))
+    image = batches[0][0]
+    pairs = [(image, (image / 255.).mean(2) > 0.5)] * 2
+    assert proof.accuracy(model, right, pairs, False, False).file > 99.
+    assert not proof.accuracy(model, wrong, pairs, False, False).passes
+
+
 @pytest.mark.parametrize('count', [5, 32, 33, 65, 367])
 def test_ranges_are_taken_from_32_images_evenly_or_from_all(monkeypatch, count):
     seen = []
@@ -232,6 +317,31 @@ def test_ranges_are_taken_from_32_images_evenly_or_from_all(monkeypatch, count):
     assert len(proof.calibration_images('folder', None, 1)) == len(seen) == min(count, 32)
     steps = np.diff([*seen, count])
     assert seen[0] == 0 and steps.min() >= 1 and steps.max() - steps.min() <= 1
+
+
+def test_images_are_read_as_predictions_load_them(tmp_path):
+    """Upright, of 16 bits the upper 8, and without what macOS leaves beside them."""
+    pixels = cv2.resize(np.arange(0, 240, 40, dtype=np.uint8).reshape(2, 3), (96, 64))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / 'a.png', exif=turned)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / 'b.png')
+    (tmp_path / '._a.png').write_bytes(b'of macOS')
+    (tmp_path / '.trash').mkdir()
+    Image.fromarray(pixels).save(tmp_path / '.trash/a.png')
+    first, second = map(proof.read, proof.find(tmp_path, '--images'))
+    assert np.array_equal(first[..., 0], np.rot90(pixels, -1))
+    assert np.array_equal(second, np.stack([pixels] * 3, 2))
+
+
+def test_a_broken_image_is_one_message(tmp_path):
+    Image.fromarray(random_images(200, 200)).save(tmp_path / 'a.png')
+    content = bytearray((tmp_path / 'a.png').read_bytes())
+    content[content.rindex(b'IDAT')] = 7    # of which Pillow makes a SyntaxError
+    (tmp_path / 'a.png').write_bytes(content)
+    for read in (proof.read, proof.read_label):
+        with pytest.raises(UserError, match=r'a\.png cannot be read as an image: '):
+            read(tmp_path / 'a.png')
 
 
 def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):
@@ -244,6 +354,8 @@ def test_labels_are_those_of_the_images_from_the_first_class_on(tmp_path):
     for first, expected in ((0, [0, 1, 2, 150, 255]), (1, [-1, 0, 1, 149, 255])):
         (_, label), = labelled_images(tmp_path / 'images', tmp_path / 'labels', None, first)
         assert label[0].tolist() == expected
+    (_, label), = labelled_images(tmp_path / 'images', tmp_path / 'labels', None, 1, {0: 1, 1: 255, 149: 0})
+    assert label[0].tolist() == [-1, 1, 255, 0, 255]
 
 
 def test_miou_is_the_mean_over_the_classes_that_occur():
