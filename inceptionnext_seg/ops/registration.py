@@ -69,7 +69,7 @@ def direct(name, operator, kernels, signature, backward, setup_context):
         if torch.compiler.is_compiling() or settings or is_watched():
             return operator(*args, **settings)
         found = plain_tensors(args)
-        device = found and found[0].device.type
+        device = found[0].device.type if found else None
         if device not in kernels:
             return operator(*args)
         args = (*args, *defaults[len(args):])
@@ -94,12 +94,14 @@ def is_watched():
 
 
 def plain_tensors(args):
-    """All tensors among an operator's arguments, in lists too; empty where one is of a class that may do otherwise."""
+    """All tensors among an operator's arguments, in lists too; empty where one is more than its memory, of which a
+    kernel would know nothing: of another class, or with a negation or a conjugation that torch has put off."""
     found = []
     for x in args:
         for tensor in x if isinstance(x, list | tuple) else (x, ):
             if isinstance(tensor, torch.Tensor):
-                if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+                if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided \
+                        or tensor.is_neg() or tensor.is_conj() or tensor._is_zerotensor():
                     return []
                 found.append(tensor)
     return found

@@ -266,6 +266,17 @@ def test_only_what_is_needed_gets_a_gradient(kernel):
     assert not module(x).requires_grad
 
 
+def test_negations_that_torch_has_put_off_are_done_before_the_kernel_reads_memory(kernel):
+    x, parameters, grad = inputs((2, 12, 5, 6, 3, 3, 5), dtype=torch.float32)
+    for marked in (torch._neg_view(x), torch._neg_view(grad)):
+        assert marked.is_neg()
+    expected = run(inception_dwconv2d, -x, parameters, -grad)
+    leaf = x.clone().requires_grad_()
+    y = inception_dwconv2d(torch._neg_view(leaf), *parameters, impl='native')
+    y.backward(torch._neg_view(grad))
+    assert torch.equal(y, expected[0]) and torch.equal(-leaf.grad, expected[1])
+
+
 def test_checkpointing_and_inference_mode_give_the_same(kernel):
     x, parameters, grad = inputs((2, 16, 7, 7, 2, 3, 11))
     plain = run(by_impl('native'), x, parameters, grad)
