@@ -1,8 +1,8 @@
 """``--cuda-graph``: the losses and their gradients as one CUDA graph, so that a GPU never waits for the host.
 
-A training step of UperNet is some 1,300 kernels. A GPU that runs them faster than Python queues them stands still in
-between; a graph queues them all at once. It replays what was captured in the first step: the same operators, on new
-images and labels. What is outside of it, the optimizer's step and what hooks do, is as before.
+A training step of UperNet is more than a thousand kernels. A GPU that runs them faster than Python queues them stands
+still in between; a graph queues them all at once. It replays what was captured in the first step: the same operators,
+on new images and labels. What is outside of it, the optimizer's step and what hooks do, is as before.
 """
 import contextlib
 import types
@@ -129,8 +129,7 @@ class Losses(nn.Module):
             sample.gt_sem_seg = PixelData(data=label)
         found = self.loss(inputs, self.data_samples)
         if others := [name for name, value in found.items() if not isinstance(value, torch.Tensor)]:
-            raise UserError(f'the losses cannot be captured as a CUDA graph: {", ".join(others)} is no tensor. Next: '
-                            'leave out --cuda-graph, or CudaGraphHook of custom_hooks.')
+            raise TypeError(f'{", ".join(others)} is no tensor')
         self.names = {name: value.requires_grad for name, value in found.items()}
         return tuple(found.values())
 

@@ -102,6 +102,12 @@ def test_losses_that_cannot_be_captured_are_one_message(model, monkeypatch):
         with_graph(model).loss(*batch(SMALL, CPU))
 
 
+def test_losses_that_are_no_tensors_are_one_message(model, captures):
+    model.loss = lambda inputs, samples: dict(loss=[inputs.mean()])
+    with pytest.raises(UserError, match='cannot be captured as a CUDA graph: TypeError: loss is no tensor'):
+        GraphedLosses(model)(*batch(SMALL, CPU))
+
+
 def test_the_option_adds_its_hook_once():
     cfg = Config(dict(custom_hooks=[dict(type='Other')]))
     for _ in range(2):
