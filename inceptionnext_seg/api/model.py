@@ -1,11 +1,13 @@
 """A segmentor as a plain ``nn.Module``: images in, logits at the images' size out, and one method for the loss."""
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn as nn
 from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub.utils import HFValidationError
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
@@ -14,7 +16,7 @@ from mmseg.structures import SegDataSample
 
 from ..acceleration import accelerate as accelerate_model
 from ..engine.explaining import explained
-from ..errors import SettingError
+from ..errors import SettingError, UserError
 from ..models.checkpoint import load_strictly, read_file
 from ..models.layers import input_channels
 from ..ops import measured
@@ -231,6 +233,19 @@ class SegmentationModel(
         return sum(value for found in losses for name, value in found.items() if 'loss' in name)
 
     # Weights on the hub
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **settings: Any) -> 'SegmentationModel':
+        """That of ``huggingface_hub``, from a folder or a name on the hub, in eval mode.
+
+        Raises:
+            UserError: It is neither.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **settings)
+        except HFValidationError as error:
+            raise UserError(f'{pretrained_model_name_or_path} is no folder, and no name on the hub. Expected: the '
+                            'folder of save_pretrained, or USER/NAME. Next: check the path.') from error
 
     def _save_pretrained(self, save_directory):
         check_types(self._hub_mixin_config['architecture'])     # others could not load it

@@ -59,8 +59,13 @@ class Prediction(NamedTuple):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of the image of each class that was found, by name, the largest first."""
-        return {self.labels.classes[i]: float(share) for i, share in shares(self.classes, len(self.labels.classes))}
+        """The share of the image of each class that was found, by name, the largest first; classes of one name, such
+        as two of ADE20K-Full's, share an entry."""
+        found = {}
+        for i, share in shares(self.classes, len(self.labels.classes)):
+            name = self.labels.classes[i]
+            found[name] = found.get(name, 0.) + float(share)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image under its classes' colours, with a legend."""
@@ -114,9 +119,8 @@ class Predictor:
         """
         if on_error not in ('raise', 'warn'):
             raise SettingError(f"on_error is {on_error!r}; expected: 'raise' or 'warn'")
-        if batch_size < 1 or (window is not None and window < 32):
-            raise SettingError(f'batch_size is {batch_size} and window {window}; expected: at least 1, and at least 32 '
-                               'or None')
+        batch_size = whole_number('batch_size', batch_size, 1)
+        window = None if window is None else whole_number('window', window, 32)
         if isinstance(source, str | Path) and Path(source).suffix.lower() in VIDEO_SUFFIXES:
             return self.stream(frames(source), logits, window, batch_size, on_error)
         if is_image(source):
@@ -187,7 +191,6 @@ class Predictor:
             padded (tuple[int, int]): With the padding of the data preprocessor: what the windows cover.
         """
         if window is not None:
-            window = operator.index(window)
             return Windows.sliding(padded, (window, window), (window * 2 // 3, window * 2 // 3))
         slides = self.model.test_cfg.get('mode', 'whole') == 'slide'
         return windows_of(self.model, padded) if slides or size[0] * size[1] > LARGE_IMAGE else None
@@ -303,6 +306,17 @@ class Output:
         self.entropy[rows] = -(probabilities * log_probabilities).sum(0).cpu().numpy()
         if self.logits is not None:
             self.logits[:, rows] = logits[-self.channels:].cpu().numpy()
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """A setting that is an integer of any type, at least ``least``; SettingError where it is not."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise SettingError(f'{name} is {value!r}; expected: an integer, at least {least}')
+    return number
 
 
 def is_image(source: Any) -> bool:

@@ -369,6 +369,11 @@ def test_weights_without_a_description_are_one_message(tmp_path, config):
         SegmentationModel.from_pretrained(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r'none is no folder, and no name on the hub\. Expected: .*save_pretrained'):
+        SegmentationModel.from_pretrained(tmp_path / 'none')
+
+
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     create_model('fpn_inceptionnext_a', 3).save_pretrained(tmp_path)
     weights = load_file(tmp_path / 'model.safetensors')

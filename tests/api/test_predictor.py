@@ -8,7 +8,8 @@ from mmseg.apis import inference_model, init_model
 from PIL import Image
 
 from inceptionnext_seg import load
-from inceptionnext_seg.api.predictor import Strips
+from inceptionnext_seg.api.predictor import Prediction, Strips
+from inceptionnext_seg.engine.inference import Labels
 from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.segmentation.windows import Windows
 from inceptionnext_seg.zoo import find_config
@@ -168,11 +169,19 @@ def test_with_warn_each_image_of_a_folder_that_cannot_be_segmented_is_named_and_
     (np.zeros((40, 40, 3)), {}, r'float64; expected: \(H, W, 3\)'), (3, {}, 'is a int'),
     (np.zeros((40, 40, 4), np.uint8), {}, r'\(40, 40, 4\)'), ('none.jpg', {}, 'none.jpg cannot be read'),
     (np.zeros((12, 400, 3), np.uint8), {}, 'the image cannot be segmented: .*3×96 pixels'),
-    (np.zeros((40, 40, 3), np.uint8), dict(window=8), 'window 8'),
+    (np.zeros((40, 40, 3), np.uint8), dict(window=8), 'window is 8; expected: an integer, at least 32'),
+    (np.zeros((40, 40, 3), np.uint8), dict(window=33.5), 'window is 33.5; expected: an integer'),
+    (np.zeros((40, 40, 3), np.uint8), dict(batch_size=1.5), 'batch_size is 1.5; expected: an integer, at least 1'),
     (np.zeros((40, 40, 3), np.uint8), dict(on_error='skip'), "'skip'")])
 def test_what_is_no_image_is_one_message(predictor, source, settings, message):
     with pytest.raises((UserError, SettingError, TypeError), match=message):
         predictor.predict(source, **settings)
+
+
+def test_classes_of_one_name_add_up_in_the_shares():
+    labels = Labels(('wall', 'grass', 'grass'), np.zeros((3, 3), np.uint8), 0)
+    found = Prediction(np.array([[0, 0, 1, 2, 2]], np.uint8), None, None, None, labels, None, None)
+    assert list(found.shares.items()) == [('grass', pytest.approx(.6)), ('wall', pytest.approx(.4))]
 
 
 def test_an_empty_folder_is_one_message(predictor, tmp_path):
