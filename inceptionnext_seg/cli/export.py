@@ -126,6 +126,13 @@ def before_the_file(cfg):
         else:
             does = f'takes an image through {step.type}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'
         said.append(f'The config {does} first; do the same before you give it to the file.')
+    padding = (cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}
+    if padding.get('size_divisor'):
+        said.append(f'The config pads an image on its right and below to a multiple of {padding["size_divisor"]} pixels '
+                    'after normalizing it; the file does not.')
+    elif padding.get('size'):
+        said.append(f'The config pads an image on its right and below to {"×".join(map(str, padding["size"]))} '
+                    '(height×width) after normalizing it; the file does not.')
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         said.append(f'The config predicts by windows of {"×".join(map(str, cfg.model.test_cfg.crop_size))}; the file '
                     'takes the image that it is given as one.')

@@ -67,6 +67,9 @@ def test_what_the_config_does_before_the_network_is_said_since_the_file_does_not
     square, half, multiple = tool.before_the_file(cfg)
     assert '512×512 (width×height) first' in square
     assert 'Resize(scale_factor=0.5) first' in half and 'ResizeToMultiple(size_divisor=32) first' in multiple
+    for settings, text in ((dict(size_divisor=32), 'to a multiple of 32 pixels'), (dict(size=(64, 96)), 'to 64×96 ')):
+        cfg.model.data_preprocessor.test_cfg = settings
+        assert f'pads an image on its right and below {text}' in tool.before_the_file(cfg)[-1]
 
 
 def random_images(*shape, seed=0):
