@@ -128,8 +128,8 @@ def before_the_file(cfg):
         said.append(f'The config {does} first; do the same before you give it to the file.')
     padding = (cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}
     if padding.get('size_divisor'):
-        said.append(f'The config pads an image on its right and below to a multiple of {padding["size_divisor"]} pixels '
-                    'after normalizing it; the file does not.')
+        said.append('The config pads an image on its right and below to a multiple of '
+                    f'{padding["size_divisor"]} pixels after normalizing it; the file does not.')
     elif padding.get('size'):
         said.append(f'The config pads an image on its right and below to {"×".join(map(str, padding["size"]))} '
                     '(height×width) after normalizing it; the file does not.')

@@ -114,6 +114,16 @@ def on(device):
 # Launches
 
 
+def cdiv(a, b):
+    """``triton.cdiv`` of whole numbers; Triton's own, made for kernels, takes the host microseconds."""
+    return -(-a // b)
+
+
+def next_power_of_2(n):
+    """``triton.next_power_of_2``, likewise."""
+    return 1 << (n - 1).bit_length() if n > 0 else 0
+
+
 class Launch(NamedTuple):
     """One launch of a kernel: ``kernel[grid](*args, **constants)``."""
     kernel: Any

@@ -9,11 +9,13 @@ bytes of channels. Channel groups are the fastest part of the grid: programs tha
 Backward, the gradient of the input is the same kernel with the taps in reverse. Those of the parameters are sums over
 all pixels, in a fixed order: each program of a second kernel sums over its patches, a third one over the programs.
 """
+import functools
+
 import torch
 import triton
 import triton.language as tl
 
-from ._triton import launch
+from ._triton import cdiv, launch, next_power_of_2
 from ._triton_sums import column_sums
 
 # Output pixels of a patch, and bytes of neighbouring channels that a thread takes.
@@ -247,48 +249,66 @@ def sum_kernel(partial, weight_hw, weight_w, weight_h, bias_hw, bias_w, bias_h, 
 
 
 class Sizes:
-    """Of the launches for one input, which is dense: constants of the kernels, and how programs share the work."""
+    """Of the launches for inputs of one kind: constants of the kernels, and how programs share the work.
 
-    def __init__(self, x, weights):
-        self.batch, channels, self.height, self.width = x.shape
-        weight_hw, weight_w, weight_h = weights
-        self.branch = len(weight_hw)
-        self.identity = channels - 3 * self.branch
-        self.last = x.is_contiguous(memory_format=torch.channels_last)
-        self.kernels = dict(K_HW=weight_hw.shape[2], K_W=weight_w.shape[3], K_H=weight_h.shape[2])
-        self.taps = sum(weight[0].numel() for weight in weights)
+    Args:
+        shape (torch.Size): (B, C, H, W) of the map.
+        last (bool): Whether it is in channels_last.
+        element_size (int): Bytes.
+        branch (int): Channels of a branch.
+        square (int), width (int), height (int): Kernel sizes of the three.
+    """
+
+    def __init__(self, shape, last, element_size, branch, square, width, height):
+        self.batch, channels, self.height, self.width = shape
+        self.branch, self.last = branch, last
+        self.identity = channels - 3 * branch
+        self.kernels = dict(K_HW=square, K_W=width, K_H=height)
+        self.taps = square**2 + width + height
         # Channels of a program, which divide the branch or hold all of it; of NCHW maps pixels lie together instead.
-        divisor = self.branch & -self.branch
-        self.group = min(divisor if divisor >= 16 else triton.next_power_of_2(self.branch), 64) if self.last else 1
-        self.groups = triton.cdiv(self.branch, self.group)
+        divisor = branch & -branch
+        self.group = min(divisor if divisor >= 16 else next_power_of_2(branch), 64) if last else 1
+        self.groups = cdiv(branch, self.group)
         self.patches = max(
-            triton.cdiv(self.height, rows) * triton.cdiv(self.width, columns)
+            cdiv(self.height, rows) * cdiv(self.width, columns)
             for rows, columns in ((PATCH // 2, 2), (1, PATCH), (PATCH, 1)))
-        self.a_thread = max(BYTES // x.element_size(), 1)
-        self.constants = dict(C=channels, BRANCH=self.branch, **self.kernels, LAST=self.last, PATCH=PATCH,
-                              CB=self.group)
-        if not torch.version.hip and max(self.kernels['K_W'], self.kernels['K_H'], weight_hw[0].numel()) <= FITS:
+        self.a_thread = max(BYTES // element_size, 1)
+        self.constants = dict(C=channels, BRANCH=branch, **self.kernels, LAST=last, PATCH=PATCH, CB=self.group)
+        if not torch.version.hip and max(width, height, square**2) <= FITS:
             self.constants['maxnreg'] = REGISTERS
 
     def share(self, warps, programs):
         """Patches that are side by side in a program, blocks of them an image, and patches that a thread takes."""
         side_by_side = max(32 * warps * self.a_thread // self.group, 1)
-        blocks = triton.cdiv(self.patches, side_by_side)
+        blocks = cdiv(self.patches, side_by_side)
         # At least so many pixels that writing and reading their sums is a small part of reading them.
-        least = triton.cdiv(self.a_thread, side_by_side)
+        least = cdiv(self.a_thread, side_by_side)
         steps = min(max(self.batch * blocks * 3 * self.groups // programs, least), MOST, blocks)
-        return side_by_side, triton.cdiv(blocks, steps), steps
+        return side_by_side, cdiv(blocks, steps), steps
+
+    @functools.cached_property
+    def convolution(self):
+        """Grid, whole numbers and constants of the convolution kernel."""
+        side_by_side, blocks, steps = self.share(4, PROGRAMS)
+        copy, pixels = max(COPY, next_power_of_2(self.identity)), self.height * self.width
+        parts = cdiv(pixels, copy // max(self.identity, 1)) if self.last else cdiv(pixels * self.identity, copy)
+        copies = cdiv(parts, blocks) if self.identity else 0
+        return ((self.batch * blocks * (copies + 3 * self.groups), ), (blocks, steps, copies, self.height, self.width),
+                dict(self.constants, P=side_by_side, COPY=copy, num_warps=4))
+
+
+sizes_of_kind = functools.lru_cache(maxsize=4096)(Sizes)    # a launch may take the GPU less time than these the host
+
+
+def sizes_of(x, weights):
+    weight_hw, weight_w, weight_h = weights
+    return sizes_of_kind(x.shape, x.is_contiguous(memory_format=torch.channels_last), x.element_size(), len(weight_hw),
+                         weight_hw.shape[2], weight_w.shape[3], weight_h.shape[2])
 
 
 def convolve_all(sizes, x, y, weights, biases, backward):
-    side_by_side, blocks, steps = sizes.share(4, PROGRAMS)
-    copy, pixels = max(COPY, triton.next_power_of_2(sizes.identity)), sizes.height * sizes.width
-    parts = triton.cdiv(pixels, copy // max(sizes.identity, 1)) if sizes.last else triton.cdiv(
-        pixels * sizes.identity, copy)
-    copies = triton.cdiv(parts, blocks) if sizes.identity else 0
-    launch(convolution_kernel, (sizes.batch * blocks * (copies + 3 * sizes.groups), ), x, y, *weights, *biases,
-           blocks, steps, copies, sizes.height, sizes.width, int(backward), **sizes.constants, P=side_by_side,
-           COPY=copy, num_warps=4)
+    grid, numbers, constants = sizes.convolution
+    launch(convolution_kernel, grid, x, y, *weights, *biases, *numbers, int(backward), **constants)
 
 
 def sum_gradients(sizes, grad_y, x, grads):
@@ -297,7 +317,7 @@ def sum_gradients(sizes, grad_y, x, grads):
     partial = x.new_empty((rows, columns), dtype=torch.float32)
     launch(products_kernel, (rows * 3 * sizes.groups, ), grad_y, x, partial, blocks, steps, sizes.height, sizes.width,
            **sizes.constants, P=side_by_side, num_warps=1)
-    launch(sum_kernel, (triton.cdiv(columns, 8), ), partial, *grads, rows, BRANCH=sizes.branch, **sizes.kernels,
+    launch(sum_kernel, (cdiv(columns, 8), ), partial, *grads, rows, BRANCH=sizes.branch, **sizes.kernels,
            ROWS=128, COLUMNS=8, num_warps=4)
 
 
@@ -305,7 +325,7 @@ def inception_dwconv2d_triton(x, weights, biases):
     """Output (B, C, H, W) in the layout of ``x``, which is dense; weights and biases: square, along width, height."""
     weights, biases = ([parameter.contiguous() for parameter in group] for group in (weights, biases))
     y = torch.empty_like(x)
-    convolve_all(Sizes(x, weights), x, y, weights, biases, backward=False)
+    convolve_all(sizes_of(x, weights), x, y, weights, biases, backward=False)
     return y
 
 
@@ -313,7 +333,7 @@ def inception_dwconv2d_triton_backward(grad_y, x, weights, grad_x=None, grad_par
     """Fill ``grad_x``, like ``x``, and ``grad_parameters``, of the three weights and the three biases, dense; None is
     not needed. ``x`` is dense."""
     weights = [weight.contiguous() for weight in weights]
-    sizes = Sizes(x, weights)
+    sizes = sizes_of(x, weights)
     grad_y = grad_y.contiguous(memory_format=torch.channels_last if sizes.last else torch.contiguous_format)
     if grad_x is not None:
         # It reads no biases.

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._triton import launch
+from ._triton import cdiv, launch, next_power_of_2
 from ._triton_sums import column_sums
 
 # Elements of a program that adds, bytes of neighbouring channels that a thread takes.
@@ -93,8 +93,8 @@ def residual_triton(x, y, gamma, factors, out):
     """Fill ``out``; ``x``, ``y`` and ``out`` are dense, in one layout."""
     batch, channels, height, width = x.shape
     last = x.is_contiguous(memory_format=torch.channels_last)
-    block = max(BLOCK, triton.next_power_of_2(channels)) if last else BLOCK
-    parts = triton.cdiv(height * width, block // channels) if last else triton.cdiv(height * width, block) * channels
+    block = max(BLOCK, next_power_of_2(channels)) if last else BLOCK
+    parts = cdiv(height * width, block // channels) if last else cdiv(height * width, block) * channels
     launch(add_kernel, (batch * parts, ), x, y, gamma, factors, out, parts, height * width, C=channels, LAST=last,
            BLOCK=block, HAS_GAMMA=gamma is not None, HAS_FACTORS=factors is not None)
 
@@ -106,16 +106,16 @@ def residual_triton_backward(grad, y, gamma, factors, grad_y=None, grad_gamma=No
     last = grad.is_contiguous(memory_format=torch.channels_last)
     elements = 4 * 32 * BYTES // grad.element_size()    # of a step of four warps
     divisor = channels & -channels
-    group = min(divisor if divisor >= 32 else triton.next_power_of_2(channels), 256) if last else 1
-    groups, pixels = triton.cdiv(channels, group), elements // group
-    blocks = triton.cdiv(height * width, pixels)
+    group = min(divisor if divisor >= 32 else next_power_of_2(channels), 256) if last else 1
+    groups, pixels = cdiv(channels, group), elements // group
+    blocks = cdiv(height * width, pixels)
     steps = min(max(batch * blocks * groups // PROGRAMS, 1), blocks)
-    blocks = triton.cdiv(blocks, steps)
+    blocks = cdiv(blocks, steps)
     need_gamma = grad_gamma is not None
     partial = grad.new_empty((batch * blocks, channels) if need_gamma else 0, dtype=torch.float32)
     launch(gradient_kernel, (batch * blocks * groups, ), grad, y, gamma, factors, grad_y, partial, blocks, steps,
            height * width, C=channels, LAST=last, P=pixels, CB=group, HAS_GAMMA=gamma is not None,
            HAS_FACTORS=factors is not None, NEED_Y=grad_y is not None, NEED_GAMMA=need_gamma)
     if need_gamma:
-        launch(sum_kernel, (triton.cdiv(channels, 8), ), partial, grad_gamma, batch * blocks, C=channels, ROWS=128,
+        launch(sum_kernel, (cdiv(channels, 8), ), partial, grad_gamma, batch * blocks, C=channels, ROWS=128,
                COLUMNS=8)

@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._triton import launch
+from ._triton import cdiv, launch, next_power_of_2
 from .bilinear import AxisMap
 from .dtypes import label_dtype
 from .label_check import NONE_WRONG
@@ -350,11 +350,11 @@ def band(device, *sizes):
 def lanes(classes, per_warp=256):
     """Constants of a kernel for a number of classes: the two parts that they lie in, and warps, of 128 classes each
     where the first part has more than ``per_warp``."""
-    whole = triton.next_power_of_2(classes)
+    whole = next_power_of_2(classes)
     if whole <= 32 or 4 * classes > 3 * whole:
         parts = whole, 1    # the second part has no class
     else:
-        parts = whole // 2, triton.next_power_of_2(max(classes - whole // 2, 1))
+        parts = whole // 2, next_power_of_2(max(classes - whole // 2, 1))
     return dict(C=classes, CA=parts[0], CB=parts[1], num_warps=1 if parts[0] <= per_warp else min(parts[0] // 128, 16))
 
 
@@ -377,7 +377,7 @@ def loss_sums(nhwc, labels, weight, ignore_index, label_smoothing, align_corners
         labels = labels.long()
     y, x = (table(nhwc.shape[1 + i], labels.shape[1 + i], align_corners, nhwc.device) for i in range(2))
     per_program = max(1, PIXELS * width // out_width)
-    segments = triton.cdiv(max(width - 1, 1), per_program)
+    segments = cdiv(max(width - 1, 1), per_program)
     programs = batch * out_height * segments
     kept = (labels.new_empty(labels.shape, dtype=label_dtype(classes)),
             nhwc.new_empty(labels.shape, dtype=torch.float32)) if keep else None
@@ -402,7 +402,7 @@ def loss_gradient(nhwc, kept, weight, label_smoothing, align_corners, grad_loss)
     out_height, out_width = kept_labels.shape[1:]
     y, x = (table(nhwc.shape[1 + i], kept_labels.shape[1 + i], align_corners, nhwc.device) for i in range(2))
     columns = max(1, min(COLUMNS, batch * height * width // PROGRAMS))
-    segments = triton.cdiv(width, columns)
+    segments = cdiv(width, columns)
     grad = torch.empty_like(nhwc)
     launch(gradient_kernel, (batch * height * segments, ), nhwc, kept_labels, log_sums,
            nhwc if weight is None else weight, grad_loss, grad, y.begin, y.fraction, x.begin, x.fraction, height, width,
@@ -416,7 +416,7 @@ def class_indices(nhwc, y_sizes, x_sizes):
     batch, height, width, classes = nhwc.shape
     (y_start, y_weight), (x_start, x_weight) = (band(nhwc.device, *sizes) for sizes in (y_sizes, x_sizes))
     out_height, out_width = len(y_start), len(x_start)
-    segments = triton.cdiv(out_width, ARGMAX_PIXELS)
+    segments = cdiv(out_width, ARGMAX_PIXELS)
     indices = nhwc.new_empty((batch, out_height, out_width), dtype=torch.int64)
     launch(argmax_kernel, (batch * out_height * segments, ), nhwc, indices, y_start, y_weight, x_start, x_weight,
            height, width, out_height, out_width, segments, **lanes(classes), Y_TAPS=y_weight.shape[1],

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ._triton import launch
+from ._triton import cdiv, launch
 from .upsampled_cross_entropy_triton import ARGMAX_PIXELS, LOG2_E, NO_CLASS, lanes, largest, smallest, total
 
 
@@ -66,7 +66,7 @@ def class_indices(logits, y_taps, x_taps, sums):
     """
     batch, height, width, classes = logits.shape
     out_height, out_width = len(y_taps.index), len(x_taps.index)
-    segments = triton.cdiv(out_width, ARGMAX_PIXELS)
+    segments = cdiv(out_width, ARGMAX_PIXELS)
     indices = logits.new_empty((batch, out_height, out_width), dtype=torch.int64)
     launch(windows_kernel, (batch * out_height * segments, ), logits, logits if sums is None else sums, indices,
            *(table.contiguous() for table in (*y_taps, *x_taps)), height, width, out_height, out_width, segments,
