@@ -582,6 +582,20 @@ def test_a_token_mixer_is_laid_over_the_one_of_the_arch():
     assert convnext.stages[0].blocks[0].token_mixer.kernel_size == (3, 3)
 
 
+def test_types_may_be_classes_as_in_configs_of_pure_python():
+    model = InceptionNeXt(
+        'atto', norm_cfg=dict(type=nn.SyncBatchNorm, requires_grad=False),
+        out_norm_cfg=dict(type=nn.GroupNorm, num_groups=2), act_cfg=dict(type=nn.SiLU),
+        token_mixer=dict(type=InceptionDWConv2d, band_kernel_size=7))
+    block = model.stages[1].blocks[0]
+    assert type(block.norm) is nn.SyncBatchNorm and not block.norm.weight.requires_grad
+    assert type(model.norm0) is nn.GroupNorm and type(block.mlp.act) is nn.SiLU
+    # atto's own ratio of 1/4 stays, as it does under the name of the type, alone or as a path of Python.
+    assert block.token_mixer.split_sizes == (20, 20, 20, 20)
+    by_path = InceptionNeXt('atto', token_mixer=dict(type='inceptionnext_seg.InceptionDWConv2d', band_kernel_size=7))
+    assert by_path.stages[1].blocks[0].token_mixer.split_sizes == (20, 20, 20, 20)
+
+
 def test_a_list_of_token_mixers_gives_each_stage_its_own():
     mixers = [dict(type='DWConv2d', kernel_size=5), None, dict(band_kernel_size=7), dict(type='DWConv2d')]
     model = InceptionNeXt(SMALL, token_mixer=mixers)
