@@ -432,6 +432,21 @@ def test_gradient_checkpointing_keeps_less_memory_for_the_backward_pass():
     assert saved_bytes(with_cp=True) < saved_bytes(with_cp=False) / 2
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize('drop_path_rate', [0., 0.5])
+def test_gradient_checkpointing_of_a_compiled_model_changes_neither_gradients_nor_statistics(drop_path_rate):
+    arch = dict(depths=(2, 1), dims=(16, 32))
+    found, wanted = [], []
+    for with_cp, results in ((True, found), (False, wanted)):
+        model = randomize(InceptionNeXt(arch, out_indices=(0, 1), drop_path_rate=drop_path_rate, with_cp=with_cp))
+        image = draw_image(4, 3, 64, 64).requires_grad_()
+        torch.manual_seed(0)
+        outputs = torch.compile(model, fullgraph=True, backend='aot_eager')(image)
+        results.extend([*outputs, *gradients(model, outputs, image).values()])
+        results.extend(value.double() for _, value in model.named_buffers())
+    assert_equal_to(1e-5, found, wanted, floor=1e-2)
+
+
 # Precision, layout, export
 
 
