@@ -108,6 +108,9 @@ def lower_precision(model: nn.Module, dtype: torch.dtype, calibration: Iterable 
     are in the model's dtype. BatchNorms, and on CPUs all norms, keep their parameters in float32.
     """
     own = next(model.parameters())
+    if any(isinstance(module, Int8) for module in model.modules()):
+        raise UserError('the model has 8-bit products already; expected: one in float32, from which '
+                        'fuse_for_inference converts it. Next: convert the model from which this one was made.')
     if own.is_cuda and dtype == torch.int8:
         reason = 'the model is on a GPU, and 8-bit products are for CPUs'
     elif own.dtype != torch.float32:
