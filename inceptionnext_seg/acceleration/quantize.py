@@ -252,8 +252,14 @@ def why_not_mlp(mlp):
     return None
 
 
+def is_classifier(name):
+    """Whether the module of this name makes the logits, in MMSegmentation, Hugging Face or segmentation_models.pytorch,
+    whose head upsamples them next."""
+    return f'.{name}'.endswith(('.conv_seg', '.classifier', '.segmentation_head.0'))
+
+
 def why_not_conv(name, conv):
-    if name.rpartition('.')[2] == 'conv_seg':
+    if is_classifier(name):
         return 'it is a classifier'
     if plain_type(conv).forward is not nn.Conv2d.forward or not is_bare(conv, plain_type(conv)):
         return f'{type(conv).__name__} may compute anything, or has hooks'

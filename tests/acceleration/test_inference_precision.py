@@ -217,6 +217,34 @@ def test_parts_without_an_8_bit_form_stay_and_are_told():
     assert error(fused, model) < ROUGHLY
 
 
+def smp_segmentor():
+    smp = pytest.importorskip('segmentation_models_pytorch')
+    return smp.FPN('resnet18', encoder_weights=None, classes=19)
+
+
+def hugging_face_segmentor():
+    transformers = pytest.importorskip('transformers')
+    backbone = transformers.ConvNextConfig(
+        hidden_sizes=list(DIMS), depths=[1] * 4, out_features=[f'stage{i}' for i in range(1, 5)])
+    return transformers.UperNetForSemanticSegmentation(transformers.UperNetConfig(
+        backbone_config=backbone, num_labels=19, hidden_size=24, auxiliary_channels=24, auxiliary_in_channels=DIMS[2]))
+
+
+@needs_bf16
+@pytest.mark.parametrize('build, classifier', [
+    (smp_segmentor, 'segmentation_head.0'), (hugging_face_segmentor, 'decode_head.classifier')])
+def test_logits_of_other_libraries_are_float32_too_and_their_classifiers_in_no_8_bits(build, classifier):
+    model = build().eval()
+    for settings in (dict(dtype='bf16'), dict(dtype='int8', calibration=images(1))):
+        if settings['dtype'] == 'int8' and int8.why_not():
+            continue
+        fused = fuse_for_inference(model, **settings)
+        with torch.no_grad():
+            found = fused(images(1)[0][None])
+        assert getattr(found, 'logits', found).dtype == torch.float32
+    assert classifier not in fused.precision.quantized
+
+
 @needs_int8
 def test_loras_in_an_mlp_are_not_lost():
     peft = pytest.importorskip('peft')
