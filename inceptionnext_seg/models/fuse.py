@@ -39,7 +39,8 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     Folded are, in MetaNeXt backbones, the norms of stem (into its convolution), downsampling (into the 2×2 convolution)
     and blocks (into ``fc1``) and ``gamma`` (into ``fc2``); elsewhere, each norm that follows the convolution of one of
-    mmcv's ``ConvModule``, as in MMSegmentation's heads. How many, and which norms stay and why, is logged.
+    mmcv's ``ConvModule``, as in MMSegmentation's heads. What someone altered, by a subclass, a hook or another layer,
+    stays unless the fold is exact there, too. How many, and which norms stay and why, is logged.
 
     Output norms stay. A stage's output goes on without its norm to the next stage, so the norm cannot go into the
     stage; and heads pad it with zeros (a 3×3 convolution of FCNHead, UPerHead's pooling bottleneck), so its shift
