@@ -3,6 +3,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ DISTRIBUTIONS = dict(
     numpy=('numpy', ))
 # Since torch 2.9 each operator has a setting of its own, beside the flags there were before, which cannot be read then.
 HAS_SETTINGS = hasattr(torch.backends.cudnn, 'conv')
+# In an option's value such as `["/data/a","/data/b"]`, or `/data/a` in quotes that the shell has left.
+PATH_IN_LIST = re.compile(r"""(?<=['"\[(,=])/[^'",\])]+""")
 TUNING_VARIABLES = ('MALLOC_', 'OMP_', 'GOMP_', 'KMP_', 'MKL_', 'ONEDNN_', 'DNNL_', 'PYTORCH_CUDA_ALLOC_CONF')
 
 
@@ -57,12 +60,15 @@ def relative_command(argv):
     """
     here = Path.cwd()
 
+    def relative(path):
+        path = Path(path)
+        return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
     def shorten(argument):
         option, equals, value = argument.rpartition('=')
-        path = Path(value)
-        if path.is_absolute():
-            value = str(path.relative_to(here)) if path.is_relative_to(here) else path.name
-        return f'{option}{equals}{value}'
+        if Path(value).is_absolute():
+            return f'{option}{equals}{relative(value)}'
+        return PATH_IN_LIST.sub(lambda found: relative(found[0]), argument)
 
     # The console command sets argv[0] to itself and its subcommand.
     if argv and argv[0].startswith('inceptionnext-seg '):

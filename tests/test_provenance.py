@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from inceptionnext_seg.provenance import commit
+from inceptionnext_seg.provenance import commit, relative_command
 
 
 @pytest.fixture
@@ -43,3 +43,14 @@ def test_any_other_tracked_file_that_differs_does(repository, name):
     assert commit(folder / 'package') == f'{git("rev-parse", "--short", "HEAD")}-dirty'
     (folder / name).unlink()
     assert commit(folder / 'package').endswith('-dirty')
+
+
+@pytest.mark.parametrize('value, shown', [
+    ('{here}/data', 'data'), ('/secret/my data', 'my data'), ("'/secret/data'", "'data'"),
+    ('["/secret/a","{here}/data/b"]', '["a","data/b"]'), ('[/secret/a,b]', '[a,b]'), ('/secret/a,/secret/b', 'b'),
+    ('[dict(type="A",root="/secret/a"),1]', '[dict(type="A",root="a"),1]'),
+    ('https://example.org/a/b.pth', 'https://example.org/a/b.pth'), ('1/8', '1/8'), ('a/b', 'a/b')])
+def test_a_command_shows_no_path_of_the_machine(value, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ['inceptionnext-seg train', 'mini', '--cfg-options', f'data_root={value.replace("{here}", str(tmp_path))}']
+    assert relative_command(argv) == f'inceptionnext-seg train mini --cfg-options data_root={shown}'

@@ -24,13 +24,19 @@ class FastInceptionDWConv2d(Fast, InceptionDWConv2d):
         if not all(is_depthwise_of_same_size(conv) for conv in (hw, w, h)):
             return super().forward(x)
         form = self.form('token_mixer', 'native', 'triton')
-        return inception_dwconv2d(x, hw.weight, hw.bias, w.weight, w.bias, h.weight, h.bias, impl=form)
+        parameters = [parameter for conv in (hw, w, h) for parameter in (conv.weight, bias_of(conv))]
+        return inception_dwconv2d(x, *parameters, impl=form)
+
+
+def bias_of(conv):
+    """Its bias, or the zeros that it adds without one."""
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
 
 
 def is_depthwise_of_same_size(conv):
     """Whether ``conv`` is as it was built: others set ``dilation``, ``padding`` or ``padding_mode`` afterwards."""
-    return (is_bare(conv, nn.Conv2d) and conv.bias is not None and conv.groups == conv.in_channels
-            and conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == 'zeros'
+    return (is_bare(conv, nn.Conv2d) and conv.groups == conv.in_channels and conv.stride == (1, 1)
+            and conv.dilation == (1, 1) and conv.padding_mode == 'zeros'
             and conv.padding == (conv.kernel_size[0] // 2, conv.kernel_size[1] // 2))
 
 

@@ -13,7 +13,7 @@ from ..errors import SettingError, UserError
 from ..models import fuse
 from ..ops import _native as native
 from ..ops import int8
-from .quantize import Int8, quantize
+from .quantize import Int8, is_classifier, quantize
 
 DTYPES = {'fp32': None, 'bf16': torch.bfloat16, 'int8': torch.int8}
 BF16_INSTRUCTIONS = ('amx_bf16', 'avx512_bf16', 'bf16')     # the last is that of Arm
@@ -108,6 +108,9 @@ def lower_precision(model: nn.Module, dtype: torch.dtype, calibration: Iterable 
     are in the model's dtype. BatchNorms, and on CPUs all norms, keep their parameters in float32.
     """
     own = next(model.parameters())
+    if any(isinstance(module, Int8) for module in model.modules()):
+        raise UserError('the model has 8-bit products already; expected: one in float32, from which '
+                        'fuse_for_inference converts it. Next: convert the model from which this one was made.')
     if own.is_cuda and dtype == torch.int8:
         reason = 'the model is on a GPU, and 8-bit products are for CPUs'
     elif own.dtype != torch.float32:
@@ -142,15 +145,15 @@ def to_bfloat16(model):
     """All parameters but those of :data:`NORMS`, and products in bfloat16 also where float is the rule."""
     on_cpu = next(model.parameters()).device.type == 'cpu'
     kept = NORMS['cpu' if on_cpu else 'elsewhere']
-    for module in model.modules():
+    for name, module in model.named_modules():
         if not isinstance(module, (*kept, Int8)):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(torch.bfloat16)
         if isinstance(module, Fast) and on_cpu and not native.has_fast_bf16():
             forms = dict(blocks='torch', convolutions='factorized')
             module.forms = {**{part: form for part, form in forms.items() if part in module.parts}, **module.forms}
-        if isinstance(getattr(module, 'conv_seg', None), nn.Module):
-            module.conv_seg.register_forward_hook(to_float)
+        if is_classifier(name):
+            module.register_forward_hook(to_float)
     entry = next((part for name in ('backbone', 'encoder') if (part := getattr(model, name, None)) is not None), model)
     entry.register_forward_pre_hook(cast_image)
 

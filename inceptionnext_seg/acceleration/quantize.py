@@ -12,7 +12,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-from .._fast import plain_type
+from .._fast import is_bare, plain_type
 from ..errors import UserError
 from ..models.metanext import ConvMlp
 from ..ops import _native as native
@@ -22,6 +22,8 @@ from ..ops.resize_concat_conv import axis_table, is_direct, resize_concat_conv2d
 
 CALIBRATION_IMAGES = 32     # with fewer a log line says so
 LEAST_CHANNELS = 16         # of inputs and outputs; below, the pass that quantizes costs more than the product saves
+# Kernel, padding, stride, dilation and kind of padding of the convolutions that have an 8-bit form.
+POINTWISE, SQUARE = (((k, k), (k // 2, k // 2), (1, 1), (1, 1), 'zeros') for k in (1, 3))
 BLOCK_ROWS = 2048           # of an MLP: its hidden rows stay in the cache
 
 
@@ -228,13 +230,9 @@ def quantizable(model):
     found, kept = {}, {}
     for name, module in model.named_modules():
         inside = any(name.startswith(f'{other}.') for other, mlp in found.items() if isinstance(mlp, ConvMlp))
-        if isinstance(module, ConvMlp):
-            if plain_type(module.act) is nn.GELU and module.act.approximate == 'none':
-                found[name] = module
-            else:
-                kept[name] = f'its activation is {module.act}, and 8-bit MLPs have the exact GELU'
-        elif isinstance(module, nn.Conv2d) and not inside:
-            reason = why_not_conv(name, module)
+        is_mlp = isinstance(module, ConvMlp)
+        if is_mlp or (isinstance(module, nn.Conv2d) and not inside):
+            reason = why_not_mlp(module) if is_mlp else why_not_conv(name, module)
             if reason is None:
                 found[name] = module
             else:
@@ -242,19 +240,40 @@ def quantizable(model):
     return found, kept
 
 
+def why_not_mlp(mlp):
+    if not is_bare(mlp, ConvMlp):
+        return f'{type(mlp).__name__} is a class of its own, or has hooks'
+    for name in ('fc1', 'fc2'):
+        conv = getattr(mlp, name)
+        if not (is_bare(conv, nn.Conv2d) and shape_of(conv) == POINTWISE and conv.groups == 1):
+            return f'its {name} is no plain 1×1 convolution'
+    if plain_type(mlp.act) is not nn.GELU or mlp.act.approximate != 'none':
+        return f'its activation is {mlp.act}, and 8-bit MLPs have the exact GELU'
+    return None
+
+
+def is_classifier(name):
+    """Whether the module of this name makes the logits, in MMSegmentation, Hugging Face or segmentation_models.pytorch,
+    whose head upsamples them next."""
+    return f'.{name}'.endswith(('.conv_seg', '.classifier', '.segmentation_head.0'))
+
+
 def why_not_conv(name, conv):
-    if name.rpartition('.')[2] == 'conv_seg':
+    if is_classifier(name):
         return 'it is a classifier'
-    if plain_type(conv).forward is not nn.Conv2d.forward:
-        return f'{type(conv).__name__} may compute anything'
+    if plain_type(conv).forward is not nn.Conv2d.forward or not is_bare(conv, plain_type(conv)):
+        return f'{type(conv).__name__} may compute anything, or has hooks'
     if conv.groups > 1:
         return 'a convolution of groups, which takes little time'
-    shape = conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.padding_mode
-    if shape not in (((1, 1), (0, 0), (1, 1), (1, 1), 'zeros'), ((3, 3), (1, 1), (1, 1), (1, 1), 'zeros')):
+    if shape_of(conv) not in (POINTWISE, SQUARE):
         return f'kernel {conv.kernel_size}, stride {conv.stride}: neither 1×1 nor 3×3 of stride 1'
     if min(conv.in_channels, conv.out_channels) < LEAST_CHANNELS:
         return f'fewer than {LEAST_CHANNELS} channels'
     return None
+
+
+def shape_of(conv):
+    return conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.padding_mode
 
 
 @torch.no_grad()

@@ -18,10 +18,10 @@ from mmengine.logging import print_log
 from timm.layers import DropPath
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-from .._fast import plain_type
+from .._fast import is_bare, plain_type
 from .._heap import give_back_freed
 from .folded import Folded, refuse_layer_scale
-from .metanext import MetaNeXt, MetaNeXtBlock, MetaNeXtStage
+from .metanext import ConvMlp, MetaNeXt, MetaNeXtBlock, MetaNeXtStage
 
 NORM, LAYER_SCALE, DROPOUT = 'norm', 'layer scale', 'dropout'
 # What a subclass does in a forward of its own, an activation or a standardized weight, is not known here.
@@ -39,7 +39,8 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     Folded are, in MetaNeXt backbones, the norms of stem (into its convolution), downsampling (into the 2×2 convolution)
     and blocks (into ``fc1``) and ``gamma`` (into ``fc2``); elsewhere, each norm that follows the convolution of one of
-    mmcv's ``ConvModule``, as in MMSegmentation's heads. How many, and which norms stay and why, is logged.
+    mmcv's ``ConvModule``, as in MMSegmentation's heads. What someone altered, by a subclass, a hook or another layer,
+    stays unless the fold is exact there, too. How many, and which norms stay and why, is logged.
 
     Output norms stay. A stage's output goes on without its norm to the next stage, so the norm cannot go into the
     stage; and heads pad it with zeros (a 3×3 convolution of FCNHead, UPerHead's pooling bottleneck), so its shift
@@ -59,7 +60,7 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
     for module in list(model.modules()):
         if isinstance(module, MetaNeXt):
             fuse_stem(module.stem)
-        elif isinstance(module, MetaNeXtStage) and isinstance(module.downsample, nn.Sequential):
+        elif isinstance(module, MetaNeXtStage):
             fuse_downsample(module.downsample)
         elif isinstance(module, MetaNeXtBlock):
             fuse_block(module)
@@ -75,23 +76,36 @@ def fuse_for_inference(model: nn.Module, inplace: bool = False) -> nn.Module:
 
 
 def fuse_stem(stem):
-    conv, norm = stem
+    conv, norm = first_two(stem)
     if is_foldable(norm, conv):
         stem[0], stem[1] = fold_into_previous(conv, *scale_and_shift(norm)), Folded(NORM)
 
 
 def fuse_downsample(downsample):
-    norm, conv = downsample
-    if is_foldable(norm, conv):
+    norm, conv = first_two(downsample)
+    if is_foldable(norm, conv) and takes_a_shift(conv):
         downsample[0], downsample[1] = Folded(NORM), fold_into_next(conv, *scale_and_shift(norm))
+
+
+def first_two(sequence):
+    """The first two layers of an ``nn.Sequential``, whatever follows them; None twice where it has fewer."""
+    return sequence[:2] if computes_as(sequence, nn.Sequential) and len(sequence) > 1 else (None, None)
+
+
+def computes_as(module, kind):
+    """Whether ``module`` is a ``kind`` whose forward nobody has replaced."""
+    return isinstance(module, kind) and plain_type(module).forward is kind.forward and 'forward' not in vars(module)
 
 
 def fuse_block(block):
     mlp = block.mlp
-    if is_foldable(block.norm, mlp.fc1):
+    # Another forward may call the parts in another order, another MLP use the norm's output twice.
+    if not (computes_as(block, MetaNeXtBlock) and is_bare(mlp, ConvMlp)):
+        return
+    if is_foldable(block.norm, mlp.fc1) and takes_a_shift(mlp.fc1):
         mlp.fc1 = fold_into_next(mlp.fc1, *scale_and_shift(block.norm))
         block.norm = Folded(NORM)
-    if block.gamma is not None and is_plain(mlp.fc2):
+    if block.gamma is not None and is_plain(mlp.fc2) and is_bare(block.drop_path, DropPath, nn.Identity):
         mlp.fc2 = fold_into_previous(mlp.fc2, scale=exact(block.gamma), shift=0)
         block.gamma = None
         block.drop_path = Folded(LAYER_SCALE)
@@ -114,7 +128,7 @@ def fuse_conv_module(module):
 
 
 def is_foldable(norm, conv):
-    return is_fixed(norm) and is_plain(conv)
+    return is_fixed(norm) and is_bare(norm, plain_type(norm)) and is_plain(conv)
 
 
 def is_fixed(norm):
@@ -123,9 +137,15 @@ def is_fixed(norm):
 
 
 def is_plain(conv):
-    """Whether ``conv`` is linear in a weight that it owns: no spectral norm, no standardized weight, no deformation."""
+    """Whether ``conv`` is linear in a weight that it owns: no spectral norm, no standardized weight, no deformation, no
+    hook."""
     return (isinstance(conv, nn.Conv2d) and plain_type(conv).forward is nn.Conv2d.forward
-            and 'weight' in conv._parameters)
+            and 'weight' in conv._parameters and is_bare(conv, plain_type(conv)))
+
+
+def takes_a_shift(conv):
+    """Whether a shift of the input's channels is a bias of ``conv``: padding would differ along the border."""
+    return conv.padding in ((0, 0), 'valid') and conv.groups == 1
 
 
 def exact(tensor):

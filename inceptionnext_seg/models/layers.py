@@ -36,6 +36,8 @@ def build_activation(act_cfg):
 
 
 def find_layer(setting, name, known):
+    if isinstance(name, type):  # a config of pure Python has the class in the place of its name
+        return name
     layer = known.get(name) or MODELS.get(name)
     if layer is None:
         raise SettingError(f'{setting} type {name!r} is unknown; expected: one of {", ".join(sorted(known))}, or a '
@@ -52,5 +54,10 @@ def input_channels(network):
 def with_defaults(settings, defaults):
     """``settings`` (dict | None), its missing keys taken from ``defaults`` where the type is the same or not given."""
     settings = settings or {}
-    same_type = settings.get('type', defaults['type']) == defaults['type']
+    same_type = name_of(settings.get('type', defaults['type'])) == name_of(defaults['type'])
     return dict(defaults, **settings) if same_type else dict(settings)
+
+
+def name_of(kind):
+    """The name of a config's ``type``: of a class, or a name without the scope or the path of Python before it."""
+    return getattr(kind, '__name__', kind).rpartition('.')[2]

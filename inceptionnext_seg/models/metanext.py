@@ -83,6 +83,8 @@ class MetaNeXtStage(nn.Module):
 
 def recompute(block, x):
     """``block(x)`` whose intermediate maps the backward pass computes again instead of keeping them."""
+    if torch.compiler.is_compiling():   # torch.compile recomputes values and no statistics, and knows no context_fn
+        return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False,
                       context_fn=lambda: (contextlib.nullcontext(), keep_statistics(block)))
 

@@ -257,7 +257,8 @@ def inception_like(conv, settings):
         if conv.stride == conv.dilation == (1, 1):
             inception = InceptionDWConv2d(conv.in_channels, **settings)
             if conv.bias is None:
-                remove_biases(inception)
+                for branch in inception.children():
+                    branch.register_parameter('bias', None)
         else:
             inception = StridedInceptionDWConv2d(
                 conv.in_channels, **settings, stride=conv.stride, dilation=conv.dilation, bias=conv.bias is not None,
@@ -267,14 +268,6 @@ def inception_like(conv, settings):
     # is_contiguous() tells nothing: with one channel a group, a depthwise kernel is contiguous in both layouts.
     channels_last = conv.weight.stride(1) == 1
     return inception.to(memory_format=torch.channels_last) if channels_last else inception
-
-
-def remove_biases(inception):
-    """Zeros that are no parameters and in no state_dict take their place: the one-pass operators read biases."""
-    for conv in (inception.dwconv_hw, inception.dwconv_w, inception.dwconv_h):
-        zeros = torch.zeros_like(conv.bias, requires_grad=False)
-        del conv.bias
-        conv.register_buffer('bias', zeros, persistent=False)
 
 
 def substitute(model, names, settings):

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 
-from inceptionnext_seg import ConvNeXt, accelerate, create_model, fuse_for_inference
+from inceptionnext_seg import ConvNeXt, InceptionNeXt, accelerate, create_model, fuse_for_inference
 from inceptionnext_seg.acceleration import precision, quantize
 from inceptionnext_seg.acceleration.quantize import Int8Conv2d, Int8Mlp
 from inceptionnext_seg.errors import SettingError, UserError
@@ -215,6 +215,71 @@ def test_parts_without_an_8_bit_form_stay_and_are_told():
     assert 'SiLU' in fused.precision.kept['backbone.stages.0.blocks.0.mlp']
     assert 'SiLU' in str(fused.precision)
     assert error(fused, model) < ROUGHLY
+
+
+def smp_segmentor():
+    smp = pytest.importorskip('segmentation_models_pytorch')
+    return smp.FPN('resnet18', encoder_weights=None, classes=19)
+
+
+def hugging_face_segmentor():
+    transformers = pytest.importorskip('transformers')
+    backbone = transformers.ConvNextConfig(
+        hidden_sizes=list(DIMS), depths=[1] * 4, out_features=[f'stage{i}' for i in range(1, 5)])
+    return transformers.UperNetForSemanticSegmentation(transformers.UperNetConfig(
+        backbone_config=backbone, num_labels=19, hidden_size=24, auxiliary_channels=24, auxiliary_in_channels=DIMS[2]))
+
+
+@needs_bf16
+@pytest.mark.parametrize('build, classifier', [
+    (smp_segmentor, 'segmentation_head.0'), (hugging_face_segmentor, 'decode_head.classifier')])
+def test_logits_of_other_libraries_are_float32_too_and_their_classifiers_in_no_8_bits(build, classifier):
+    model = build().eval()
+    for settings in (dict(dtype='bf16'), dict(dtype='int8', calibration=images(1))):
+        if settings['dtype'] == 'int8' and int8.why_not():
+            continue
+        fused = fuse_for_inference(model, **settings)
+        with torch.no_grad():
+            found = fused(images(1)[0][None])
+        assert getattr(found, 'logits', found).dtype == torch.float32
+    assert classifier not in fused.precision.quantized
+
+
+@needs_int8
+def test_loras_in_an_mlp_are_not_lost():
+    peft = pytest.importorskip('peft')
+    model = randomize(InceptionNeXt(dict(depths=(1, 1, 1, 1), dims=DIMS))).eval()
+    torch.manual_seed(0)
+    model = peft.get_peft_model(model, peft.LoraConfig(
+        target_modules=r'.*mlp\.fc[12]', init_lora_weights=False)).base_model.model
+    fused = fuse_for_inference(model, dtype='int8', calibration=images())
+    assert 'fc1' in fused.precision.kept['stages.0.blocks.0.mlp']
+    with torch.no_grad():
+        for found, expected in zip(fused(images(1)[0][None]), model(images(1)[0][None]), strict=True):
+            assert (found.float() - expected).norm() / expected.norm() < 0.05
+
+
+class NegatedMlp(ConvMlp):
+    def forward(self, x):
+        return -super().forward(x)
+
+
+@needs_int8
+def test_layers_that_someone_altered_stay(plain):
+    model = copy.deepcopy(plain)
+    model.backbone.stages[0].blocks[0].mlp.__class__ = NegatedMlp
+    model.decode_head.lateral_convs[0].conv.register_forward_hook(lambda conv, inputs, output: -output)
+    fused = fuse_for_inference(model, dtype='int8', calibration=images())
+    assert {'backbone.stages.0.blocks.0.mlp', 'decode_head.lateral_convs.0.conv'} <= set(fused.precision.kept)
+    assert error(fused, model) < ROUGHLY
+
+
+@needs_int8
+def test_fusing_a_model_in_8_bits_changes_nothing_and_once_more_to_8_bits_is_one_message(lowered):
+    image = images(1)[0][None]
+    assert torch.equal(logits(fuse_for_inference(lowered), image), logits(lowered, image))
+    with pytest.raises(UserError, match='has 8-bit products already'):
+        fuse_for_inference(lowered, dtype='int8', calibration=images())
 
 
 @needs_int8

@@ -27,6 +27,7 @@ from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.models.checkpoint import load_pretrained
 from inceptionnext_seg.models.folded import Folded
 from inceptionnext_seg.models.macs import count_macs
+from inceptionnext_seg.models.metanext import ConvMlp, MetaNeXtBlock
 
 DEEP = dict(depths=(2, 1, 2, 1), dims=SMALL['dims'])
 BN_OUT = dict(out_norm_cfg=dict(type='BN'))
@@ -198,6 +199,85 @@ def test_a_downsampling_worked_by_hand():
     # The norm is 6 / √(3 + 1) (x - 1) + 5 = 3 x + 2; 8 channels of 2×2 pixels carry its shift of 2 with weight 0.5.
     assert torch.equal(folded.weight, torch.full((16, 8, 2, 2), 1.5))
     assert torch.equal(folded.bias, torch.full((16, ), 7. + 8 * 4 * 0.5 * 2))
+
+
+# Backbones that someone altered
+
+
+class NormFirst(MetaNeXtBlock):
+    """A block of a subclass, whose forward calls the parts in another order."""
+
+    def forward(self, x):
+        return x + self.mlp(self.token_mixer(self.norm(x)))
+
+
+class GatedMlp(ConvMlp):
+    """An MLP that uses the norm's output twice."""
+
+    def forward(self, x):
+        return super().forward(x) * x
+
+
+def blocks(model):
+    return [block for stage in model.stages for block in stage.blocks]
+
+
+def norm_first(model):
+    for block in blocks(model):
+        block.__class__ = NormFirst
+
+
+def gate(model):
+    for block in blocks(model):
+        block.mlp.__class__ = GatedMlp
+
+
+def overlap(model):
+    model.stages[1].downsample[1] = randomize(nn.Conv2d(16, 32, 3, stride=2, padding=1).double())
+
+
+def widen_fc1(model):
+    model.stages[1].blocks[0].mlp.fc1 = randomize(nn.Conv2d(32, 128, 3, padding=1).double())
+
+
+def group_fc1(model):
+    model.stages[1].blocks[0].mlp.fc1 = randomize(nn.Conv2d(32, 128, 1, groups=4).double())
+
+
+def lengthen_stem(model):
+    model.stem.append(nn.GELU())
+
+
+def negate_norms(model):
+    for block in blocks(model):
+        block.norm.register_forward_hook(lambda norm, inputs, output: -output)
+
+
+def negate_convolutions(model):
+    model.stem[0].register_forward_hook(lambda conv, inputs, output: -output)
+
+
+def scale_after_layer_scale(model):
+    for block in blocks(model):
+        block.drop_path = nn.Hardtanh(-0.1, 0.1)
+
+
+@pytest.mark.parametrize('change', [
+    norm_first, gate, overlap, widen_fc1, group_fc1, lengthen_stem, negate_norms, negate_convolutions,
+    scale_after_layer_scale], ids=lambda change: change.__name__)
+def test_a_backbone_that_someone_altered_is_the_same_function_fused(change):
+    model = randomize(InceptionNeXt(DEEP).double()).eval()
+    image = draw_image(2, 3, 65, 97, dtype=torch.float64)
+    before = model(image)
+    change(model)
+    assert not all(torch.allclose(a, b) for a, b in zip(before, model(image), strict=True))
+    assert_fused_is_the_same_function(model, 1e-10, 2, 3, 65, 97)
+
+
+def test_a_stem_with_a_layer_more_is_folded_all_the_same():
+    model = InceptionNeXt(DEEP)
+    lengthen_stem(model)
+    assert isinstance(fuse_for_inference(model).stem[1], Folded)
 
 
 def test_gradient_checkpointing_with_gradients_on_changes_nothing():

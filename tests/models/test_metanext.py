@@ -432,6 +432,21 @@ def test_gradient_checkpointing_keeps_less_memory_for_the_backward_pass():
     assert saved_bytes(with_cp=True) < saved_bytes(with_cp=False) / 2
 
 
+@pytest.mark.compile
+@pytest.mark.parametrize('drop_path_rate', [0., 0.5])
+def test_gradient_checkpointing_of_a_compiled_model_changes_neither_gradients_nor_statistics(drop_path_rate):
+    arch = dict(depths=(2, 1), dims=(16, 32))
+    found, wanted = [], []
+    for with_cp, results in ((True, found), (False, wanted)):
+        model = randomize(InceptionNeXt(arch, out_indices=(0, 1), drop_path_rate=drop_path_rate, with_cp=with_cp))
+        image = draw_image(4, 3, 64, 64).requires_grad_()
+        torch.manual_seed(0)
+        outputs = torch.compile(model, fullgraph=True, backend='aot_eager')(image)
+        results.extend([*outputs, *gradients(model, outputs, image).values()])
+        results.extend(value.double() for _, value in model.named_buffers())
+    assert_equal_to(1e-5, found, wanted, floor=1e-2)
+
+
 # Precision, layout, export
 
 
@@ -580,6 +595,20 @@ def test_a_token_mixer_is_laid_over_the_one_of_the_arch():
     assert same_type.stages[1].blocks[0].token_mixer.dwconv_w.kernel_size == (1, 9)
     convnext = ConvNeXt(SMALL, token_mixer=dict(kernel_size=3))
     assert convnext.stages[0].blocks[0].token_mixer.kernel_size == (3, 3)
+
+
+def test_types_may_be_classes_as_in_configs_of_pure_python():
+    model = InceptionNeXt(
+        'atto', norm_cfg=dict(type=nn.SyncBatchNorm, requires_grad=False),
+        out_norm_cfg=dict(type=nn.GroupNorm, num_groups=2), act_cfg=dict(type=nn.SiLU),
+        token_mixer=dict(type=InceptionDWConv2d, band_kernel_size=7))
+    block = model.stages[1].blocks[0]
+    assert type(block.norm) is nn.SyncBatchNorm and not block.norm.weight.requires_grad
+    assert type(model.norm0) is nn.GroupNorm and type(block.mlp.act) is nn.SiLU
+    # atto's own ratio of 1/4 stays, as it does under the name of the type, alone or as a path of Python.
+    assert block.token_mixer.split_sizes == (20, 20, 20, 20)
+    by_path = InceptionNeXt('atto', token_mixer=dict(type='inceptionnext_seg.InceptionDWConv2d', band_kernel_size=7))
+    assert by_path.stages[1].blocks[0].token_mixer.split_sizes == (20, 20, 20, 20)
 
 
 def test_a_list_of_token_mixers_gives_each_stage_its_own():

@@ -15,7 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from timm.layers import Conv2dSame, StdConv2d
 
-from inceptionnext_seg import InceptionDWConv2d, replace_depthwise
+from inceptionnext_seg import InceptionDWConv2d, accelerate, replace_depthwise
 from inceptionnext_seg.errors import SettingError, UserError
 from inceptionnext_seg.models.replace_depthwise import StridedInceptionDWConv2d
 from studies import replacement_report
@@ -168,6 +168,26 @@ def test_without_a_bias_in_the_original_there_is_none_to_train_or_to_save():
     model(torch.randn(1, 16, 8, 8)).sum().backward()
     names = {f'{i}.dwconv_{branch}.weight' for i in range(2) for branch in ('hw', 'w', 'h')}
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()} == names
+    assert not list(model.buffers())    # what is in no state_dict is garbage after to_empty
+
+
+@pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
+def test_accelerated_a_convolution_without_biases_is_the_same(training):
+    plain = nn.Sequential(depthwise(16, 3, bias=False)).double()
+    replace_depthwise(plain, None)
+    fast = copy.deepcopy(plain)
+    assert 'FastInceptionDWConv2d' in accelerate(fast).swapped.values()
+    x = torch.randn(2, 16, 32, 24, dtype=torch.float64)
+    results = []
+    for model in (plain, fast):
+        image = x.clone().requires_grad_(training)
+        with torch.set_grad_enabled(training):
+            y = model(image)
+        if training:
+            y.square().sum().backward()
+        results.append([y, *(t.grad for t in (image, *model.parameters()) if training)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_new_weights_are_a_truncated_normal_of_002_and_biases_zero():
