@@ -13,7 +13,16 @@ import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import markdown_table, write_text
-from studies import fuzzing, long_run, operator_choices, own_parts, own_recipe, window_memory, window_speed
+from studies import (
+    backbone_limit,
+    fuzzing,
+    long_run,
+    operator_choices,
+    own_parts,
+    own_recipe,
+    window_memory,
+    window_speed,
+)
 from studies import other_segmentors as others
 from studies.claims.page import page as claims_page
 from studies.gpu import report as gpu_report
@@ -53,8 +62,9 @@ EXCERPT = RESULTS / 'mini_run.txt'
 WALK = RESULTS / 'own_images.txt'
 OTHERS = RESULTS / 'accelerate_others.json'
 # Of the machine whose figures the documents show.
-SPEED, OPERATORS, INFERENCE, WINDOW_MEMORY, WINDOW_SPEED = (RESULTS / PUBLISHED / f'{name}.json' for name in (
-    'speed', 'operators', 'inference', 'window_memory', 'window_speed'))
+SPEED, OPERATORS, INFERENCE, WINDOW_MEMORY, WINDOW_SPEED, BACKBONE_LIMIT = (
+    RESULTS / PUBLISHED / f'{name}.json'
+    for name in ('speed', 'operators', 'inference', 'window_memory', 'window_speed', 'backbone_limit'))
 RELIABILITY = RESULTS / 'reliability'
 CLAIMS = ROOT / 'docs/claims.md'
 
@@ -280,8 +290,16 @@ def speed_of_windows():
     return f'{window_speed.table(result)}\n\n{window_speed.words(result)}'
 
 
+def limit_of_backbones():
+    if not BACKBONE_LIMIT.is_file():
+        return 'Not measured.'
+    result = json.loads(BACKBONE_LIMIT.read_text())
+    return f'{backbone_limit.table(result)}\n\n{backbone_limit.words(result)}'
+
+
 BLOCKS = dict(
-    window_memory=memory_of_windows, large_image=large_image, window_speed=speed_of_windows, mini_run=mini_run,
+    window_memory=memory_of_windows, large_image=large_image, window_speed=speed_of_windows,
+    backbone_limit=limit_of_backbones, mini_run=mini_run,
     own_images_walk=own_images_walk, any_upernet=any_upernet,
     paper=paper, inference=inference, inference_words=inference_words,
     inference_goals=inference_goals, inference_accuracy=inference_accuracy, replaced=replaced,
@@ -303,8 +321,9 @@ DOCUMENTS = {
     'README.md': ('mini_run', 'any_upernet', 'camvid_own_words', 'speed', 'inference_words'),
     'docs/ade20k.md': ('paper', ),
     'docs/reliability.md': ('killed_runs', 'random_inputs', 'sanitized', 'watched_run'),
-    'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'speed_limits', 'speed_parts', 'speed_growth',
-                      'speed_threads', 'speed_compiled', 'speed_choices', 'speed_processes')}
+    'docs/speed.md': ('speed_machines', 'speed_goals', 'speed_mixers', 'backbone_limit', 'speed_limits',
+                      'speed_parts', 'speed_growth', 'speed_threads', 'speed_compiled', 'speed_choices',
+                      'speed_processes')}
 
 # GPUs: what was measured on each, what was estimated of it, and what was emulated.
 

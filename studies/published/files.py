@@ -118,6 +118,7 @@ REPORTS = {
     'gpu_stream.json': by('gpu.stream'),
     '*/window_memory.json': by('window_memory'),
     '*/window_speed.json': by('window_speed'),
+    '*/backbone_limit.json': by('backbone_limit'),
     'reliability/kills.json': by('reliability.cases'),
     # Shown in docs/reliability.md alone; scores of trained models, in docs/model_zoo.md.
     **dict.fromkeys(('reliability/fuzz.json', 'reliability/sanitize.json', 'reliability/long_run.json',

@@ -71,6 +71,9 @@ STUDIES = {
                            'not recorded; goes on where it was stopped'),
     'window_speed': Study('time of sliding windows, of stock and of ours', f'{MACHINE}/window_speed.json',
                           (f'-m studies.window_speed --out docs/results/{MACHINE}/window_speed.json', ), QUIET),
+    'backbone_limit': Study("InceptionNeXt-T's matrix products alone, beside both backbones",
+                            f'{MACHINE}/backbone_limit.json',
+                            (f'-m studies.backbone_limit --out docs/results/{MACHINE}/backbone_limit.json', ), QUIET),
     'own_recipe': Study("the recipe for one's own images on CamVid, an hour of one core", f'{MACHINE}/camvid_own.json',
                         ('-m studies.own_recipe data/camvid --threads 1 --only recipe '
                          f'--out docs/results/{MACHINE}/camvid_own.json', ), CAMVID,
