@@ -183,7 +183,9 @@ class MetricsFileHook(Hook):
 
     @master_only
     def after_run(self, runner):
-        if 'throughput/train' in runner.message_hub.runtime_info:
+        trained = runner.message_hub.runtime_info.get('throughput/train')
+        # A run that is over and was resumed has done nothing: its file would hide the one with its results.
+        if trained and (trained['iterations'] or self.history):
             self.write(runner, 'val')  # now with the training throughput of the whole run
         if self.result is not None:
             runner.logger.info(summary_line(self.result, self.path))
