@@ -81,9 +81,9 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
     check_names(cfg, path)
     if adapt is not None:
         adapt(cfg)
-    if cfg_options:
-        check_options(cfg, cfg_options)
-        merge_options(cfg, cfg_options)
+    for key, value in (cfg_options or {}).items():  # in turn: one may be below what another has added
+        check_options(cfg, {key: value})
+        merge_options(cfg, {key: value})
     if data_root is not None:
         set_data_root(cfg, data_root)
     check_values(cfg)
