@@ -14,7 +14,7 @@ from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.segmentation.complexity import count
 
-from .collecting import check_each_once, check_same_scales
+from .collecting import check_each_once, check_same_scales, check_seeds
 from .reading import METRICS, find_metrics, is_multi_scale, read_metrics, read_run
 
 FORMATS = ('latex', 'csv', 'markdown')
@@ -28,13 +28,14 @@ def read_candidates(candidates):
     Where some were evaluated at several scales and others were not, their names say so.
 
     Raises:
-        UserError: A run cannot be read or is named twice, or runs of one candidate differ in that.
+        UserError: A run cannot be read, or two of a candidate are one, have one seed, or differ in their scales.
     """
     for name, runs in candidates.items():
         check_each_once(name, runs)
     read = [dict(name=name, runs=[read_run(run) for run in runs]) for name, runs in candidates.items()]
     for candidate in read:
         check_same_scales(candidate['runs'])
+        check_seeds(candidate['name'], candidates[candidate['name']], [run['metrics'] for run in candidate['runs']])
     scales = [is_multi_scale(candidate['runs'][0]['metrics']) for candidate in read]
     if len(set(scales)) > 1:
         for candidate, several in zip(read, scales, strict=True):
@@ -77,13 +78,14 @@ def paper_rows(candidates):
         list[Row]
 
     Raises:
-        UserError: A run cannot be read or is named twice, or its config is not found.
+        UserError: A run cannot be read, two of a candidate are one or have one seed, or a config is not found.
     """
     rows = []
     for name, paths in candidates.items():
         check_each_once(name, paths)
         files = [find_metrics(path) for path in paths]
         metrics = [read_metrics(file) for file in files]
+        check_seeds(name, paths, metrics)
         cost = count(segmentors_config(files[0], metrics[0]['config']))
         of_kind = [[m['mIoU'] for m in metrics if is_multi_scale(m) is several] for several in (False, True)]
         rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind)))
