@@ -35,8 +35,8 @@ def find_metrics(run):
     """The ``metrics.json`` meant by a run's path: the file itself, or the newest one below a directory.
 
     Raises:
-        UserError: There is none, or one is of a multi-scale test and another is not: tools/test.py writes both beside
-            those of training, and which is the newer one is no choice.
+        UserError: There is none; or the directory holds those of several runs; or one is of a multi-scale test and
+            another is not: tools/test.py writes both beside those of training, and which is the newer one is no choice.
     """
     run = Path(run)
     if run.is_file():
@@ -46,6 +46,10 @@ def find_metrics(run):
         state = 'holds no metrics.json' if run.is_dir() else 'does not exist'
         raise UserError(f'run {run} {state}; expected a metrics.json, or a work_dir with one. '
                         'Next: train it (tools/train.py) or evaluate its checkpoint (tools/test.py), which write one.')
+    folders = sorted({path.parent.parent for path in found})
+    if len(folders) > 1 and run not in folders:
+        raise UserError(f'run {run} holds {len(folders)} runs; expected: one. Next: name each, as '
+                        f'NAME={",".join(map(str, folders))} for the seeds of one candidate.')
     newest = found[-1]
     of_newest = is_multi_scale_file(newest)
     other = next((path for path in reversed(found) if is_multi_scale_file(path) not in (None, of_newest)), None)

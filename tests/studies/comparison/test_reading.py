@@ -21,6 +21,12 @@ def test_the_newest_metrics_below_a_directory_are_taken(tmp_path):
     assert find_metrics(old) == old
 
 
+def test_a_folder_of_several_runs_is_none_of_them(tmp_path):
+    seeds = [write_run(tmp_path / f'sweep/seed_{seed}', miou=40., seed=seed) for seed in range(2)]
+    with pytest.raises(UserError, match=f'sweep holds 2 runs; .*NAME={seeds[0]},{seeds[1]} '):
+        find_metrics(tmp_path / 'sweep')
+
+
 def test_a_folder_with_results_at_one_scale_and_at_several_is_no_choice(tmp_path):
     write_run(tmp_path / 'run', miou=40.)
     write_run(tmp_path / 'run/tested', miou=42., command='python tools/test.py configs/a.py a.pth --tta')
