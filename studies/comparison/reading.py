@@ -61,6 +61,11 @@ def find_metrics(run):
     return newest
 
 
+def differ_in_length(metrics):
+    """Whether evaluations were made at different iterations of their trainings; those of tools/test.py name none."""
+    return len({found['iteration'] for found in metrics if found.get('iteration') is not None}) > 1
+
+
 def is_multi_scale(metrics):
     """Whether metrics are of a test with ``--tta``."""
     return '--tta' in metrics['environment']['command'].split()

@@ -15,7 +15,7 @@ from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.segmentation.complexity import count
 
 from .collecting import check_each_once, check_same_scales, check_seeds
-from .reading import METRICS, find_metrics, is_multi_scale, read_metrics, read_run
+from .reading import METRICS, differ_in_length, find_metrics, is_multi_scale, read_metrics, read_run
 
 FORMATS = ('latex', 'csv', 'markdown')
 SPECIAL = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
@@ -59,6 +59,7 @@ class Row(NamedTuple):
         macs (int): Multiply-accumulates of one image, without the auxiliary head.
         shape (tuple[int, int]): Height and width of that image.
         single, multi (tuple | None): mIoU as :func:`entry` gives it, of the runs without and with ``--tta``.
+        metrics (list[dict]): Of its runs.
     """
     name: str
     parameters: int
@@ -66,6 +67,7 @@ class Row(NamedTuple):
     shape: tuple
     single: tuple | None
     multi: tuple | None
+    metrics: list
 
 
 def paper_rows(candidates):
@@ -88,7 +90,7 @@ def paper_rows(candidates):
         check_seeds(name, paths, metrics)
         cost = count(segmentors_config(files[0], metrics[0]['config']))
         of_kind = [[m['mIoU'] for m in metrics if is_multi_scale(m) is several] for several in (False, True)]
-        rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind)))
+        rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind), metrics))
     return rows
 
 
@@ -100,6 +102,15 @@ def segmentors_config(metrics, named):
     if cfg.model.type == 'SegTTAModel':
         cfg.model = cfg.model.module
     return cfg
+
+
+def note_on_lengths(metrics):
+    """A line where runs were evaluated at different iterations, as where one is not over; None where they were not."""
+    if not differ_in_length(metrics):
+        return None
+    lengths = ', '.join(f'{found.get("checkpoint") or found.get("config")}: {found["iteration"]}' for found in metrics
+                        if found.get('iteration') is not None)
+    return f'The runs were not evaluated at the same iteration ({lengths}): is one not over?'
 
 
 def paper_table(rows, form):
