@@ -494,6 +494,8 @@ def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, ca
     said = capsys.readouterr().out
     assert 'inceptionnext_tiny.pth' in said
     assert 'model.backbone.init_cfg.checkpoint=PATH' in said
+    announce_scratch(load_config(path, {'model.backbone.init_cfg': None, 'load_from': 'iter_16000.pth'}), path)
+    assert capsys.readouterr().out == ''
 
 
 @pytest.mark.parametrize(('name', 'options'), [
