@@ -19,6 +19,8 @@ from inceptionnext_seg.errors import UserError
 from inceptionnext_seg.files import markdown_table, write_text
 from inceptionnext_seg.segmentation.complexity import Complexity, billions, count, millions, size
 
+from .comparison.collecting import check_seeds
+from .comparison.reading import is_multi_scale, read_metrics
 from .paper import IMAGENET_TOP1, MMSEGMENTATION_CONVNEXT, SEMANTIC_FPN, UPERNET
 
 COMMAND = 'python tools/model_zoo.py'
@@ -181,16 +183,25 @@ class Entry:
 
 
 def measured(root):
-    """mIoU in per cent of the runs whose results are in docs/results, by config name and whether with ``--tta``."""
+    """mIoU in per cent of the runs whose results are in docs/results, by config name and whether with ``--tta``.
+
+    Raises:
+        UserError: A result cannot be read, or two of a config at the same scales have one seed.
+    """
     results = Path(root) / 'docs/results'
-    runs = [json.loads(path.read_text()) for path in sorted((results / 'reproduced').glob('*.json'))]
+    runs = [(path, read_metrics(path)) for path in sorted((results / 'reproduced').glob('*.json'))]
     comparison = results / 'camvid.json'
     if comparison.is_file():
-        runs += [run['metrics'] for candidate in json.loads(comparison.read_text())['candidates']
+        runs += [(run['path'], run['metrics']) for candidate in json.loads(comparison.read_text())['candidates']
                  for run in candidate['runs']]
+    by_config = defaultdict(list)
+    for path, run in runs:
+        by_config[Path(run['config'] or '').stem].append((path, run))
     mious = defaultdict(lambda: {False: [], True: []})
-    for run in runs:
-        mious[Path(run['config']).stem]['--tta' in run['environment']['command'].split()].append(run['mIoU'])
+    for name, found in by_config.items():
+        check_seeds(name, *zip(*found, strict=True))
+        for _, run in found:
+            mious[name][is_multi_scale(run)].append(run['mIoU'])
     return mious
 
 

@@ -152,6 +152,7 @@ def test_a_test_gives_the_figures_of_the_validation_of_the_same_checkpoint(teste
     for name in ('mIoU', 'mAcc', 'aAcc', 'per_class'):
         assert found[name] == validated[name]
     assert Path(found['checkpoint']).name == 'iter_6.pth'
+    assert found['seed'] == validated['seed'] == 3  # that of the training
     assert found['test_throughput']['images'] == 3
     assert 'train_throughput' not in found
     assert_table(log_of(folder))

@@ -13,15 +13,16 @@ without --tta, and of those with it.
 """
 import argparse
 import re
+import sys
 from pathlib import Path
 
 import _repository  # noqa: F401
 
 from inceptionnext_seg.errors import UserError, exit_on_user_error
 from inceptionnext_seg.files import write_text
-from studies.comparison.collecting import collect, read_collected
+from studies.comparison.collecting import all_runs, collect, read_collected
 from studies.comparison.report import write_report
-from studies.comparison.tables import FORMATS, paper_rows, paper_table, read_candidates, tables
+from studies.comparison.tables import FORMATS, note_on_lengths, paper_rows, paper_table, read_candidates, tables
 
 
 def parse_args(argv=None):
@@ -76,10 +77,14 @@ def main(argv=None):
     args = parse_args(argv)
     if args.format:
         if args.paper:
-            text = paper_table(paper_rows(candidates_of(args.candidates, least=1)), args.format)
+            rows = paper_rows(candidates_of(args.candidates, least=1))
+            text, metrics = paper_table(rows, args.format), [found for row in rows for found in row.metrics]
         else:
-            text = tables(read_collected(args.source)['candidates'] if args.source
-                          else read_candidates(candidates_of(args.candidates, least=1)), args.format)
+            candidates = read_collected(args.source)['candidates'] if args.source else read_candidates(
+                candidates_of(args.candidates, least=1))
+            text, metrics = tables(candidates, args.format), [run['metrics'] for run in all_runs(candidates)]
+        if note := note_on_lengths(metrics):
+            print(note, file=sys.stderr)    # the table is on stdout
         if args.out is None:
             print(text, end='')
         else:

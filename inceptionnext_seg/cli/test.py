@@ -60,6 +60,7 @@ def main():
     cfg.load_from, cfg.resume = None, False
     with explain_errors(trains=False):
         runner = build_runner(cfg)
-        load_model(unwrap(runner.model), args.checkpoint)
+        meta = load_model(unwrap(runner.model), args.checkpoint)
         runner.cfg.load_from = args.checkpoint  # for metrics.json
+        runner.message_hub.update_info('trained_seed', meta.get('seed') if isinstance(meta, dict) else None)
         runner.test()

@@ -101,7 +101,7 @@ def main():
     announce_scratch(cfg, args.config)
     require_weights(cfg.model)
     require_local(cfg.get('load_from'))
-    if args.data and not args.resume and not cfg.model.backbone.get('init_cfg'):
+    if args.data and not args.resume and not cfg.get('load_from') and not cfg.model.backbone.get('init_cfg'):
         print('No pretrained weights: where they can be had they matter more than any other setting. '
               'upernet_inceptionnext_a_pretrained_own has them.')
     check_folders(cfg, ('train_dataloader', 'val_dataloader'))

@@ -19,6 +19,7 @@ from ..files import left_behind, replacing
 from . import run_state
 from .interruption import WATCH, shield
 from .lifeline import LIFELINE
+from .occupying import occupy
 from .optim import check_precision, precisions
 from .resuming import find_latest, forget, is_pointed_to, number_of, point_to, was_restarted
 from .schedules import check_hyperparameters, hyperparameters
@@ -70,9 +71,11 @@ class CheckpointHook(InPlaceCheckpointHook):
     - SIGTERM and Ctrl-C save a checkpoint after the current iteration, and the process leaves with status 143 or 130.
       In a validation of several processes they wait for its end, unless the checkpoint is written already.
     - A process that dies ends the others (:mod:`.lifeline`).
+    - A second training in the same work_dir is refused (:mod:`.occupying`).
 
     Raises:
-        UserError: The disk is full or cannot be written; checkpoints that are there are kept.
+        UserError: The disk is full or cannot be written; checkpoints that are there are kept. Or another process trains
+            in the work_dir.
     """
 
     def __init__(self, *args, **settings):
@@ -83,6 +86,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         self.built = None       # rates, weight decay and the like of the optimizer, as the config says
         self.precision = None   # of each optimizer's steps, in words
         self.saving_best = self.best_is_new = False
+        self.occupied = None    # the lock of the work_dir
 
     # The begin of a run
 
@@ -91,6 +95,7 @@ class CheckpointHook(InPlaceCheckpointHook):
         if not isinstance(runner._train_loop, BaseLoop) or runner._has_loaded:
             return  # a test
         LIFELINE.begin()
+        self.occupied = occupy(runner.work_dir)
         optimizers = [wrapper.optimizer for wrapper in run_state.wrappers_of(runner.optim_wrapper)]
         self.built = hyperparameters(group for optimizer in optimizers for group in optimizer.param_groups)
         self.precision = precisions(runner.optim_wrapper)
@@ -243,6 +248,8 @@ class CheckpointHook(InPlaceCheckpointHook):
         super().after_train(runner)
         WATCH.end()
         LIFELINE.end()
+        if self.occupied is not None:
+            self.occupied.close()
 
     def leave(self, runner, number, step, together=True):
         """End this process, whose checkpoint is saved."""

@@ -66,8 +66,9 @@ def explained(trains: bool = True) -> Iterator[None]:
         if message.startswith(ONE_VALUE_A_CHANNEL):
             raise UserError(
                 "a BatchNorm cannot train on one value a channel, which is what a head's 1×1 pooled map of one image "
-                'has. Next: two images or more at a time, train_dataloader.batch_size=2, and '
-                'train_cfg.micro_batch_size=2 where that is set.') from error
+                'has. Next: two images or more at a time in each process: train_cfg.total_batch_size of 2 or more for '
+                'each, and train_cfg.micro_batch_size=2 where that is set; with a loop that has neither, '
+                'train_dataloader.batch_size=2.') from error
         if not is_refused_by_its_class(error):
             raise
         message = ' '.join(message.split(". More details")[0].split()).rstrip('.') or failed_line(error)

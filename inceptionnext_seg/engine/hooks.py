@@ -125,10 +125,10 @@ class MetricsFileHook(Hook):
     """Writes ``metrics.json`` beside the log after each evaluation, and logs the run's summary as its last line.
 
     The file holds the config, the checkpoint, the command, versions, device, mIoU, mAcc, aAcc, IoU and Acc per class,
-    images/s, peak memory, seed, the forms of operators that were measured (:mod:`..ops.measured`), the evaluator's own
-    ``metrics``, and, in training, those of every validation since the run was started or resumed. All IoU and Acc are
-    per cent. Beside it, ``per_image.npz`` holds the pixel counts of each image, where the metric keeps them
-    (``RecordingIoUMetric``).
+    images/s, peak memory, the seed of the training, the forms of operators that were measured
+    (:mod:`..ops.measured`), the evaluator's own ``metrics``, and, in training, those of every validation since the run
+    was started or resumed. All IoU and Acc are per cent. Beside it, ``per_image.npz`` holds the pixel counts of each
+    image, where the metric keeps them (``RecordingIoUMetric``).
     """
 
     priority = 'LOWEST'
@@ -156,7 +156,7 @@ class MetricsFileHook(Hook):
             config=os.path.relpath(cfg.filename) if cfg.filename else None,
             checkpoint=self.checkpoint(runner, mode),
             iteration=runner.iter if mode == 'val' else None,
-            seed=runner.seed,
+            seed=self.seed(runner, mode),
             metrics=self.metrics,
             **(hub.get_info('segmentation_result') if 'segmentation_result' in hub.runtime_info else {}),
             **{f'{phase}_throughput': hub.get_info(f'throughput/{phase}') for phase in ('train', 'val', 'test')
@@ -174,6 +174,14 @@ class MetricsFileHook(Hook):
                 np.savez_compressed(temporary, **hub.get_info('per_image_counts'))
 
     @staticmethod
+    def seed(runner, mode):
+        """Of the training: a test draws one of its own, which says nothing of the checkpoint."""
+        if mode != 'test':
+            return runner.seed
+        seed = runner.message_hub.runtime_info.get('trained_seed')
+        return seed if type(seed) is int else None  # of a checkpoint, which is untrusted
+
+    @staticmethod
     def checkpoint(runner, mode):
         if mode == 'test':
             source = runner.cfg.get('load_from')
@@ -183,7 +191,9 @@ class MetricsFileHook(Hook):
 
     @master_only
     def after_run(self, runner):
-        if 'throughput/train' in runner.message_hub.runtime_info:
+        trained = runner.message_hub.runtime_info.get('throughput/train')
+        # A run that is over and was resumed has done nothing: its file would hide the one with its results.
+        if trained and (trained['iterations'] or self.history):
             self.write(runner, 'val')  # now with the training throughput of the whole run
         if self.result is not None:
             runner.logger.info(summary_line(self.result, self.path))

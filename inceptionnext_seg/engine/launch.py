@@ -81,9 +81,9 @@ def load_config(path: str | Path, cfg_options: dict[str, Any] | None = None, dat
     check_names(cfg, path)
     if adapt is not None:
         adapt(cfg)
-    if cfg_options:
-        check_options(cfg, cfg_options)
-        merge_options(cfg, cfg_options)
+    for key, value in (cfg_options or {}).items():  # in turn: one may be below what another has added
+        check_options(cfg, {key: value})
+        merge_options(cfg, {key: value})
     if data_root is not None:
         set_data_root(cfg, data_root)
     check_values(cfg)
@@ -313,7 +313,7 @@ def announce_scratch(cfg: Config, path: str | Path) -> None:
     """Say so where an option took away the pretrained weights that the config file names, and how to have them."""
     backbone, named = cfg.model.backbone, Config.fromfile(find_config(path)).model.backbone.get('init_cfg')
     named = named.get('checkpoint') if isinstance(named, dict) else None    # others draw weights
-    if not named or backbone.get('init_cfg') or cfg.get('resume'):
+    if not named or backbone.get('init_cfg') or cfg.get('resume') or cfg.get('load_from'):
         return
     scaled = takes_setting(backbone, 'layer_scale_init_value') and 'layer_scale_init_value' not in backbone
     scales = 'layer scales of 1e-6 leave the blocks all but idle (model.backbone.layer_scale_init_value=1.0), and ' \

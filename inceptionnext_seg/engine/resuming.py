@@ -9,6 +9,7 @@ from ..errors import UserError
 from ..files import write_text
 from ..models.checkpoint import first_line, read_file
 from .joining import is_elastic
+from .occupying import occupy
 
 POINTER = 'last_checkpoint'
 # Set above 0 by torchrun where it has started the processes again.
@@ -127,6 +128,7 @@ def forget(work_dir):
 def forget_before_restarts(work_dir):
     """:func:`forget` at once, in the first attempt of a run that torchrun may start again."""
     if is_elastic() and not was_restarted():
+        occupy(work_dir)    # not that of a training that is not over
         forget(work_dir)
 
 

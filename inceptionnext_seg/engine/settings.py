@@ -128,10 +128,17 @@ def check_options(cfg: Config, cfg_options: dict[str, Any]) -> None:
     """A key of ``--cfg-options`` that nothing reads would silently do nothing: its path must exist, its end aside.
 
     Raises:
-        UserError: It does not, or it is a variable of the file, which the settings have copied already.
+        UserError: It does not, or it is a variable of the file, which the settings have copied already, or the batch
+            size of one process, which the loop of the run sets.
     """
     for key in cfg_options:
         name, _, rest = key.partition('.')
+        if key == 'train_dataloader.batch_size' and (cfg.get('train_cfg') or {}).get('type') == 'TotalBatchTrainLoop':
+            total = cfg.train_cfg.get('total_batch_size')
+            raise UserError(f'--cfg-options {key} would do nothing: TotalBatchTrainLoop sets it to the share that each '
+                            f'process has of train_cfg.total_batch_size, which is {total}. Next: '
+                            'train_cfg.total_batch_size=N, the images of an iteration over all processes, which the '
+                            'learning rate follows; or, for fewer at once in memory, train_cfg.micro_batch_size=N.')
         if not is_read(name, cfg):
             found = [f'{path}.{rest}'.rstrip('.') for path in uses(cfg, name)[:3]]
             close = nearest(name, SETTINGS_OF_A_RUN & set(cfg))

@@ -26,13 +26,14 @@ def collect(candidates, title=None, benchmarks=()):
         dict: What the JSON beside a report holds.
 
     Raises:
-        UserError: A run cannot be read, or the candidates were not evaluated on the same classes, images and labels, at
-            the same scales.
+        UserError: A run cannot be read, two of a candidate have one seed, or the candidates were not evaluated on the
+            same classes, images and labels, at the same scales.
     """
     read = []
     for name, runs in candidates.items():
         check_each_once(name, runs)
         read.append(dict(name=name, runs=[read_run(run) for run in runs]))
+        check_seeds(name, runs, [run['metrics'] for run in read[-1]['runs']])
     runs = all_runs(read)
     check_same_classes(runs)
     check_same_scales(runs)
@@ -76,6 +77,17 @@ def check_each_once(name, runs):
         if files.count(file) > 1:
             raise UserError(f'{name} names run {run} twice; expected each run once, since the number of runs decides '
                             'what can be shown. Next: leave one out.')
+
+
+def check_seeds(name, runs, metrics):
+    """Whether no two runs at the same scales have one seed: evaluations of one training are no second seed."""
+    known = {}
+    for run, found in zip(runs, metrics, strict=True):
+        key = found.get('seed'), is_multi_scale(found)
+        if key[0] is not None and key in known:
+            raise UserError(f'{name} names two results of seed {key[0]}, {known[key]} and {run}; expected one of '
+                            'each seed, since the number of runs decides what can be shown. Next: leave one out.')
+        known[key] = run
 
 
 def check_same_scales(runs):

@@ -22,21 +22,54 @@ LARGEST_ARRAYS = 256 * 2**20
 
 
 def read_run(run):
-    """One run: dict of ``path``, ``metrics``, ``loss``, and ``counts``."""
+    """One run: dict of ``path``, ``metrics``, ``loss``, and ``counts``. One that was resumed has its whole curves."""
     path = find_metrics(run)
     metrics = read_metrics(path)
+    points, history = loss_points(path.parent), [(point['iteration'], point) for point in metrics.get('history') or []]
+    begun = iteration_of_start(metrics)
+    for folder in folders_before(path.parent) if begun else ():
+        if len(points) > 1 and points[0][0] <= points[1][0] - points[0][0]:
+            break   # the run's own start: what is older is another run's
+        # What a run that was killed had done after its last checkpoint is not part of it.
+        points = joined([point for point in loss_points(folder) if point[0] <= begun], points)
+        history = joined([point for point in history_in(folder) if point[0] <= begun], history)
     return dict(
-        path=public_path(path.parent, names=2), metrics=metrics,
-        loss=read_loss(path.parent / 'vis_data' / 'scalars.json'),
+        path=public_path(path.parent, names=2), metrics=dict(metrics, history=[point for _, point in history]),
+        loss=curve_of(points),
         counts=read_counts(path.with_name('per_image.npz'), metrics))
+
+
+def iteration_of_start(metrics):
+    """The iteration after which the process began that wrote a training's metrics: above 0 where it was resumed."""
+    done = (metrics.get('train_throughput') or {}).get('iterations')
+    return 0 if done is None or metrics.get('iteration') is None else max(0, metrics['iteration'] - done)
+
+
+def folders_before(folder):
+    """The log folders of a work_dir before one of them, the newest first. Their names are the times of their starts."""
+    return sorted((other for other in folder.parent.iterdir() if (other / 'vis_data').is_dir()
+                   and other.name < folder.name), reverse=True)
+
+
+def joined(earlier, later):
+    """Points (iteration, value) of two parts of a run, of which the later one counts where both have an iteration."""
+    return [point for point in earlier if not later or point[0] < later[0][0]] + later
+
+
+def history_in(folder):
+    """Iterations and validations in the ``metrics.json`` of an earlier part of a run; none where there is none."""
+    try:
+        return [(point['iteration'], point) for point in read_metrics(folder / 'metrics.json').get('history') or []]
+    except UserError:
+        return []
 
 
 def find_metrics(run):
     """The ``metrics.json`` meant by a run's path: the file itself, or the newest one below a directory.
 
     Raises:
-        UserError: There is none, or one is of a multi-scale test and another is not: tools/test.py writes both beside
-            those of training, and which is the newer one is no choice.
+        UserError: There is none; or the directory holds those of several runs; or one is of a multi-scale test and
+            another is not: tools/test.py writes both beside those of training, and which is the newer one is no choice.
     """
     run = Path(run)
     if run.is_file():
@@ -46,6 +79,10 @@ def find_metrics(run):
         state = 'holds no metrics.json' if run.is_dir() else 'does not exist'
         raise UserError(f'run {run} {state}; expected a metrics.json, or a work_dir with one. '
                         'Next: train it (tools/train.py) or evaluate its checkpoint (tools/test.py), which write one.')
+    folders = sorted({path.parent.parent for path in found})
+    if len(folders) > 1 and run not in folders:
+        raise UserError(f'run {run} holds {len(folders)} runs; expected: one. Next: name each, as '
+                        f'NAME={",".join(map(str, folders))} for the seeds of one candidate.')
     newest = found[-1]
     of_newest = is_multi_scale_file(newest)
     other = next((path for path in reversed(found) if is_multi_scale_file(path) not in (None, of_newest)), None)
@@ -55,6 +92,11 @@ def find_metrics(run):
                         f'{single}; expected: results of one kind. Next: give the metrics.json that you mean in place '
                         'of the folder.')
     return newest
+
+
+def differ_in_length(metrics):
+    """Whether evaluations were made at different iterations of their trainings; those of tools/test.py name none."""
+    return len({found['iteration'] for found in metrics if found.get('iteration') is not None}) > 1
 
 
 def is_multi_scale(metrics):
@@ -110,14 +152,14 @@ def check_types(path, metrics, again):
             raise UserError(f'{path}: {name} is {str(metrics[name])[:100]!r}; expected {kind}. Next: {again}.')
 
 
-def read_loss(path):
-    """Training loss from mmengine's ``scalars.json``, one JSON object a line: dict of ``iteration`` and ``loss``.
+def loss_points(folder):
+    """Iterations and training losses in the log of a run: mmengine's ``scalars.json``, one JSON object a line.
 
-    Neighbouring lines are averaged until at most 200 points are left. A line that a run has not finished is left out.
+    A line that a run has not finished is left out.
     """
-    points = []
+    path, points = folder / 'vis_data' / 'scalars.json', []
     if not path.is_file():
-        return dict(iteration=[], loss=[])
+        return points
     for line in path.read_text(encoding='utf-8').splitlines():
         try:
             entry = parse_json(line)
@@ -125,6 +167,11 @@ def read_loss(path):
             continue
         if isinstance(entry, dict) and is_number(entry.get('loss')) and is_number(entry.get('step')):
             points.append((entry['step'], entry['loss']))
+    return points
+
+
+def curve_of(points):
+    """Dict of ``iteration`` and ``loss``; neighbouring points are averaged until at most 200 are left."""
     group = max(math.ceil(len(points) / LARGEST_CURVE), 1)
     groups = [points[i:i + group] for i in range(0, len(points), group)]
     return dict(

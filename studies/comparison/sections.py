@@ -7,7 +7,7 @@ import statistics
 from .collecting import all_runs
 from .differences import Difference, ran_together, welch
 from .pictures import has_colours
-from .reading import METRICS
+from .reading import METRICS, differ_in_length
 from .speed import throughput_of
 from .words import (
     FEW_SEEDS,
@@ -115,8 +115,7 @@ def accuracy_section(candidates):
         ['run of', 'seed', 'iteration', *(f'{metric} (%)' for metric in METRICS)],
         [[c['name'], number(run['metrics'].get('seed'), 0), number(run['metrics'].get('iteration'), 0),
           *(number(run['metrics'][metric]) for metric in METRICS)] for c in candidates for run in c['runs']])
-    lengths = {run['metrics'].get('iteration') for run in all_runs(candidates)}
-    if len(lengths) > 1:
+    if differ_in_length(run['metrics'] for run in all_runs(candidates)):
         yield 'text', ('**The runs were not evaluated at the same iteration**, so the differences below are also '
                        'differences in training length.')
     if not others:

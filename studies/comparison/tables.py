@@ -14,8 +14,8 @@ from inceptionnext_seg.engine.launch import load_config
 from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.segmentation.complexity import count
 
-from .collecting import check_each_once, check_same_scales
-from .reading import METRICS, find_metrics, is_multi_scale, read_metrics, read_run
+from .collecting import check_each_once, check_same_scales, check_seeds
+from .reading import METRICS, differ_in_length, find_metrics, is_multi_scale, read_metrics, read_run
 
 FORMATS = ('latex', 'csv', 'markdown')
 SPECIAL = {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}',
@@ -28,13 +28,14 @@ def read_candidates(candidates):
     Where some were evaluated at several scales and others were not, their names say so.
 
     Raises:
-        UserError: A run cannot be read or is named twice, or runs of one candidate differ in that.
+        UserError: A run cannot be read, or two of a candidate are one, have one seed, or differ in their scales.
     """
     for name, runs in candidates.items():
         check_each_once(name, runs)
     read = [dict(name=name, runs=[read_run(run) for run in runs]) for name, runs in candidates.items()]
     for candidate in read:
         check_same_scales(candidate['runs'])
+        check_seeds(candidate['name'], candidates[candidate['name']], [run['metrics'] for run in candidate['runs']])
     scales = [is_multi_scale(candidate['runs'][0]['metrics']) for candidate in read]
     if len(set(scales)) > 1:
         for candidate, several in zip(read, scales, strict=True):
@@ -58,6 +59,7 @@ class Row(NamedTuple):
         macs (int): Multiply-accumulates of one image, without the auxiliary head.
         shape (tuple[int, int]): Height and width of that image.
         single, multi (tuple | None): mIoU as :func:`entry` gives it, of the runs without and with ``--tta``.
+        metrics (list[dict]): Of its runs.
     """
     name: str
     parameters: int
@@ -65,6 +67,7 @@ class Row(NamedTuple):
     shape: tuple
     single: tuple | None
     multi: tuple | None
+    metrics: list
 
 
 def paper_rows(candidates):
@@ -77,16 +80,17 @@ def paper_rows(candidates):
         list[Row]
 
     Raises:
-        UserError: A run cannot be read or is named twice, or its config is not found.
+        UserError: A run cannot be read, two of a candidate are one or have one seed, or a config is not found.
     """
     rows = []
     for name, paths in candidates.items():
         check_each_once(name, paths)
         files = [find_metrics(path) for path in paths]
         metrics = [read_metrics(file) for file in files]
+        check_seeds(name, paths, metrics)
         cost = count(segmentors_config(files[0], metrics[0]['config']))
         of_kind = [[m['mIoU'] for m in metrics if is_multi_scale(m) is several] for several in (False, True)]
-        rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind)))
+        rows.append(Row(name, cost.parameters, cost.macs, cost.shape, *map(entry, of_kind), metrics))
     return rows
 
 
@@ -98,6 +102,15 @@ def segmentors_config(metrics, named):
     if cfg.model.type == 'SegTTAModel':
         cfg.model = cfg.model.module
     return cfg
+
+
+def note_on_lengths(metrics):
+    """A line where runs were evaluated at different iterations, as where one is not over; None where they were not."""
+    if not differ_in_length(metrics):
+        return None
+    lengths = ', '.join(f'{found.get("checkpoint") or found.get("config")}: {found["iteration"]}' for found in metrics
+                        if found.get('iteration') is not None)
+    return f'The runs were not evaluated at the same iteration ({lengths}): is one not over?'
 
 
 def paper_table(rows, form):

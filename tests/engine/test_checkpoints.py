@@ -2,6 +2,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,7 @@ def test_a_full_disk_stops_the_run_with_one_message_and_keeps_the_last_checkpoin
     with pytest.raises(UserError, match=r'iter_6\.pth.*No space left.*MiB free.*iter_4\.pth.*--resume'):
         build(tmp_path).train()
     assert sorted(path.name for path in tmp_path.glob('iter_*')) == ['iter_3.pth', 'iter_4.pth']
-    assert not list(tmp_path.glob('.*'))
+    assert not list(tmp_path.glob('.iter_*'))
     assert (tmp_path / 'last_checkpoint').read_text() == 'iter_4.pth'
     monkeypatch.undo()
     build(tmp_path, resume=True).train()
@@ -124,3 +126,24 @@ def test_a_signal_saves_a_checkpoint_and_leaves_with_one_line_and_its_status(
 def test_the_hook_takes_the_place_of_mmengines_in_every_config():
     from mmengine.registry import HOOKS
     assert HOOKS.get('CheckpointHook') is CheckpointHook
+
+
+HOLDING = """
+import sys
+from inceptionnext_seg.engine.occupying import occupy
+held = occupy(sys.argv[1])
+print('held', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_training_in_one_folder_is_refused_before_anything_there_is_touched(tmp_path):
+    build(tmp_path, max_iters=4).train()
+    with subprocess.Popen([sys.executable, '-c', HOLDING, str(tmp_path)], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == 'held\n'
+        with pytest.raises(UserError, match=rf'a training that is not over .pid {other.pid} on .*another --work-dir'):
+            build(tmp_path, max_iters=4).train()
+        assert (tmp_path / 'last_checkpoint').read_text() == 'iter_4.pth'
+        other.kill()
+    build(tmp_path, max_iters=4).train()

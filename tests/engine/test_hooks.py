@@ -286,6 +286,17 @@ def test_a_run_without_validation_writes_its_throughput_too(tmp_path):
     assert found['history'] == []
 
 
+def test_a_run_that_is_over_and_is_resumed_leaves_the_file_with_its_results_the_newest(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:    # the folder of its log is named after the second
+        patch.setattr('mmengine.runner.runner.time.time', lambda: 0.)
+        build_runner(tmp_path, ThroughputHook(), MetricsFileHook(), max_iters=2, val_interval=None).train()
+    before = list(tmp_path.rglob('metrics.json'))
+    assert len(before) == 1
+    build_runner(tmp_path, ThroughputHook(), MetricsFileHook(), max_iters=2, val_interval=None, resume=True).train()
+    assert len(list(tmp_path.glob('*/*.log'))) == 2
+    assert list(tmp_path.rglob('metrics.json')) == before
+
+
 def test_metrics_are_written_without_the_throughput_hook(tmp_path):
     runner = build_runner(tmp_path, MetricsFileHook(), max_iters=2)
     runner.train()

@@ -63,7 +63,7 @@ def parse(*options):
 
 def test_one_image_alone_is_a_message_with_the_way_on():
     norm = torch.nn.BatchNorm2d(3)
-    with pytest.raises(UserError, match=r'train_dataloader\.batch_size=2.*micro_batch_size=2'), explain_errors():
+    with pytest.raises(UserError, match=r'total_batch_size of 2 .*micro_batch_size=2'), explain_errors():
         norm(torch.ones(1, 3, 1, 1))
 
 
@@ -89,8 +89,9 @@ def test_a_broken_config_is_one_message(tmp_path, text, message):
     ('max_iters', "'max_iters'"), ('data_root', r"'data_root'.*train_dataloader\.dataset\.data_root"),
     ('train_dataloader.dataset.pipeline.99.scale', "'99'"),
     ('optim_wrapper.optimizers.lr', "'optimizers'.*constructor, optimizer"),
+    ('train_dataloader.batch_size', r'total_batch_size, which is 8\..*total_batch_size=N.*micro_batch_size=N'),
 ])
-def test_a_misspelled_option_is_an_error_and_not_a_setting_that_does_nothing(camvid, key, message):
+def test_an_option_that_nothing_reads_is_an_error_and_not_a_setting_that_does_nothing(camvid, key, message):
     with pytest.raises(UserError, match=message) as error:
         load_config(camvid, {key: 1})
     assert f'--cfg-options {key}' in str(error.value)
@@ -493,6 +494,8 @@ def test_taking_the_pretrained_weights_away_says_which_and_both_ways_on(root, ca
     said = capsys.readouterr().out
     assert 'inceptionnext_tiny.pth' in said
     assert 'model.backbone.init_cfg.checkpoint=PATH' in said
+    announce_scratch(load_config(path, {'model.backbone.init_cfg': None, 'load_from': 'iter_16000.pth'}), path)
+    assert capsys.readouterr().out == ''
 
 
 @pytest.mark.parametrize(('name', 'options'), [

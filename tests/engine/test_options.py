@@ -47,6 +47,10 @@ def test_the_place_behind_a_lists_last_adds_to_it_and_no_other():
     cfg = load_config(CAMVID, {'custom_hooks.2.type': 'EMAHook', 'custom_hooks.2.momentum': 0.1})
     assert [hook.type for hook in cfg.custom_hooks] == ['ThroughputHook', 'MetricsFileHook', 'EMAHook']
     assert cfg.custom_hooks[2].momentum == 0.1
+    cfg = load_config(CAMVID, {'custom_hooks.2.type': 'EMAHook', 'custom_hooks.3.type': 'EarlyStoppingHook',
+                               'custom_hooks.3.monitor': 'mIoU'})
+    assert [dict(hook) for hook in cfg.custom_hooks[2:]] == [
+        dict(type='EMAHook'), dict(type='EarlyStoppingHook', monitor='mIoU')]
     with pytest.raises(UserError, match=r"no '30' there. It has: 0 to 6"):
         load_config(CAMVID, {'train_dataloader.dataset.pipeline.30.crop_size': (64, 64)})
 

@@ -149,11 +149,12 @@ def small_repository(tmp_path):
     """The bases and one config, and the results of a test of it with and without --tta."""
     shutil.copytree(ROOT / 'configs/_base_', tmp_path / 'configs/_base_')
     shutil.copy(ROOT / 'configs/fpn_convnext_a_mini.py', tmp_path / 'configs')
-    for name, command, miou in (('a', '', 30), ('b', '', 32), ('c', ' --tta', 33.333)):
+    for name, seed, command, miou in (('a', 0, '', 30), ('b', 1, '', 32), ('c', 0, ' --tta', 33.333)):
         path = tmp_path / f'docs/results/reproduced/{name}.json'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(dict(
-            config='configs/fpn_convnext_a_mini.py', mIoU=miou,
+            config='configs/fpn_convnext_a_mini.py', mIoU=miou, mAcc=50, aAcc=50, seed=seed,
+            per_class=dict(sky=dict(IoU=miou, Acc=50)),
             environment=dict(command=f'python tools/test.py configs/fpn_convnext_a_mini.py x.pth{command}'))))
     return tmp_path
 
@@ -165,6 +166,16 @@ def test_results_put_beside_the_others_are_in_the_catalogue_single_scale_and_mul
     model, = mmengine.load(small_repository / 'configs/metafile.yml')['Models']
     assert model['Results']['Metrics'] == {'mIoU': 31.0, 'mIoU(ms+flip)': 33.33}
     assert (small_repository / 'model-index.yml').read_bytes() == (ROOT / 'model-index.yml').read_bytes()
+
+
+@pytest.mark.parametrize(('name', 'content', 'message'), [
+    ('d', '{', r'd\.json cannot be read'), ('d', '{"mIoU": 3}', r'd\.json: mAcc is None'),
+    ('d', None, r'fpn_convnext_a_mini names two results of seed 0, .*a\.json and .*d\.json')])
+def test_a_result_that_cannot_be_read_or_is_there_twice_is_one_message(small_repository, name, content, message):
+    folder = small_repository / 'docs/results/reproduced'
+    (folder / f'{name}.json').write_text(content or (folder / 'a.json').read_text())
+    with pytest.raises(UserError, match=message):
+        write_catalogue(small_repository)
 
 
 def test_a_config_that_names_no_data_set_is_one_clear_message(small_repository):

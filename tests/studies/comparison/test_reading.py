@@ -5,7 +5,15 @@ import zipfile
 import pytest
 
 from inceptionnext_seg.errors import UserError
-from studies.comparison.reading import LARGEST_ARRAYS, find_metrics, read_counts, read_loss, read_metrics
+from studies.comparison.reading import (
+    LARGEST_ARRAYS,
+    curve_of,
+    find_metrics,
+    loss_points,
+    read_counts,
+    read_metrics,
+    read_run,
+)
 
 from .common import write_run
 
@@ -19,6 +27,12 @@ def test_the_newest_metrics_below_a_directory_are_taken(tmp_path):
     os.utime(old, (1, 1))
     assert find_metrics(tmp_path / 'run') == new
     assert find_metrics(old) == old
+
+
+def test_a_folder_of_several_runs_is_none_of_them(tmp_path):
+    seeds = [write_run(tmp_path / f'sweep/seed_{seed}', miou=40., seed=seed) for seed in range(2)]
+    with pytest.raises(UserError, match=f'sweep holds 2 runs; .*NAME={seeds[0]},{seeds[1]} '):
+        find_metrics(tmp_path / 'sweep')
 
 
 def test_a_folder_with_results_at_one_scale_and_at_several_is_no_choice(tmp_path):
@@ -51,11 +65,37 @@ def test_a_run_without_metrics_is_an_error_that_names_it(tmp_path):
 
 
 def test_long_loss_curves_are_averaged_and_unfinished_lines_left_out(tmp_path):
-    path = tmp_path / 'scalars.json'
+    path = tmp_path / 'vis_data/scalars.json'
+    path.parent.mkdir()
     path.write_text(''.join(f'{{"loss": {step}.0, "step": {step}}}\n' for step in range(1, 401)) + '{"loss": 9')
-    curve = read_loss(path)
+    curve = curve_of(loss_points(tmp_path))
     assert curve['iteration'] == list(range(2, 401, 2))
     assert curve['loss'][:2] == [1.5, 3.5]
+
+
+def part_of_run(work_dir, name, steps, validated, loss, **metrics):
+    """The log of one start of a run; without metrics it was killed before its first validation."""
+    folder = work_dir / name
+    (folder / 'vis_data').mkdir(parents=True)
+    (folder / 'vis_data/scalars.json').write_text(
+        ''.join(json.dumps(dict(loss=loss, step=step)) + '\n' for step in steps))
+    if validated:
+        whole = json.loads(find_metrics(write_run(work_dir.parent / f'made_up_{name}', miou=40.)).read_text())
+        history = [dict(iteration=iteration, mIoU=loss) for iteration in validated]
+        (folder / 'metrics.json').write_text(json.dumps(dict(whole, history=history) | metrics))
+
+
+def test_a_run_that_was_killed_and_resumed_has_its_whole_curves_and_nothing_of_another(tmp_path):
+    run = tmp_path / 'run'
+    part_of_run(run, '20260101_000000', range(20, 301, 20), [150, 300], 9.)                 # another run
+    part_of_run(run, '20260102_000000', range(50, 451, 50), [150, 300, 450], 3.)            # killed at 450
+    part_of_run(run, '20260103_000000', [350], [], 2.)                                      # killed again
+    part_of_run(run, '20260104_000000', range(350, 601, 50), [450, 600], 1., iteration=600,
+                train_throughput=dict(iterations=300, images_per_s=1.))
+    found = read_run(run)
+    assert found['loss'] == dict(iteration=list(range(50, 601, 50)), loss=[3.] * 6 + [1.] * 6)
+    assert [(point['iteration'], point['mIoU']) for point in found['metrics']['history']] == [
+        (150, 3.), (300, 3.), (450, 1.), (600, 1.)]
 
 
 # Hostile files
@@ -76,10 +116,11 @@ def test_metrics_of_another_type_are_an_error_that_names_them(tmp_path, name, va
 
 
 def test_lines_of_a_loss_curve_that_are_no_objects_are_left_out(tmp_path):
-    path = tmp_path / 'scalars.json'
+    path = tmp_path / 'vis_data/scalars.json'
+    path.parent.mkdir()
     path.write_text('[]\n3\n' + '[' * 100_000 + '\n{"loss": 1.0, "step": "x"}\n{"loss": NaN, "step": 1}\n'
                     '{"loss": 2.0, "step": 7}\n')
-    assert read_loss(path) == dict(iteration=[7], loss=[2.])
+    assert loss_points(tmp_path) == [(7, 2.)]
 
 
 def npy(shape, content, dtype='<i8'):

@@ -84,6 +84,8 @@ def test_report_leaves_out_what_has_no_data(tmp_path):
 def test_report_says_when_runs_are_of_different_length(tmp_path):
     runs = dict(A=[write_run(tmp_path / 'a', 40.)], B=[write_run(tmp_path / 'b', 45., iteration=150)])
     assert 'not evaluated at the same iteration' in text_of(collect(runs))
+    tested = write_run(tmp_path / 'tested', 45., iteration=None, command='python tools/test.py configs/a.py a.pth')
+    assert 'not evaluated at the same iteration' not in text_of(collect(dict(runs, B=[tested])))
 
 
 def test_a_benchmark_adds_its_throughput(tmp_path):

@@ -1,8 +1,11 @@
 """Tables of totals and classes, against what is written out by hand."""
+import re
+
 import compare
 import pytest
 
 from inceptionnext_seg.errors import UserError
+from studies.comparison.collecting import collect
 from studies.comparison.tables import paper_rows, read_candidates, tables
 
 from .common import write_run
@@ -89,6 +92,25 @@ def test_a_run_that_is_named_twice_is_no_second_seed(tmp_path, read):
     run = write_run(tmp_path / 'a', miou=40.)
     with pytest.raises(UserError, match='twice'):
         read(dict(A=[run, run]))
+
+
+@pytest.mark.parametrize('read', [read_candidates, paper_rows, lambda candidates: collect(dict(candidates, B=['b']))])
+def test_two_evaluations_of_one_training_are_no_two_seeds(tmp_path, read):
+    trained = write_run(tmp_path / 'a', miou=40.)
+    tested = write_run(tmp_path / 'best', miou=41., checkpoint='work_dirs/a/best_mIoU_iter_150.pth')
+    with pytest.raises(UserError, match=rf'A names two results of seed 0, {trained} and {tested}'):
+        read(dict(A=[trained, tested]))
+
+
+@pytest.mark.parametrize('paper', [[], ['--paper']])
+def test_a_table_of_a_run_that_is_not_over_says_so(tmp_path, capsys, paper):
+    config = 'configs/upernet_inceptionnext_a_mini.py'
+    over, running = (write_run(tmp_path / str(seed), 40., seed=seed, iteration=iteration, config=config)
+                     for seed, iteration in enumerate((300, 150)))
+    compare.main([f'A={over},{running}', '--format', 'latex', *paper])
+    assert re.search(r'not evaluated at the same iteration \(.*: 300, .*: 150\)', capsys.readouterr().err)
+    compare.main([f'A={over}', '--format', 'latex', *paper])
+    assert not capsys.readouterr().err
 
 
 def test_the_table_of_a_paper_has_cost_and_miou_at_one_scale_and_at_several(tmp_path, capsys):
