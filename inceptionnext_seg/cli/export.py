@@ -26,6 +26,7 @@ import torch
 from ..api import create_model
 from ..engine.inference import config_metainfo
 from ..engine.launch import add_config_arguments, load_config
+from ..engine.own_data import require_data
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph, proof
 from ..export.fastest import usual_form, write_fastest
@@ -159,6 +160,7 @@ def main():
     form = form_of(args)
     require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)
+    require_data(cfg, args.checkpoint)
     model = create_model(cfg, checkpoint=args.checkpoint, accelerate=False).eval()
     graphs = {name: Graph(model, name, args.preprocess, args.postprocess)
               for name in (forms_of(args.dtype) if form == 'fastest' else (form, ))}
