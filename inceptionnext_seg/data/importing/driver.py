@@ -152,7 +152,7 @@ def write_parts(parts, classes, tables, out, options, command, progress):
 
 def labelled_of(part, entries):
     own = [entry for entry in entries if entry.part is part and entry.is_labelled]
-    return Labelled(part.tree, part.label, [entry.sample.relative for entry in own],
+    return Labelled(part.tree, part.label, [entry.sample.relative for entry in own], [entry.digest for entry in own],
                     np.array([entry.counts[:-1] for entry in own]))
 
 
