@@ -34,6 +34,11 @@ def parse_args(argv=None):
 
 def listing_of(args):
     if Path(args.source).is_dir():
+        unused = [option for option, value in (('--data-root', args.data_root), ('--cfg-options', args.cfg_options))
+                  if value]
+        if unused:
+            raise UserError(f'{unused[0]} is for a config, and {args.source} is a folder. Next: leave {unused[0]} out, '
+                            'or give the config.')
         return list_folder(args.source), args.out or Path(args.source)
     try:
         find_config(args.source)

@@ -5,7 +5,7 @@ see docs/export.md. After writing, the file is run in its runtime (ONNX Runtime,
 images, of a dynamic one in three sizes, and compared with the model in torch; where they differ, the exit code is 2 and
 no file is left. The images are drawn scenes, or with --images a folder's.
 
-  images  normalized RGB floats (B, 3, H, W); with --preprocess 8-bit RGB as decoded, (B, H, W, 3)
+  images  normalized RGB floats (B, 3, H, W); with --preprocess 8-bit RGB, upright, (B, H, W, 3)
   logits  floats (B, classes, H, W); with --postprocess instead of them
           classes     uint8 (B, H, W), or int32 for more than 256 classes
           confidence  floats (B, H, W), the largest softmax probability
@@ -26,6 +26,7 @@ import torch
 from ..api import create_model
 from ..engine.inference import config_metainfo
 from ..engine.launch import add_config_arguments, load_config
+from ..engine.own_data import require_data
 from ..errors import UserError, exit_on_user_error
 from ..export import FORMS, Graph, proof
 from ..export.fastest import usual_form, write_fastest
@@ -117,15 +118,20 @@ def before_the_file(cfg):
     said = []
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
         settings = {name: value for name, value in step.items() if name != 'type'}
+        if step.type == 'LoadImageFromFile' and step.get('color_type', 'color') == 'color':
+            said.append("The config turns a photograph upright by its EXIF tag first. OpenCV's imread does, too; "
+                        'Pillow needs ImageOps.exif_transpose.')
         if step.type in LOADING:
             continue
         if step.type == 'Resize' and step.get('scale'):
-            ratio = ', keeping its ratio' if step.get('keep_ratio') else ''
             width, height = (step.scale, step.scale) if isinstance(step.scale, int) else step.scale
-            does = f'resizes an image to {width}×{height} (width×height){ratio}'
+            # As mmcv's rescale_size: an image on its side is as large as one that is upright.
+            does = (f'makes an image smaller or larger, keeping its ratio, until its longer side has '
+                    f'{max(width, height)} pixels or its shorter one {min(width, height)}, whichever comes first'
+                    if step.get('keep_ratio') else f'resizes an image to {width}×{height} (width×height) first')
         else:
-            does = f'takes an image through {step.type}({", ".join(f"{k}={v!r}" for k, v in settings.items())})'
-        said.append(f'The config {does} first; do the same before you give it to the file.')
+            does = f'takes an image through {step.type}({", ".join(f"{k}={v!r}" for k, v in settings.items())}) first'
+        said.append(f'The config {does}; do the same before you give it to the file.')
     padding = (cfg.model.get('data_preprocessor') or {}).get('test_cfg') or {}
     if padding.get('size_divisor'):
         said.append('The config pads an image on its right and below to a multiple of '
@@ -159,6 +165,7 @@ def main():
     form = form_of(args)
     require_packages(args.format, args.dtype)
     cfg = load_config(args.config, args.cfg_options)
+    require_data(cfg, args.checkpoint)
     model = create_model(cfg, checkpoint=args.checkpoint, accelerate=False).eval()
     graphs = {name: Graph(model, name, args.preprocess, args.postprocess)
               for name in (forms_of(args.dtype) if form == 'fastest' else (form, ))}

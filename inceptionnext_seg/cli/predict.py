@@ -68,7 +68,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--resume',
         action='store_true',
-        help='leave out images that have all their files already, of the same checkpoint and settings',
+        help='leave out images that have all their files already, of the image as it is and of the same checkpoint and '
+        'settings',
     )
     parser.add_argument('--opacity', type=opacity, help="of the overlays' colours (default: 0.5)")
     parser.add_argument(

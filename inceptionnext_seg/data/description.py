@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..files import read_object, write_json
 
 NAME, VERSION, IGNORE = 'dataset.json', 1, 255
+SOURCES = 'sources.csv'     # beside it: which file each image came from
 MOST_CLASSES = 255
 
 

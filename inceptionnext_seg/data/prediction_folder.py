@@ -10,8 +10,9 @@ CLASS_NUMBERS, OVERLAYS, ARRAYS = 'class_numbers', 'overlays', 'arrays'
 CONFIDENCE, ENTROPY, COCO, LABELME = 'confidence', 'entropy', 'coco', 'labelme'
 FOLDERS = (CLASS_NUMBERS, OVERLAYS, ARRAYS, CONFIDENCE, ENTROPY, COCO, LABELME)
 RECORD, CLASSES_FILE, COCO_FILE = 'predict.json', 'classes.json', 'coco.json'
-# In each file: the digest of the settings that it was made with, and in those that are corrected, of their own content.
-MADE_WITH, DIGEST = 'made_with', 'digest'
+# In each file: the digest of the settings that it was made with, and size and time of the image that it was made of; in
+# those that are corrected, the digest of their own content.
+MADE_WITH, MADE_OF, DIGEST = 'made_with', 'made_of', 'digest'
 
 
 def is_prediction_folder(folder: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 Gradio is not needed here.
 """
+import shutil
 import tempfile
 import time
 import traceback
@@ -14,6 +15,7 @@ from PIL import Image
 
 from ..api import Prediction, Predictor
 from ..data.decoding import FORMATS
+from ..data.importing.tree import is_litter
 from ..data.mini import draw_scene
 from ..engine.image_files import IMAGE_SUFFIXES
 from ..engine.inference import save_png
@@ -99,18 +101,20 @@ def write_files(result: Result, folder: Path, stem: str, opacity: float) -> tupl
 
 
 def example_images(folder: Path, own: Path | None = None, scenes: int = 6) -> list[Path]:
-    """Image files to try: up to twelve of the folder ``own``, or drawn scenes, written to ``folder``, and some of
-    CamVid's validation images where they are.
+    """Image files to try: drawn scenes, written to ``folder``, and some of CamVid's validation images if there; or
+    up to twelve of the folder ``own``, copied to ``folder``: Gradio serves files of the working directory and of
+    the system's temporary one alone.
 
     Raises:
         UserError: ``own`` has no images.
     """
     if own is not None:
-        found = sorted(path for path in own.glob('*') if path.suffix.lower() in IMAGE_SUFFIXES)[:12]
+        found = sorted(path for path in own.glob('*') if path.suffix.lower() in IMAGE_SUFFIXES
+                       and not is_litter(path.name) and path.is_file())[:12]
         if not found:
             raise UserError(f'--examples is {own}, where no image is. Expected: a folder of files that end in '
                             f'{", ".join(IMAGE_SUFFIXES)}.')
-        return found
+        return [Path(shutil.copy(path, folder)) for path in found]
     found = []
     for i in range(scenes):
         found.append(folder / f'drawn_scene_{i + 1}.png')

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..data.decoding import FORMATS, why_wrong_depth
 from ..data.importing.tree import PICTURES as IMAGE_SUFFIXES
-from ..data.importing.tree import UNREAD_PICTURES, is_litter
+from ..data.importing.tree import UNREAD_PICTURES, is_litter, without_check
 from ..data.prediction_folder import (
     CLASS_NUMBERS,
     CONFIDENCE,
@@ -78,7 +78,7 @@ def images_below(folder: str | Path, out: Path | None = None,
     """The images of a folder and its subfolders, with outputs as :func:`find_images` names them.
 
     What is hidden or archives and file managers leave behind is none of them, as in an import, and neither is what
-    ``predict`` wrote into the folder or one below it.
+    ``check`` or ``predict`` wrote into the folder or one below it.
 
     Args:
         out (Path | None): A folder of predictions that is left out without a note.
@@ -98,7 +98,7 @@ def images_below(folder: str | Path, out: Path | None = None,
         if predicted and (out is None or Path(parent).resolve() != out.resolve()):
             notes.append(f'left out: what `predict` wrote into {shown(parent)}')
         folders[:] = [name for name in folders if name not in predicted and not is_litter(name)]
-        files = [name for name in files if not is_litter(name)]
+        files = [name for name in without_check(files) if not is_litter(name)]
         links = [name for name in folders if Path(parent, name).is_symlink()]
         for path in (Path(parent, name) for name in (*links, *files)):
             if path.name in links:

@@ -23,6 +23,7 @@ from ..data.prediction_folder import (
     DIGEST,
     ENTROPY,
     LABELME,
+    MADE_OF,
     MADE_WITH,
     OVERLAYS,
     RECORD,
@@ -117,9 +118,18 @@ class PredictionFiles:
         """Make the folders, before a model is loaded for nothing.
 
         Raises:
-            UserError: They cannot be made or written to.
+            UserError: They cannot be made or written to, or have files that ``predict`` did not write.
         """
-        for folder in {path.parent for path in self.paths(Path('x'), Path('x')).values()}:
+        folders = {path.parent for path in self.paths(Path('x'), Path('x')).values()}
+        foreign = None
+        with contextlib.suppress(OSError):      # what cannot be looked at cannot be written to either, as is said below
+            if not (self.out / RECORD).is_file():       # which is written before the first prediction
+                others = [*folders, self.out / CLASSES_FILE, *[self.out / COCO_FILE] * (COCO in self.formats)]
+                foreign = next((path for path in sorted(others) if path.is_file() or holds_files(path)), None)
+        if foreign:
+            raise UserError(f'{foreign.absolute()} is there, and `predict` did not write it: predictions would replace '
+                            f'files of yours. Expected: a new folder, or one with {RECORD}. Next: give another --out.')
+        for folder in folders:
             probe = folder / f'.{os.getpid()}.tmp'
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -130,10 +140,23 @@ class PredictionFiles:
                     from error
 
     def are_whole(self, name: Path, image: Path) -> bool:
-        """Whether an image has all its files, of these settings or corrected; each got its name when it was whole."""
+        """Whether an image has all its files, of these settings and of the image as it is now, or corrected; each got
+        its name when it was whole.
+        """
+        made = self.marks(image)
         return all(path.is_file() if kind == 'image' else
-                   made_with(path) == self.made_with or (kind == LABELME and is_corrected(path))
+                   marks_in(path) == made or (kind == LABELME and is_corrected(path))
                    for kind, path in self.paths(name, image).items())
+
+    def marks(self, image: Path) -> dict[str, str]:
+        """What the files of an image hold beside the prediction: cameras count from 1 again, so that another image may
+        have this one's name.
+        """
+        try:
+            state = image.stat()
+        except OSError:
+            return {MADE_WITH: self.made_with}
+        return {MADE_WITH: self.made_with, MADE_OF: f'{state.st_size} {state.st_mtime_ns}'}
 
     def corrected(self, name: Path, image: Path) -> Path | None:
         """The Labelme file of an image, if it is to be written and somebody has edited the one that is there."""
@@ -146,28 +169,28 @@ class PredictionFiles:
         Raises:
             UserError: One cannot be written.
         """
-        paths, classes, made_with = self.paths(name, path), found.classes, {MADE_WITH: self.made_with}
+        paths, classes, marks = self.paths(name, path), found.classes, self.marks(path)
         try:
             if CLASS_NUMBERS in paths:
-                save_png(Image.fromarray(self.labels.numbers(classes)), paths[CLASS_NUMBERS], **made_with)
-                save_png(draw_overlay(found.image, classes, self.labels, self.opacity), paths[OVERLAYS], **made_with)
+                save_png(Image.fromarray(self.labels.numbers(classes)), paths[CLASS_NUMBERS], **marks)
+                save_png(draw_overlay(found.image, classes, self.labels, self.opacity), paths[OVERLAYS], **marks)
             if ARRAYS in paths:
                 with replacing(paths[ARRAYS]) as temporary:
                     np.savez_compressed(
                         temporary, classes=self.labels.numbers(classes), confidence=found.confidence.astype(np.float16),
-                        entropy=found.entropy.astype(np.float16), **made_with)
+                        entropy=found.entropy.astype(np.float16), **marks)
             if self.with_confidence:
                 most = math.log(max(2, len(self.labels.classes)))
                 for kind, values in ((CONFIDENCE, found.confidence), (ENTROPY, found.entropy / most)):
                     picture = Image.fromarray((255 * values.clip(0, 1)).round().astype(np.uint8))
-                    save_png(picture, paths[kind], **made_with)
+                    save_png(picture, paths[kind], **marks)
             if COCO in paths:
-                write_json(paths[COCO], coco_of(classes, self.labels.classes, self.name_of(path)) | made_with)
+                write_json(paths[COCO], coco_of(classes, self.labels.classes, self.name_of(path)) | marks)
             if LABELME in paths and not is_corrected(paths[LABELME]):
                 with replacing(paths['image']) as temporary:
                     shutil.copyfile(path, temporary)
                 content = labelme_of(classes, self.labels.classes, paths['image'].name, self.least_area, self.tolerance)
-                content |= made_with
+                content |= marks
                 write_json(paths[LABELME], content | {DIGEST: digest_of(content)})
         except OSError as error:
             raise UserError(
@@ -202,7 +225,7 @@ class PredictionFiles:
         whole = dict(images=[], annotations=[], categories=coco_categories(self.labels.classes))
         for path, name in images.items():
             part = self.paths(name, path)[COCO]
-            if made_with(part) != self.made_with:
+            if marks_in(part).get(MADE_WITH) != self.made_with:
                 continue
             found = read_json(part)
             number = len(whole['images']) + 1
@@ -212,18 +235,25 @@ class PredictionFiles:
         write_json(self.out / COCO_FILE, whole)
 
 
-def made_with(path: Path) -> str | None:
-    """The digest of the settings that a file of predictions was made with; None where it has none, or is not whole."""
+def holds_files(folder: Path) -> bool:
+    """Whether a path is a folder with something in it, hidden files aside."""
+    return folder.is_dir() and any(not path.name.startswith('.') for path in folder.iterdir())
+
+
+def marks_in(path: Path) -> dict[str, str]:
+    """What a file of predictions says of itself, as :meth:`PredictionFiles.marks`; nothing where it is not whole."""
     try:
         if path.suffix == '.png':
             with PngImagePlugin.PngImageFile(path) as file:     # Image.open refuses one that is very large
-                return file.info.get(MADE_WITH)
-        if path.suffix == '.npz':
+                content = file.info
+        elif path.suffix == '.npz':
             with np.load(path) as arrays:
-                return str(arrays[MADE_WITH])
-        return read_json(path)[MADE_WITH]
+                content = {key: str(arrays[key]) for key in (MADE_WITH, MADE_OF) if key in arrays}
+        else:
+            content = read_json(path)
+        return {key: content[key] for key in (MADE_WITH, MADE_OF) if key in content}
     except Exception:   # decoders have errors of every kind for a broken file
-        return None
+        return {}
 
 
 class Outcome(NamedTuple):

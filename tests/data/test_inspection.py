@@ -180,6 +180,13 @@ def test_a_source_that_is_not_there_may_have_been_a_folder_or_a_config(capsys, s
     assert source in error and 'a folder of a data set, or a config' in error and near in error
 
 
+@pytest.mark.parametrize('option', [['--data-root', 'elsewhere'], ['--cfg-options', 'a=b']])
+def test_an_option_of_configs_beside_a_folder_is_refused(folder, capsys, option):
+    with pytest.raises(SystemExit):
+        tool.main([str(folder), *option])
+    assert f'{option[0]} is for a config' in capsys.readouterr().err and not (folder / 'check.html').exists()
+
+
 def test_a_config_that_takes_its_classes_from_the_data_asks_for_the_folder(capsys):
     with pytest.raises(SystemExit):
         tool.main(['upernet_inceptionnext_a_own'])

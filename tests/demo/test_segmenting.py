@@ -78,4 +78,8 @@ def test_examples_are_drawn_scenes_and_camvid_where_it_is_or_a_folder_of_ones_ow
     with pytest.raises(UserError, match=r'--examples is .*own, where no image is'):
         example_images(tmp_path, tmp_path / 'own')
     picture(tmp_path / 'own/b.png')
-    assert example_images(tmp_path, tmp_path / 'own') == [tmp_path / 'own/b.png']
+    picture(tmp_path / 'own/._b.png')       # what macOS leaves behind comes first
+    (tmp_path / 'served').mkdir()
+    # Gradio serves no files of folders elsewhere.
+    assert example_images(tmp_path / 'served', tmp_path / 'own') == [tmp_path / 'served/b.png']
+    assert (tmp_path / 'served/b.png').read_bytes() == (tmp_path / 'own/b.png').read_bytes()

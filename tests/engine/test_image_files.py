@@ -39,6 +39,14 @@ def test_what_predict_wrote_before_and_what_is_hidden_are_no_images(tmp_path):
         find_images(tmp_path / 'deep')
 
 
+def test_the_overlays_of_a_check_are_no_image_and_a_picture_of_that_name_is(tmp_path):
+    for name in ('a.jpg', 'check.png', 'deep/check.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new('RGB', (8, 8)).save(tmp_path / name)
+    (tmp_path / 'check.html').touch()
+    assert [*find_images(tmp_path).outputs] == [tmp_path / 'a.jpg', tmp_path / 'deep/check.png']
+
+
 def test_pictures_that_cannot_be_read_and_links_are_named_with_the_reason(tmp_path):
     folder, elsewhere = tmp_path / 'photos', tmp_path / 'elsewhere'
     touch(folder, 'b.HEIC', 'd.dng', 'notes.txt', 'in/side.txt')

@@ -336,6 +336,7 @@ def test_what_a_user_can_get_wrong_is_one_message_and_exit_code_2(camvid_weights
     out = tmp_path / 'out'
     (out / 'overlays').mkdir(parents=True)
     Image.fromarray(scene(32, 32)).save(out / 'overlays/old.png')
+    (out / 'predict.json').write_text('{}')     # a folder of predictions
     cases = [
         ((CAMVID, camvid_weights, tmp_path / 'missing.jpg', '--out', out), r'missing\.jpg'),
         ((CAMVID, camvid_weights, empty, '--out', out), '/empty'),

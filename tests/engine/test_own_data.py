@@ -17,7 +17,7 @@ from own_folder import describe
 from PIL import Image
 
 from inceptionnext_seg.api import create_model, load
-from inceptionnext_seg.cli import import_dataset, train
+from inceptionnext_seg.cli import export, import_dataset, train
 from inceptionnext_seg.cli import test as evaluation
 from inceptionnext_seg.data.description import read_description
 from inceptionnext_seg.data.fitting import class_weights, fit_batch, fit_size
@@ -151,6 +151,11 @@ def test_a_config_that_does_not_say_its_classes_and_sizes_segments_nothing(tmp_p
     monkeypatch.setattr(sys, 'argv', ['test.py', str(CONFIG), str(checkpoint), '--data-root', str(tmp_path)])
     with pytest.raises(SystemExit):
         evaluation.main()
+    assert f'give {written} as CONFIG' in capsys.readouterr().err
+    monkeypatch.setattr(sys, 'argv', ['export', CONFIG.stem, str(checkpoint), '--format', 'torch-export'])
+    monkeypatch.setattr(export, 'require_packages', lambda *_: None)
+    with pytest.raises(SystemExit):
+        export.main()
     assert f'give {written} as CONFIG' in capsys.readouterr().err
     # The network alone is what it is: its classes are counted in the checkpoint, and have no names.
     assert create_model('upernet_inceptionnext_a_own', 2, accelerate=False).class_names is None

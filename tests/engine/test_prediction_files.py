@@ -235,6 +235,14 @@ def test_files_of_another_checkpoint_are_not_taken_for_those_of_a_run_that_stopp
     assert drawn.predict(1, (kind, ), 'B', resume=True)[0] == []
 
 
+@pytest.mark.parametrize('kind', ['png', 'npz', 'coco', 'labelme'])
+def test_another_image_of_the_same_name_is_not_taken_for_one_that_is_done(drawn, kind):
+    drawn.predict(0, (kind, ), 'A')
+    Image.fromarray(scene(50, 36, 7)).save(drawn.source / 'a1.png')     # cameras count from 1 again
+    assert drawn.predict(0, (kind, ), 'A', resume=True)[0] == ['a1.png']
+    assert drawn.predict(0, (kind, ), 'A', resume=True)[0] == []
+
+
 def test_coco_has_the_predictions_of_this_run_alone_and_names_images_as_they_are_called(drawn):
     (drawn.source / 'deep').mkdir()
     for name in ('deep/a0.JPG', 'a0.jpg'):
@@ -251,6 +259,17 @@ def test_coco_has_the_predictions_of_this_run_alone_and_names_images_as_they_are
     assert (drawn.out / 'labelme' / image).read_bytes() == latin.read_bytes()
     jfif = PredictionFiles(drawn.out, drawn.labels, ('labelme', )).paths(Path('b.png'), Path('b.jfif'))
     assert jfif['image'].name == 'b.jpg'        # Labelme lists no .jfif
+
+
+@pytest.mark.parametrize(('kind', 'name'), [
+    ('coco', 'coco.json'), ('png', 'classes.json'), ('labelme', 'labelme/IMG_1.jpg'), ('png', 'overlays/a0.png')])
+def test_files_that_predict_did_not_write_are_not_written_over(drawn, kind, name):
+    mine = drawn.out / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text('by hand')
+    with pytest.raises(UserError, match=f'{drawn.out / name.partition("/")[0]} is there, and `predict` did not write'):
+        drawn.predict(0, (kind, ), 'A')
+    assert mine.read_text() == 'by hand' and not (drawn.out / 'predict.json').exists()
 
 
 def test_what_was_kept_is_counted_and_another_test_pipeline_is_not_resumed(small, photos, tmp_path, capsys):

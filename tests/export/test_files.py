@@ -57,14 +57,16 @@ def export(trained, monkeypatch, capsys):
 
 def test_what_the_config_does_before_the_network_is_said_since_the_file_does_not(root):
     name = 'upernet_inceptionnext_t_ade20k.py'
-    resize, windows = tool.before_the_file(Config.fromfile(root / 'configs' / name))
-    assert '2048×512 (width×height), keeping its ratio' in resize and 'windows of 512×512' in windows
+    upright, resize, windows = tool.before_the_file(Config.fromfile(root / 'configs' / name))
+    assert 'upright by its EXIF tag' in upright and 'windows of 512×512' in windows
+    # mmcv's rescale_size takes no heed of which of the two is the width.
+    assert 'its longer side has 2048 pixels or its shorter one 512' in resize and '×' not in resize
     cfg = Config.fromfile(root / 'configs/upernet_inceptionnext_a_camvid.py')
-    assert not tool.before_the_file(cfg)
+    assert tool.before_the_file(cfg) == [upright]
     cfg.merge_from_dict({'test_dataloader.dataset.pipeline': [
         dict(type='LoadImageFromFile'), dict(type='Resize', scale=512), dict(type='Resize', scale_factor=0.5),
         dict(type='ResizeToMultiple', size_divisor=32), dict(type='PackSegInputs')]})
-    square, half, multiple = tool.before_the_file(cfg)
+    _, square, half, multiple = tool.before_the_file(cfg)
     assert '512×512 (width×height) first' in square
     assert 'Resize(scale_factor=0.5) first' in half and 'ResizeToMultiple(size_divisor=32) first' in multiple
     for settings, text in ((dict(size_divisor=32), 'to a multiple of 32 pixels'), (dict(size=(64, 96)), 'to 64×96 ')):

@@ -1,9 +1,11 @@
 """A folder that an import wrote, read again: beside other sources, it is what they are added to."""
+import csv
+import re
 from functools import partial
 from pathlib import PurePosixPath
 
 from ...errors import UserError, quantity
-from ..description import NAME, Description, read_description
+from ..description import NAME, SOURCES, Description, read_description
 from .classes import Meaning, build
 from .mask_files import read_values, source_of
 from .options import IGNORE, IGNORE_NAMES, Options
@@ -51,7 +53,22 @@ def read_dataset(tree: Tree, options: Options) -> Source:
                       partial(classes_of_dataset, options=options, about=about))
     notes = [f'{quantity(len(others), "picture")} beside its images and masks, such as {others[0]}: not looked at'
              ] if others else []
-    return found._replace(left_out=left_out + found.left_out, notes=found.notes + notes)
+    origins = origins_of(tree)
+    return found._replace(
+        samples=[sample._replace(origin=origins.get(sample.relative)) for sample in found.samples],
+        left_out=left_out + found.left_out, notes=found.notes + notes)
+
+
+def origins_of(tree: Tree) -> dict[str, str]:
+    """From image to the digest of the pixels that it was made of; of a list that is damaged or not there, none."""
+    if SOURCES not in tree.files:
+        return {}
+    try:
+        with tree.path(SOURCES).open(encoding='utf-8', newline='') as file:
+            return {row['image']: row['pixels'] for row in csv.DictReader(file)
+                    if row.get('image') and re.fullmatch('[0-9a-f]{32}', row.get('pixels') or '')}
+    except (OSError, ValueError, csv.Error):
+        return {}
 
 
 def classes_of_dataset(survey: Survey, options: Options, about: Description) -> Classes:

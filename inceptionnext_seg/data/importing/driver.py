@@ -144,7 +144,7 @@ def write_parts(parts, classes, tables, out, options, command, progress):
         source_facts([part.tree.root for part in parts], [part.format for part in parts], command))
     notes += notes_of({entry.shown: entry.found for entry in entries}, splits, description, options)
     report = Report(description, formats_in_words(parts), how, Counter(fact.size for fact in facts), left_out, notes)
-    outputs = [Output(entry.shown_sample, entry.found.facts, side, name, entry.table)
+    outputs = [Output(entry.shown_sample, entry.found.facts, side, name, entry.table, entry.digest)
                for entry, side, name in zip(entries, splits, names, strict=True)]
     write(out, outputs, description, options, report.whole(), progress)
     return report
@@ -152,7 +152,7 @@ def write_parts(parts, classes, tables, out, options, command, progress):
 
 def labelled_of(part, entries):
     own = [entry for entry in entries if entry.part is part and entry.is_labelled]
-    return Labelled(part.tree, part.label, [entry.sample.relative for entry in own],
+    return Labelled(part.tree, part.label, [entry.sample.relative for entry in own], [entry.digest for entry in own],
                     np.array([entry.counts[:-1] for entry in own]))
 
 

@@ -19,11 +19,14 @@ class Sample(NamedTuple):
             image: raises ValueError, with the end of a sentence, where they cannot be had. None where nobody labelled
             it.
         labels (str | None): The file that holds them, below the source.
+        origin (str | None): The digest of the pixels that an earlier import made the image of, where it is known: a
+            turned photograph was stored anew, and its pixels are others since.
     """
     image: Path | bytes
     relative: str
     read: Callable[[Facts], np.ndarray] | None
     labels: str | None
+    origin: str | None = None
 
 
 class Classes(NamedTuple):

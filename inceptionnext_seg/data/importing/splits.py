@@ -117,11 +117,13 @@ class Labelled(NamedTuple):
         tree (Tree): Its files.
         label (str): What its paths begin with in lists and reports; empty for a single source.
         names (list[str]): The images, below the source.
+        digests (list[str]): Of their pixels.
         counts (np.ndarray): (images, classes), pixels.
     """
     tree: Tree
     label: str
     names: list[str]
+    digests: list[str]
     counts: np.ndarray
 
     def shown(self, path: str) -> str:
@@ -193,25 +195,41 @@ def divided(source, options, alone):
         raise UserError(f'all {quantity(len(names), "labelled image")} are in folders named test, which are kept '
                         'for testing. Expected: images for training and for validation. Next: --val-list FILE can '
                         'name images of them for validation; or give the folder itself as the source.')
-    if not alone and len({group_of(names[i], options.group) for i in rest}) < 2:
+    groups = groups_of([names[i] for i in rest], [source.digests[i] for i in rest], options.group)
+    if not alone and len(groups) < 2:
         return [TEST if folder == TEST else TRAINING for folder in folders], 'all for training, too few to draw from', \
             True
-    drawn, how = draw([names[i] for i in rest], source.counts[rest], options)
+    drawn, how = draw(groups, source.counts[rest], options)
     found = [TEST] * len(names)
     for i, side in zip(rest, drawn, strict=True):
         found[i] = side
     return found, how, True
 
 
-def draw(names, counts, options):
+def groups_of(names, digests, group):
+    """Indices of the images that stay on one side: of a group, or copies of one image."""
+    first = [*range(len(names))]
+
+    def root(i):
+        while first[i] != i:
+            i = first[i]
+        return i
+
+    for keys in ([group_of(name, group) for name in names], digests):
+        seen = {}
+        for i, key in enumerate(keys):
+            first[root(i)] = root(seen.setdefault(key, i))
+    groups = defaultdict(list)
+    for i in range(len(names)):
+        groups[root(i)].append(i)
+    return [*groups.values()]
+
+
+def draw(members, counts, options):
     """A draw by groups, the best of ``DRAWS``: near the share asked for, its classes in the shares of all."""
-    groups = {}
-    for i, name in enumerate(names):
-        groups.setdefault(group_of(name, options.group), []).append(i)
-    members = list(groups.values())
     if len(members) < 2:
         raise UserError(
-            f'{quantity(len(names), "labelled image")} in {quantity(len(members), "group")} cannot be split into '
+            f'{quantity(len(counts), "labelled image")} in {quantity(len(members), "group")} cannot be split into '
             'training and validation. Expected: at least two. Next: label more images'
             f'{", or another --group" if options.group else ""}.')
     share = options.val or SHARE
@@ -233,7 +251,7 @@ def draw(names, counts, options):
             own / max(own.sum(), 1) - whole).sum() + 4 * abs(sizes[chosen].sum() / sizes.sum() - share)
         if best is None or cost < best[0]:
             best = cost, chosen
-    found = [TRAINING] * len(names)
+    found = [TRAINING] * len(counts)
     for rows, held in zip(members, best[1], strict=True):
         for i in rows:
             found[i] = VALIDATION if held else found[i]

@@ -17,6 +17,7 @@ UNREAD_PICTURES = ('.arw', '.avif', '.cr2', '.cr3', '.dng', '.heic', '.heif', '.
                    '.raf', '.raw', '.rw2')
 # What archives and file managers leave behind.
 LITTER = ('__macosx', 'thumbs.db', 'desktop.ini')
+CHECK_PAGE, CHECK_SHEET = 'check.html', 'check.png'     # of `inceptionnext-seg check`
 NO_UTF8 = 'has a name that is no UTF-8. Next: rename it (convmv -f latin1 -t utf8 -r --notest FOLDER)'
 
 
@@ -63,7 +64,7 @@ class Tree:
                 self.leave_out(Path(folder, name), NO_UTF8)
             below[:] = sorted(name for name in below if not is_litter(name) and is_utf8(name)
                               and not Path(folder, name).is_symlink())
-            for name in sorted(names):
+            for name in sorted(without_check(names)):
                 path = Path(folder, name)
                 if is_litter(name):
                     continue
@@ -161,6 +162,11 @@ def require_utf8(path: Path) -> None:
 
 def is_litter(name):
     return name.startswith('.') or name.casefold() in LITTER
+
+
+def without_check(names: list[str]) -> list[str]:
+    """The names in a folder but for what `check` wrote into it, whose overlays are no image of the data."""
+    return [name for name in names if name not in (CHECK_PAGE, CHECK_SHEET)] if CHECK_PAGE in names else names
 
 
 def shared_folders(file: str, other: str) -> int:

@@ -46,12 +46,14 @@ class Entry(NamedTuple):
         sample (Sample), found (Found): The image, and what is known of it.
         table (dict[int, int]): From integer of its labels to class index.
         counts (list[int]): Pixels by class, and at the end those that do not count.
+        digest (str): Two entries with one are the same photograph.
     """
     part: Part
     sample: Sample
     found: Found
     table: dict[int, int]
     counts: list[int]
+    digest: str
 
     @property
     def is_labelled(self) -> bool:
@@ -129,7 +131,10 @@ def united(parts: list[Classes], options: Options) -> tuple[Classes, list[dict[i
 
 def entries_of(parts: list[Part], tables: list[dict[int, int]], classes: int) -> list[Entry]:
     """Every image of every source, in their order."""
-    return [Entry(part, sample, found, table, class_counts(found.counts or {}, table, classes))
+    origins = {found.digest: sample.origin for part in parts
+               for sample, found in zip(part.samples, part.found, strict=True) if sample.origin}
+    return [Entry(part, sample, found, table, class_counts(found.counts or {}, table, classes),
+                  origins.get(found.digest, found.digest))
             for part, table in zip(parts, tables, strict=True)
             for sample, found in zip(part.samples, part.found, strict=True)]
 
@@ -150,7 +155,7 @@ def same_images(entries: list[Entry]) -> dict[int, int]:
     """
     places = defaultdict(list)
     for i, entry in enumerate(entries):
-        places[entry.found.digest].append(i)
+        places[entry.digest].append(i)
     replaced = {}
     for group in places.values():
         best = max(group, key=lambda i: (entries[i].is_labelled, i))

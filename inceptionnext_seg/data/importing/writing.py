@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..._version import __version__
 from ...errors import UserError, shown
 from ...files import synchronize
-from ..description import Description
+from ..description import SOURCES, Description
 from ..fitting import LONGEST_SIDE, class_weights, fit_batch, fit_size
 from ..threads import any_size, threads
 from .options import IGNORE, Options
@@ -75,12 +75,15 @@ tta_pipeline = [
 
 
 class Output(NamedTuple):
-    """A sample on its way out: what was found of it, the split, the name without suffix, what its labels become."""
+    """A sample on its way out: what was found of it, the split, the name without suffix, what its labels become, and
+    the digest of its pixels as they came.
+    """
     sample: Sample
     facts: Facts
     split: str
     name: str
     table: dict[int, int]
+    digest: str
 
 
 def names_of(relatives: list[str]) -> list[str]:
@@ -191,7 +194,7 @@ def write(out: Path, outputs: list[Output], description: Description, options: O
             raise UserError(f'{len(problems)} files changed while they were read, such as {problems[0]}. Nothing was '
                             'imported. Next: give the same command again.')
         description._replace(root=temporary).write()
-        write_sources(temporary / 'sources.csv', outputs, suffix)
+        write_sources(temporary / SOURCES, outputs, suffix)
         (temporary / 'config.py').write_text(config_text(out, description), encoding='utf-8')
         (temporary / 'report.txt').write_text(report, encoding='utf-8')
         for folder in (temporary, *(path for path in temporary.rglob('*') if path.is_dir())):
@@ -210,12 +213,13 @@ def write(out: Path, outputs: list[Output], description: Description, options: O
 
 
 def write_sources(path, outputs, suffix):
-    """Which file each image came from."""
+    """Which file each image came from, and by what it is known there: stored anew as a JPEG, it has other pixels."""
     with path.open('w', encoding='utf-8', newline='') as file:
         rows = csv.writer(file)
-        rows.writerow(('image', 'source', 'labels'))
+        rows.writerow(('image', 'source', 'labels', 'pixels'))
         rows.writerows(
-            (f'images/{output.split}/{output.name}{suffix}', output.sample.relative, output.sample.labels or '')
+            (f'images/{output.split}/{output.name}{suffix}', output.sample.relative, output.sample.labels or '',
+             output.digest)
             for output in outputs
         )
 

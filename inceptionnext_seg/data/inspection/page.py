@@ -11,6 +11,7 @@ from ...files import replacing, write_text
 from ..decoding import FORMATS
 from ..fonts import legend_font
 from ..importing.pictures import rgb_of
+from ..importing.tree import CHECK_PAGE, CHECK_SHEET
 from ..threads import any_size
 from .listing import Item, Listing
 from .looking import Findings, class_rows, first_and_last, mask_of
@@ -119,10 +120,10 @@ def page(listing: Listing, findings: Findings, sheet: Image.Image | None, about:
 
 def write_page(listing: Listing, findings: Findings, out: str | Path, about: str) -> list[Path]:
     """Write ``check.html`` and ``check.png`` to a folder; their paths."""
-    sheet, written = contact_sheet(listing, findings), [Path(out) / 'check.html']
+    sheet, written = contact_sheet(listing, findings), [Path(out) / CHECK_PAGE]
     write_text(written[0], page(listing, findings, sheet, about))
     if sheet is not None:
-        written.append(Path(out) / 'check.png')
+        written.append(Path(out) / CHECK_SHEET)
         with replacing(written[1]) as temporary:
             sheet.save(temporary)
     return written

@@ -182,6 +182,32 @@ def test_labels_of_a_later_source_replace_those_of_an_earlier_one_on_the_same_si
         assert any(note.startswith('1 image is in several sources') for note in report.notes)
 
 
+def test_a_turned_photograph_that_was_stored_anew_is_known_again(tmp_path):
+    photos, mine = tmp_path / 'photos', tmp_path / 'mine'
+    exif = Image.Exif()
+    exif[274] = 6
+    for i in range(5):
+        picture(photos / f'{i}.png', i)
+        with Image.open(photos / f'{i}.png') as shown:
+            shown.transpose(Image.Transpose.ROTATE_90).save(photos / f'{i}.jpg', exif=exif)
+        (photos / f'{i}.png').unlink()
+        save_labelme(photos, 0, f'{i}.jpg')
+    import_dataset(photos, mine, Options(), progress=False)
+    names = {path.name for path in (mine / 'images/validation').iterdir()}
+    # Of what came of that, and with what `predict` copies of it, too.
+    import_dataset([mine, photos], tmp_path / 'more', Options(), progress=False)
+    copies = tmp_path / 'copies'
+    copies.mkdir()
+    (copies / '0.jpg').write_bytes(next((mine / 'images').rglob('0.jpg')).read_bytes())
+    save_labelme(copies, 1, '0.jpg')
+    for i, sources in enumerate(([mine, photos], [tmp_path / 'more', photos], [mine, copies], [mine, photos, copies])):
+        report = import_dataset(sources, tmp_path / f'out{i}', Options(), progress=False)
+        assert sum(report.sizes.values()) == 5 and 'in several sources' in report.text()
+        assert {path.name for path in (tmp_path / f'out{i}/images/validation').iterdir()} == names
+    (mine / 'sources.csv').write_bytes(b'image,pixels\n\xff')        # then it is as good as another photograph
+    assert sum(import_dataset([mine, photos], tmp_path / 'out9', Options(), progress=False).sizes.values()) == 10
+
+
 def test_names_unite_sources_whatever_their_order_and_values_without_names_are_refused(source, corrected, tmp_path):
     save_masks(source, Image.fromarray)
     with pytest.raises(UserError, match=rf'{source} has masks of class indices, without names.*--classes'):

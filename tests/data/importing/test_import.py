@@ -146,6 +146,21 @@ def test_a_group_is_on_one_side(tmp_path, group):
     assert len({int(name[-2:]) // 6 for name in validation}) == 1
 
 
+@pytest.mark.parametrize('group', [None, r'place\d'])
+def test_copies_of_an_image_are_on_one_side_with_their_groups(tmp_path, group):
+    source = many(tmp_path)
+    for i in (1, 2, 3, 7, 13):      # in a folder of another place
+        copy = source / f'place{5 + i}/frame {i + 50}.png'
+        copy.parent.mkdir()
+        copy.write_bytes((source / f'place{i // 6}/frame {i:02}.png').read_bytes())
+        (source / f'masks/frame {i + 50}.png').write_bytes((source / f'masks/frame {i:02}.png').read_bytes())
+    for seed in range(4):
+        report = import_dataset(source, tmp_path / f'out{seed}', Options(group=group, seed=seed, val=0.3),
+                                progress=False)
+        assert sum('are one image' in note for note in report.notes) == 5
+        assert not any('in training and in validation' in note for note in report.notes)
+
+
 def test_without_groups_each_class_is_on_both_sides_and_the_seed_decides(tmp_path):
     source = many(tmp_path)
     convert(source, val=0.25)
