@@ -215,13 +215,18 @@ def processes_text(result):
             f'. A ratio without brackets is of one process, or of two with one round each. {intervals_text()}')
 
 
-def processes_in_short(result, suite):
-    """The same of one suite, for readers who go no further."""
-    counts = [len(seconds) for (cell, _, _), seconds in result.seconds.items() if result.cells[cell].suite == suite]
-    fewest, most = min(counts), max(counts)
-    return (f'Each figure is of {fewest}' + (f' to {most}' if most > fewest else '') + ' processes. Brackets of five '
-            'are 95 % intervals, those of fewer little more than ranges, and a figure without brackets is of one '
-            '([what intervals are](docs/speed.md#what-is-not-known)).')
+def processes_in_short(result, suite, names):
+    """The same of some candidates of one suite, for readers who go no further."""
+    counts = {}
+    for cell in result.cells.values():
+        for name in names:
+            if cell.suite == suite and (best := result.best(cell.name, name)):
+                counts.setdefault(len(best[1]), set()).add(CANDIDATES[name].label)
+    *fewer, most = sorted(counts)
+    said = ''.join(f', {" and ".join(sorted(counts[count]))} of {count}' for count in reversed(fewer))
+    return (f'Figures are medians of {most} process{"es" * (most > 1)}{said}. Brackets are of ratios alone: those of '
+            'five processes are 95 % intervals, those of fewer little more than ranges ([what intervals are]'
+            '(docs/speed.md#what-is-not-known)).')
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',

@@ -217,3 +217,12 @@ def test_all_parts_over_plain_in_other_processes_are_said_to_be():
         record(main, 'inceptionnext', 'nhwc', 0, 2.0)))
     assert 'the faster of these, by medians of processes that measured one or the other; as' in reporting.parts_words(
         result)
+
+
+def test_figures_without_brackets_are_not_said_to_be_of_one_process():
+    names = 'stock', 'smp-inceptionnext'
+    result = Result(content(*both(FP32, 'stock', *[12.0] * 5), *both(FP32, 'smp-inceptionnext', *[12.0] * 4),
+                            *both(FP32, 'hf-convnext', 12.0)))
+    said = reporting.processes_in_short(result, 'main', names)
+    assert said.startswith('Figures are medians of 5 processes, smp InceptionNeXt-T of 4. Brackets are of ratios')
+    assert reporting.processes_in_short(result, 'main', ('stock', )).startswith('Figures are medians of 5 processes. ')
