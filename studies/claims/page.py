@@ -57,7 +57,8 @@ def page(results):
     results = Results(results)
     verdicts = [claim.verdict(results)[0] for claim in CLAIMS.values()]
     tally = ', '.join(f'{word} {verdicts.count(word)}' for word in dict.fromkeys(verdicts))
-    machines = sorted({where for where, _ in results.speed})
+    machines = sorted({where for where, _ in results.speed} | {path.parent.name for path, _ in results.named(
+        'gpu.json')})
     parts = [
         '# Claims, and what was measured',
         'Written by `python tools/readme.py` from the files in docs/results: every figure, and every verdict that a '

@@ -9,6 +9,7 @@ from studies.claims.figures import Figure, Results, pooled_difference
 from studies.claims.page import page
 from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Changes, ChangesNot, Equal, verdict
 from studies.claims.table import CLAIMS
+from studies.gpu.cells import CONVNEXT, INCEPTIONNEXT
 from studies.published.studies import STUDIES
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +120,21 @@ def test_without_any_result_file_nothing_is_measured_and_nothing_holds(tmp_path)
     # What the paper's own tables and the network's form decide.
     assert {key for key, verdict in verdicts.items() if verdict == 'does not hold'} == {'55.4', 'two passes'}
     assert 'not measured yet' in page(tmp_path)
+
+
+def test_whole_networks_on_a_gpu_stand_beside_those_on_a_cpu_and_one_process_decides_nothing(tmp_path):
+    def row(name, *seconds):
+        return dict(name=name, label=name, layout='nhwc', seconds=list(seconds), settled=True)
+    setting = dict(mode='train', part='segmentor', dtype='bf16', batch_size=2, size=512)
+    results = Results(tmp_path)
+    results.files[tmp_path / 'some-gpu/gpu.json'] = dict(cells={'segmentors, train, bf16, 2 images': dict(
+        kind='speed', setting=setting, results=[
+            row(f'{CONVNEXT}::none', 6., 6.), row(f'{INCEPTIONNEXT}::none', 3., 3.), row(CONVNEXT, 1., 1.)])})
+    found, = CLAIMS['whole train'].figures(results)
+    assert str(found) == 'plain bf16, 2 × 512×512 2.00 (2.00 to 2.00)'
+    assert (found.where, found.repeats) == ('some-gpu', 1)
+    assert CLAIMS['whole train'].verdict(results) == (OPEN, '1 process, and 5 decide')
+    assert CLAIMS['whole infer'].figures(results) == CLAIMS['hardware'].figures(results) == []
 
 
 def test_the_published_page_is_what_the_result_files_say():
