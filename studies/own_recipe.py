@@ -9,6 +9,7 @@ anew after each run; --report writes them and trains nothing. The machine must h
 depends on its images/s.
 """
 import argparse
+import itertools
 import os
 import shlex
 import statistics
@@ -201,6 +202,12 @@ def threads(content):
     return f'{content["threads"]} thread{"s" if content["threads"] > 1 else ""} of {machine}'
 
 
+def minute_of(validations, goal):
+    """The minute of the first validation from which none is below ``goal``; None where the last is."""
+    above = list(itertools.takewhile(lambda entry: entry['mIoU'] >= goal, reversed(validations)))
+    return above[-1]['minutes'] if above else None
+
+
 def words(content):
     """What the recipe reached, in a line."""
     runs = [run for run in content['runs'] if run['variant'] == 'recipe']
@@ -209,10 +216,9 @@ def words(content):
     scores = [run['mIoU'] for run in runs]
     goals = ''
     for goal in GOALS:
-        reached = [next((entry['minutes'] for entry in run['validations'] if entry['mIoU'] >= goal), None)
-                   for run in runs]
-        if None not in reached:
-            goals += f'; {"each " * (len(runs) > 1)}{goal} or more after {max(reached):.0f} minutes'
+        since = [minute_of(run['validations'], goal) for run in runs]
+        if None not in since:
+            goals += f'; {"each " * (len(runs) > 1)}{goal} or more from minute {max(since):.0f} on'
     loads = [load for run in runs if (load := (run['environment'] or {}).get('load_average')) is not None]
     load = '' if not loads else (f'; load average at {"their" if len(runs) > 1 else "its"} end '
                                  f'{"up to " * (len(runs) > 1)}{max(loads):.1f}')

@@ -118,6 +118,9 @@ def speed_result(path=SPEED):
     return Result(json.loads(path.read_text()))
 
 
+SHOWN = 'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext'
+
+
 def speed():
     """Stock, segmentation_models.pytorch and both networks of ours; of how many processes."""
     result, rows = speed_result(), []
@@ -128,12 +131,11 @@ def speed():
         faster = '–' if best in (None, cell.name) else str(
             result.speedup(cell.name, 'inceptionnext', baseline_cell=best))
         ours = [speedup_text(result, cell.name, baseline) for baseline in ('stock', 'smp-inceptionnext', 'convnext')]
-        rows.append([what(cell), *(number(result, cell.name, name) for name in (
-            'stock', 'smp-inceptionnext', 'convnext', 'inceptionnext')), ours[0], faster, *ours[1:]])
+        rows.append([what(cell), *(number(result, cell.name, name) for name in SHOWN), ours[0], faster, *ours[1:]])
     return markdown_table(
         ['images/s', 'stock ConvNeXt-T', 'smp InceptionNeXt-T', 'our ConvNeXt-T', 'our InceptionNeXt-T', '× stock',
          '× stock in its faster dtype', '× smp', '× our ConvNeXt-T'], rows) + '\n\n' + ' '.join(filter(None, [
-             processes_in_short(result, 'main'), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
+             processes_in_short(result, 'main', SHOWN), layouts_text(result, 'main', ('stock', 'smp-inceptionnext')),
              turns_text(result, 'main')]))
 
 

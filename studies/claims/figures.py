@@ -150,6 +150,19 @@ def on_gpus(results):
     return found
 
 
+def whole_on_gpus(results, mode):
+    """The same of whole networks, of one process each, which decides nothing."""
+    found = []
+    for path, content in results.named('gpu.json'):
+        reporting = module('gpu.report')
+        for name, cell in reporting.segmentors(content).items():
+            if cell['setting']['mode'] == mode:
+                setting = name.partition(', ')[2]
+                found += [Figure(f'{how} {setting}', *between, 1, 'process', path.parent.name)
+                          for how, between in reporting.families(cell).items() if between]
+    return found
+
+
 # Trained networks
 
 

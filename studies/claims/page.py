@@ -57,7 +57,8 @@ def page(results):
     results = Results(results)
     verdicts = [claim.verdict(results)[0] for claim in CLAIMS.values()]
     tally = ', '.join(f'{word} {verdicts.count(word)}' for word in dict.fromkeys(verdicts))
-    machines = sorted({where for where, _ in results.speed})
+    machines = sorted({where for where, _ in results.speed} | {path.parent.name for path, _ in results.named(
+        'gpu.json')})
     parts = [
         '# Claims, and what was measured',
         'Written by `python tools/readme.py` from the files in docs/results: every figure, and every verdict that a '
@@ -72,12 +73,14 @@ def page(results):
         'Where a protocol lets the cross-entropy decide, figure and limit are in nats, a point is what the pilot '
         'says that it is worth, intervals and equivalence are those of the protocol, and mIoU stands beside them. '
         '"Holds only if" lists the conditions in which it holds where it fails in others. An interval covers the '
-        'limit, or there are too few repeats: "not decided". Intervals of two seeds, or over the rounds of one '
+        'limit, or there are too few repeats: "not decided". So is a ratio of which conditions are open and the others '
+        'all hold, or all fail, which stands beside it. Intervals of two seeds, or over the rounds of one '
         'process, are shown and decide nothing. Of a study by a protocol 0 repeats count until all of its runs are '
         'there. An interval over processes is their range, or that of a bootstrap where it is wider. The range covers '
         f'the median that they are drawn around with {100 * coverage(3):.0f} % for three and {100 * coverage(5):.0f} % '
         'for five: that five decide, and not three, was settled after the results were seen, and leaves more '
-        'undecided. So was that no interval is narrower than the range.',
+        'undecided. So were that no interval is narrower than the range, and that conditions which are open leave a '
+        'claim undecided where the others fail.',
         'Two sources have no public address, so that it cannot be checked that they say what is listed: the summary of '
         'the paper, [arXiv:2303.16900](https://arxiv.org/abs/2303.16900), and the write-up, which times n×1 → 1×n. Of '
         f'such timings there are others: [a user of PyTorch]({FORUM}/decompose-nxn-kernel-into-1xn-nx1-kernels/148615) '

@@ -124,14 +124,20 @@ def words(result):
     return '; '.join(said)
 
 
+def families(cell):
+    """How many times as fast InceptionNeXt-T is as ConvNeXt-T, by how both are treated; None where one is missing."""
+    seconds, found = {row['name']: row['seconds'] for row in cell['results']}, {}
+    for how, change in (('plain', f'::{NONE}'), ('accelerated', ''), (GRAPH, f'::{GRAPH}')):
+        ours, theirs = f'{INCEPTIONNEXT}{change}', f'{CONVNEXT}{change}'
+        both = {ours, theirs} <= seconds.keys()
+        found[how] = ratio(seconds[theirs], seconds[ours]) if both else None
+    return found
+
+
 def families_table(result):
     """InceptionNeXt-T over ConvNeXt-T, both treated alike."""
-    rows = []
-    for name, cell in segmentors(result).items():
-        seconds = {row['name']: row['seconds'] for row in cell['results']}
-        pairs = [(f'{CONVNEXT}{change}', f'{INCEPTIONNEXT}{change}') for change in (f'::{NONE}', '', f'::{GRAPH}')]
-        rows.append([name, *(describe_ratio(ratio(seconds[theirs], seconds[ours])) if {theirs, ours} <= seconds.keys()
-                             else '–' for theirs, ours in pairs)])
+    rows = [[name, *(describe_ratio(found) if found else '–' for found in families(cell).values())]
+            for name, cell in segmentors(result).items()]
     return markdown_table(['InceptionNeXt-T over ConvNeXt-T', 'plain', 'accelerated', 'and as a CUDA graph'], rows)
 
 

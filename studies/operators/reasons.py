@@ -80,7 +80,8 @@ EXPERIMENTS = (
                compared_to_macs(INSIDE, '3×1 → 1×3', '2×3')),
     Experiment('two-copies', 'memory traffic', '3×1 → 1×3 over two copies of the map, beyond the cache: as long', NEAR,
                two_copies, at_most=True),
-    Experiment('relu', 'memory traffic', 'with ReLU between, which moves the map once more, over without', MATTERS,
+    Experiment('relu', 'memory traffic', 'beyond the cache, with ReLU between, which moves the map once '
+               'more, over without', MATTERS,
                compared(BEYOND, '3×1 → ReLU → 1×3', '3×1 → 1×3')),
     Experiment('macs-depthwise', 'operation count', 'depthwise 7×1 → 1×7 over 7×7, over the ratio of MACs: as the MACs',
                NEAR, compared_to_macs(INSIDE, '7×1 → 1×7', '7×7'), at_most=True),

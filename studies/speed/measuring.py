@@ -9,7 +9,8 @@ A process measures all cells of a stage that have its number of threads. The res
 - ``records``: one for each candidate in each layout and process, a dict of ``cell``, ``candidate`` and ``layout``
   (names of :mod:`.cells`), ``process`` (from 0), ``seconds`` of each round that counts, ``waited``, seconds that
   threads waited for a core in it, ``first``, seconds of the first step, ``others``, cores that other programs had
-  meanwhile, ``busy_before``, ``load_average``, ``date``, and ``run``, the index of its run.
+  meanwhile, ``busy_before``, ``load_average`` and ``began`` of the process, ``date``, and ``run``, the index of its
+  run.
 - ``memory``: dicts of ``cell``, ``candidate``, ``layout``, ``peak`` in bytes, ``commit``, ``date``.
 - ``failed``: dicts of ``cell``, ``candidate``, ``layout``, ``process``, ``error``, until measured.
 
@@ -163,7 +164,7 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
     for process, threads, chosen in turns(cells, stages, processes):
         if not any(left_to_do(result['records'], cell, process) for cell in chosen):
             continue
-        busy, load = wait(), psutil.getloadavg()[0]
+        busy, load, began = wait(), psutil.getloadavg()[0], environment('cpu')['date']
         with ProcessPoolExecutor(1, get_context('spawn')) as pool:
             # No initializer of the pool: from there its message would not reach the user.
             pool.submit(steps.prepare, threads, forms_file(path)).result()
@@ -182,7 +183,7 @@ def measure_all(cells, path, processes, minutes=None, progress=print, wait=wait_
                         continue
                     record = found[name, layout]
                     result['records'].append(dict(
-                        key, **record, run=run, busy_before=round(busy, 3), load_average=round(load, 2),
+                        key, **record, run=run, busy_before=round(busy, 3), load_average=round(load, 2), began=began,
                         date=environment('cpu')['date']))
                     progress(f'{(time.monotonic() - begin) / 60:4.1f} min  {cell.name}, process {process + 1}: {name} '
                              f'{layout} {statistics.median(record["seconds"]):.3f} s')

@@ -19,8 +19,8 @@ HOLLOW = 'hollow: too few processes for an interval'
 def in_times_of_stock(result, mode):
     """How many times as fast as stock in fp32, by candidate and dtype, as the tables have it.
 
-    The ratio to stock in the same dtype, taken within each process, times stock's own bar: a bar is longer than stock's
-    of its dtype exactly where the tables say that it is faster. An interval is that of the ratio alone.
+    The ratio to stock in the same dtype, within each process that has both, times stock's own bar: a bar is longer than
+    stock's of its dtype exactly where the tables say that it is faster. An interval is that of the ratio alone.
 
     Returns:
         tuple[dict[str, Cell], dict[tuple, Estimate]]: The cells by dtype, and by (candidate, dtype) what was measured

@@ -215,13 +215,18 @@ def processes_text(result):
             f'. A ratio without brackets is of one process, or of two with one round each. {intervals_text()}')
 
 
-def processes_in_short(result, suite):
-    """The same of one suite, for readers who go no further."""
-    counts = [len(seconds) for (cell, _, _), seconds in result.seconds.items() if result.cells[cell].suite == suite]
-    fewest, most = min(counts), max(counts)
-    return (f'Each figure is of {fewest}' + (f' to {most}' if most > fewest else '') + ' processes. Brackets of five '
-            'are 95 % intervals, those of fewer little more than ranges, and a figure without brackets is of one '
-            '([what intervals are](docs/speed.md#what-is-not-known)).')
+def processes_in_short(result, suite, names):
+    """The same of some candidates of one suite, for readers who go no further."""
+    counts = {}
+    for cell in result.cells.values():
+        for name in names:
+            if cell.suite == suite and (best := result.best(cell.name, name)):
+                counts.setdefault(len(best[1]), set()).add(CANDIDATES[name].label)
+    *fewer, most = sorted(counts)
+    said = ''.join(f', {" and ".join(sorted(counts[count]))} of {count}' for count in reversed(fewer))
+    return (f'Figures are medians of {most} process{"es" * (most > 1)}{said}. Brackets are of ratios alone: those of '
+            'five processes are 95 % intervals, those of fewer little more than ranges ([what intervals are]'
+            '(docs/speed.md#what-is-not-known)).')
 
 
 SUITES = dict(main='whole networks', backbone='backbones', small='the small network', parts='parts', growth='growth',
@@ -289,9 +294,11 @@ def parts_words(result):
              for layout, seconds in result.layouts(main, 'inceptionnext-plain').items()}
     if here is None or there is None or len(plain) < 2:
         return ''
+    together = result.side_by_side(main, 'inceptionnext', 'inceptionnext-plain')
+    apart = '' if together else ', by medians of processes that measured one or the other'
     return ('The base is plain in NHWC alone, the layout that acceleration has. Where plain is measured in both, in '
             f'inference of whole networks, it takes {plain["nchw"]:.2f} s in NCHW and {plain["nhwc"]:.2f} s in NHWC, '
-            f'and all parts are {there} times as fast as the faster of these; as NHWC here, {here}.')
+            f'and all parts are {there} times as fast as the faster of these{apart}; as NHWC here, {here}.')
 
 
 # The document
@@ -331,6 +338,14 @@ def one_after_the_other(result):
             f'{"; ".join(cells)}.'] if cells else []
 
 
+def apart_text(result):
+    """A sentence that names the candidates that no process measured beside stock; '' without any."""
+    found = dict.fromkeys(CANDIDATES[name].label for cell in result.cells.values() for name in cell.candidates
+                          if name != 'stock' and result.side_by_side(cell.name, name) is False)
+    return ('So are those of candidates that no process measured beside stock, and what the machine changed between '
+            f'the processes is in them, as in ratios of these to the others: {"; ".join(found)}. ') if found else ''
+
+
 def conditions(result):
     content = result.content
     records, e = content['records'], content['environment']
@@ -347,7 +362,8 @@ def conditions(result):
         f'only one, but never that in which forms of operators are measured. {repeated(records)}',
         *one_after_the_other(result),
         '- Speed is the median over processes of the median over rounds. A ratio is taken within each process, and '
-        f'the median over processes is shown; ratios between dtypes are of medians. The bootstrap has {RESAMPLES} '
+        f'the median over processes is shown; ratios between dtypes are of medians. {apart_text(result)}The bootstrap '
+        f'has {RESAMPLES} '
         f'resamples; between medians the ranges of two sides are combined as independent. {processes_text(result)}',
         f'- Candidates run in NCHW and in NHWC in the first {EXPLORED} processes; a layout that is more than '
         f'{SLOWER - 1:.0%} slower in each is left out of the rest. A ratio takes the faster layout of either. '

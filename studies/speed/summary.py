@@ -11,17 +11,28 @@ def undisturbed(record):
             if waited <= DISTURBED * seconds]
 
 
+def which_process(record):
+    """What tells processes apart: each stage and each run counts from 0, so that two processes may have one number.
+
+    Load and busy cores are those before the process began, one reading for all that it measured.
+    """
+    return (record['process'], record['run'], record.get('began', ''), record['load_average'], record['busy_before'])
+
+
 class Result:
     """A result file's records, by cell, candidate, layout and process.
 
     Attributes:
         content (dict): Of the file.
+        seconds (dict[tuple, dict[int, list[float]]]): Of the rounds that are used, by cell, candidate and layout, and
+            by the number of the process.
         excluded (int): Rounds that are not used, since threads waited for a core.
         rounds (int): Those that are.
     """
 
     def __init__(self, content):
         self.content, self.seconds, self.rounds, self.excluded = content, {}, 0, 0
+        self.process = {}
         for record in content['records']:
             used = undisturbed(record)
             self.rounds += len(used)
@@ -29,6 +40,7 @@ class Result:
             if used:
                 key = record['cell'], record['candidate'], record['layout']
                 self.seconds.setdefault(key, {})[record['process']] = used
+                self.process[(*key, record['process'])] = which_process(record)
         self.cells = {cell.name: cell for cell in cells()}
         self.peaks = {(r['cell'], r['candidate'], r['layout']): r['peak'] for r in content['memory']}
 
@@ -67,12 +79,27 @@ class Result:
             return None
         return speed(list(best[1].values()), self.cells[cell].batch_size)
 
+    def by_process(self, cell, candidate):
+        """Seconds of the faster layout by what tells processes apart; None where it was not measured."""
+        if (best := self.best(cell, candidate)) is None:
+            return None
+        layout, seconds = best
+        return {self.process[cell, candidate, layout, number]: found for number, found in seconds.items()}
+
+    def side_by_side(self, cell, candidate, baseline='stock'):
+        """Whether some process measured both, each in its faster layout; None where one is not measured."""
+        before, after = self.by_process(cell, baseline), self.by_process(cell, candidate)
+        return None if before is None or after is None else not before.keys().isdisjoint(after)
+
     def speedup(self, cell, candidate, baseline='stock', baseline_cell=None):
-        """Times as fast as the baseline, both in their faster layout; None where one is not measured."""
-        before, after = self.best(baseline_cell or cell, baseline), self.best(cell, candidate)
+        """Times as fast as the baseline, both in their faster layout; None where one is not measured.
+
+        It is taken in each process that measured both; where none did, of the medians over processes.
+        """
+        before, after = self.by_process(baseline_cell or cell, baseline), self.by_process(cell, candidate)
         if before is None or after is None:
             return None
-        return speedup(before[1], after[1], paired=baseline_cell in (None, cell))
+        return speedup(before, after, paired=baseline_cell in (None, cell))
 
     def best_dtype_cell(self, cell, candidate='stock'):
         """The cell of the same work in the dtype in which a candidate is fastest."""

@@ -188,3 +188,41 @@ def test_the_base_of_the_parts_stands_beside_plain_in_its_faster_layout():
 def test_it_is_said_beside_the_tables_that_few_processes_have_ranges():
     said = reporting.processes_text(Result(content(record(FP32, 'stock', 'nchw', 0, 8.0))))
     assert '50 % for two, 75 % for three, 88 % for four and 94 % for five' in said
+
+
+def test_two_processes_of_one_number_are_not_paired_and_the_candidates_are_named():
+    """A later stage, or another run, counts from 0 again."""
+    later = [dict(record(FP32, 'hf-convnext', layout, process, 9.0, 9.0), load_average=1.5)
+             for layout in LAYOUTS for process in range(2)]
+    stock = [record(FP32, 'stock', layout, process, seconds, seconds)
+             for layout in LAYOUTS for process, seconds in enumerate((12.0, 9.0, 9.0))]
+    beside = [record(FP32, 'convnext', layout, process, seconds, seconds)
+              for layout in LAYOUTS for process, seconds in enumerate((4.0, 3.0, 3.0))]
+    result = Result(content(*stock, *beside, *later))
+    # Stock's slow process 0 was never that of hf-convnext, so that 12 / 9 is of nothing.
+    assert result.speedup(FP32, 'hf-convnext').value == 1.0
+    assert (result.side_by_side(FP32, 'hf-convnext'), result.side_by_side(FP32, 'convnext')) == (False, True)
+    assert result.speedup(FP32, 'convnext')[:3] == (3.0, 3.0, 3.0)
+    assert result.side_by_side(FP32, 'smp-convnext') is None
+    said = reporting.apart_text(result)
+    assert 'Hugging Face ConvNeXt-T' in said and 'our ConvNeXt-T' not in said
+    assert reporting.apart_text(Result(content(*stock, *beside))) == ''
+
+
+def test_all_parts_over_plain_in_other_processes_are_said_to_be():
+    parts, main = 'parts infer fp32 1×512×512', 'infer fp32 1×512×512'
+    result = Result(content(
+        record(parts, 'inceptionnext-plain', 'nhwc', 0, 6.0), record(parts, 'inceptionnext', 'nhwc', 0, 2.0),
+        *[dict(record(main, 'inceptionnext-plain', layout, 0, 5.0), load_average=1.5) for layout in LAYOUTS],
+        record(main, 'inceptionnext', 'nhwc', 0, 2.0)))
+    assert 'the faster of these, by medians of processes that measured one or the other; as' in reporting.parts_words(
+        result)
+
+
+def test_figures_without_brackets_are_not_said_to_be_of_one_process():
+    names = 'stock', 'smp-inceptionnext'
+    result = Result(content(*both(FP32, 'stock', *[12.0] * 5), *both(FP32, 'smp-inceptionnext', *[12.0] * 4),
+                            *both(FP32, 'hf-convnext', 12.0)))
+    said = reporting.processes_in_short(result, 'main', names)
+    assert said.startswith('Figures are medians of 5 processes, smp InceptionNeXt-T of 4. Brackets are of ratios')
+    assert reporting.processes_in_short(result, 'main', ('stock', )).startswith('Figures are medians of 5 processes. ')
