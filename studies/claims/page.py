@@ -73,14 +73,12 @@ def page(results):
         'Where a protocol lets the cross-entropy decide, figure and limit are in nats, a point is what the pilot '
         'says that it is worth, intervals and equivalence are those of the protocol, and mIoU stands beside them. '
         '"Holds only if" lists the conditions in which it holds where it fails in others. An interval covers the '
-        'limit, or there are too few repeats: "not decided". So is a ratio of which conditions are open and the others '
-        'all hold, or all fail, which stands beside it. Intervals of two seeds, or over the rounds of one '
+        'limit, or there are too few repeats: "not decided". Intervals of two seeds, or over the rounds of one '
         'process, are shown and decide nothing. Of a study by a protocol 0 repeats count until all of its runs are '
         'there. An interval over processes is their range, or that of a bootstrap where it is wider. The range covers '
         f'the median that they are drawn around with {100 * coverage(3):.0f} % for three and {100 * coverage(5):.0f} % '
         'for five: that five decide, and not three, was settled after the results were seen, and leaves more '
-        'undecided. So were that no interval is narrower than the range, and that conditions which are open leave a '
-        'claim undecided where the others fail.',
+        'undecided. So was that no interval is narrower than the range.',
         'Two sources have no public address, so that it cannot be checked that they say what is listed: the summary of '
         'the paper, [arXiv:2303.16900](https://arxiv.org/abs/2303.16900), and the write-up, which times n×1 → 1×n. Of '
         f'such timings there are others: [a user of PyTorch]({FORUM}/decompose-nxn-kernel-into-1xn-nx1-kernels/148615) '

@@ -126,8 +126,6 @@ def verdict(figures, rule):
     if by[HOLDS] and by[FAILS]:
         return 'holds only if', ', '.join(by[HOLDS]) + rest
     if by[FAILS]:
-        if rest and isinstance(rule, AtLeast):      # figures are conditions, and an open one may be where it holds
-            return OPEN, f'it does not hold for {", ".join(by[FAILS])}{rest}'
         return FAILS, (', '.join(by[FAILS]) + rest) if rest else ''
     if by[HOLDS]:
         return (OPEN, f'it holds for {", ".join(by[HOLDS])}{rest}') if rest else (HOLDS, '')
