@@ -126,8 +126,8 @@ def test_a_file_has_the_whole_name_of_its_config(monkeypatch, config, name):
         raise UserError(str(arguments[0]))
 
     monkeypatch.setattr('sys.argv', ['export', config, 'weights.pth'])
-    for function in ('require_packages', 'load_config'):
-        monkeypatch.setattr(tool, function, lambda *arguments: None)
+    monkeypatch.setattr(tool, 'require_packages', lambda *arguments: None)
+    monkeypatch.setattr(tool, 'load_config', lambda *arguments: Config())
     for function in ('create_model', 'Graph', 'proof'):
         monkeypatch.setattr(tool, function, MagicMock())
     monkeypatch.setattr(tool, 'replacing', stop)

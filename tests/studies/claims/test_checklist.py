@@ -15,7 +15,7 @@ def row_of(folder, name, content):
 def speed(*names):
     """A result of studies.speed: InceptionNeXt, twice as fast as ConvNeXt in the cells of these names."""
     records = [dict(cell=cell, process=0, candidate=candidate, layout='nhwc', seconds=[seconds], waited=[0.],
-                    load_average=1.5) for cell in names
+                    load_average=1.5, busy_before=0., run=0) for cell in names
                for candidate, seconds in (('inceptionnext', 1.), ('convnext', 2.))]
     return dict(environment=MACHINE, records=records, memory=[], runs=[dict(commit='abc')])
 

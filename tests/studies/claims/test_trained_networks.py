@@ -94,8 +94,8 @@ def test_without_runs_of_this_study_pairs_that_no_older_one_has_are_not_measured
 def test_one_thread_is_shown_and_one_process_does_not_decide(tmp_path):
     names = [cell.name for cell in cells() if cell.suite == 'threads']
     records = [dict(cell=cell, process=0, candidate=candidate, layout='nhwc', seconds=[seconds], waited=[0.],
-                    load_average=1.5) for cell in names for candidate, seconds in (('inceptionnext', 2.),
-                                                                                   ('convnext', 3.))]
+                    load_average=1.5, busy_before=0., run=0)
+               for cell in names for candidate, seconds in (('inceptionnext', 2.), ('convnext', 3.))]
     results = Results(tmp_path)
     results.speed = [('a', Speed(dict(records=records, memory=[], runs=[])))]
     figure, = one_thread(results, 'infer')
