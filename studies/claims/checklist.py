@@ -20,8 +20,6 @@ DECIDED = {
                   'forms and candidates in turn, after its first results had shown how the speed of the machine drifts',
     'inference.json': 'it was measured again, in more processes, when torch had faster forms; what is compared is as '
                       'before',
-    'ablations_mini.json': 'no protocol was written before; that LayerNorm stands out was seen in the data',
-    'band_ratio_mini.json': 'no protocol was written before',
     'camvid.json': 'no protocol was written before; that the norms differ was noticed after the runs',
     'camvid_own_25min.json': 'the schedule was chosen before, by three single runs of 1,187 iterations, of which no '
                              'file is kept, and their scores on the same validation images; seeds and length were '

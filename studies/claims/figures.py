@@ -1,9 +1,6 @@
 """Numbers with their intervals, from the result files of every machine."""
-import statistics
 from pathlib import Path
 from typing import NamedTuple
-
-from scipy import stats
 
 from ..comparison.differences import welch
 from ..published.files import module, read, result_files
@@ -216,23 +213,6 @@ def families(results):
     loss, miou = (found[name][study.FAMILY][0] for name in ('cross_entropy', 'mIoU'))
     return [of_study('InceptionNeXt-A less ConvNeXt-A, over sequences', loss, miou, None,
                      len(content['images']) if whole else 0, 'sequence', machine_of(path, content, results.folder))]
-
-
-def pooled_difference(results, file, name, reference, what):
-    """The same with the spread of all candidates pooled, which are taken to have one variance."""
-    content = results.get(file)
-    if content is None:
-        return []
-    groups = [values(content, candidate['name']) for candidate in content['candidates']]
-    freedom = sum(len(group) - 1 for group in groups)
-    pair = values(content, name), values(content, reference)
-    if not all(pair) or freedom < 1:
-        return []
-    variance = sum(statistics.variance(group) * (len(group) - 1) for group in groups if len(group) > 1) / freedom
-    reach = stats.t.ppf(0.975, freedom) * (variance * sum(1 / len(group) for group in pair))**0.5
-    value = statistics.fmean(pair[0]) - statistics.fmean(pair[1])
-    return [Figure(what, value, value - reach, value + reach, min(map(len, pair)), 'seed',
-                   machine_of(results.folder / file, content, results.folder), signed=True, bound=POINT)]
 
 
 # Counts

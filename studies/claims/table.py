@@ -59,26 +59,18 @@ FALLS, RISES, FALLS_NOT, RISES_NOT = Changes(False), Changes(True), ChangesNot(F
 
 
 def without(*names):
-    """Variants of InceptionNeXt-A less InceptionNeXt-A: of the study with power, or of the older one."""
-    return lambda results: f.ablated(results, 'main', *names) or [
-        figure for name in names
-        for figure in f.miou_difference(results, 'ablations_mini.json', name, 'baseline', name.replace('_', ' '))]
+    """Variants of InceptionNeXt-A less InceptionNeXt-A."""
+    return lambda results: f.ablated(results, 'main', *names)
 
 
 def ratio(share):
-    """A ratio less 1/8, that of T: of the study with power, or of the older one of T."""
-    return lambda results: f.ablated(results, 'pairs', f'ratio {share} − 1/8') or f.miou_difference(
-        results, 'band_ratio_mini.json', f't_ratio{share.replace("/", "_")}', 't_baseline', f'ratio {share} less 1/8')
+    """A ratio less 1/8, that of T."""
+    return lambda results: f.ablated(results, 'pairs', f'ratio {share} − 1/8')
 
 
 def norms(results):
     """BatchNorm less LayerNorm."""
-    if found := f.ablated(results, 'factorial', 'BatchNorm − LayerNorm'):
-        return found
-    args = results, 'ablations_mini.json', 'layernorm', 'baseline', ''
-    return [figure.turned(what) for figures, what in (
-        (f.miou_difference(*args), 'BatchNorm less LayerNorm, Welch'),
-        (f.pooled_difference(*args), 'the same, spread of all variants pooled')) for figure in figures]
+    return f.ablated(results, 'factorial', 'BatchNorm − LayerNorm')
 
 
 def best_of_tables():
@@ -89,9 +81,7 @@ T, CONVNEXT_T = (next(row for row in UPERNET if (row.family, row.arch) == (famil
                  for family in ('InceptionNeXt', 'ConvNeXt'))
 TOP1 = IMAGENET_TOP1['inceptionnext_tiny'], IMAGENET_TOP1['convnext_tiny_1k_224_ema']
 DRAWN = ('On drawn scenes, from scratch, by [the protocol](studies/ablations.md): cross-entropy in nats, of which less '
-         'is better, and mIoU in points beside it. Two seeds are of the older study without power, mIoU in points, of '
-         '150 iterations (ratios: T), in which maps of the last two stages are smaller than the bands, so that no '
-         'number of seeds could rank bands.')
+         'is better, and mIoU in points beside it.')
 BACKBONES = 'InceptionNeXt-T over ConvNeXt-T, backbones, 512×512, on the CPUs measured; the A100 is not among them.'
 SAME_HEAD = 'InceptionNeXt-T over ConvNeXt-T, whole networks with the same head.'
 NEEDS_IMAGENET = 'it takes ImageNet and a cluster; nothing here was trained on it'

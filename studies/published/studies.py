@@ -38,10 +38,6 @@ def swept(name, work_dir, configs, options):
             f'tools/compare.py --from work_dirs/{work_dir}/report.json --out docs/results/{name}.md')
 
 
-def ablations(*names, arch='a'):
-    return ' '.join(f'configs/ablations/upernet_inceptionnext_{arch}_{name}_mini.py' for name in names)
-
-
 SPEED = f'-m studies.speed --out docs/results/{MACHINE}/speed.json'
 GENERALIZATION = 'configs/generalization/upernet_timm_mobilenetv3_small'
 STUDIES = {
@@ -97,14 +93,6 @@ STUDIES = {
     'camvid_sequences': Study('both families with both norms on CamVid, one sequence left out', 'camvid_sequences.json',
                               ('-m studies.camvid_sequences data/camvid --out docs/results/camvid_sequences.json', ),
                               CAMVID, 'about nine core-hours, two processes at once; goes on where it was stopped'),
-    'ablations_mini': Study('fifteen variants of InceptionNeXt-A, two seeds each', 'ablations_mini.json', swept(
-        'ablations_mini', 'ablations_mini', ablations(
-            'baseline', 'band11', 'band13', 'band5', 'band7', 'dw3x3', 'identity', 'layernorm', 'no_horizontal',
-            'no_square', 'no_vertical', 'per_stage', 'ratio1_16', 'ratio1_8', 'sequential'), '--seeds 0 1')),
-    'band_ratio': Study('band length and branch ratio, A and T', 'band_ratio_mini.json', swept(
-        'band_ratio_mini', 'band_ratio', ' '.join([
-            ablations('baseline', 'band7', 'band13', 'ratio1_8', 'ratio1_16'),
-            ablations('baseline', 'band7', 'band13', 'ratio1_4', 'ratio1_16', arch='t')]), '--seeds 0 1')),
     'generalization': Study('MobileNetV3-small with and without Inception convolutions', 'generalization_mini.json',
                             swept('generalization_mini', 'generalization',
                                   f'{GENERALIZATION}_mini.py {GENERALIZATION}_inception_mini.py',

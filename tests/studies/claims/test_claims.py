@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studies.claims import operators
-from studies.claims.figures import Figure, Results, pooled_difference
+from studies.claims.figures import Figure, Results
 from studies.claims.page import page
 from studies.claims.rules import FAILS, HOLDS, OPEN, AtLeast, Changes, ChangesNot, Equal, verdict
 from studies.claims.table import CLAIMS
@@ -86,19 +86,6 @@ def test_counts_are_equal_or_not():
     assert verdict(counts, Equal((56, 933)))[0] == HOLDS
     assert verdict(counts, Equal((55, 933)))[0] == FAILS
     assert verdict(counts[:1], Equal((56, 933)))[0] == FAILS
-
-
-def test_the_spread_of_all_candidates_is_pooled(tmp_path):
-    # Variances 2, 8 and 2 of two runs each: pooled 4, three degrees of freedom, t = 3.1824; 1 ± 3.1824 √4.
-    def candidate(name, *mious):
-        return dict(name=name, runs=[dict(metrics=dict(mIoU=miou)) for miou in mious])
-    results = Results(tmp_path)
-    results.files[tmp_path / 'x.json'] = dict(
-        environment=dict(cpu='Some CPU', cpu_cores=2),
-        candidates=[candidate('a', 10, 12), candidate('b', 10, 14), candidate('c', 5, 7)])
-    found, = pooled_difference(results, 'x.json', 'b', 'a', 'b less a')
-    assert found.value == 1 and found.repeats == 2 and found.where == 'some-2cores'
-    assert (found.low, found.high) == (pytest.approx(1 - 6.3649, abs=1e-3), pytest.approx(1 + 6.3649, abs=1e-3))
 
 
 def test_every_claim_says_where_it_is_from_and_which_study_measures_it():
