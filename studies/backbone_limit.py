@@ -7,30 +7,21 @@ optimizer and moving patches into rows cost nothing there, and maps come from th
 products are those of torch on this machine is faster than that, and the time of ConvNeXt-T over it is the most that
 InceptionNeXt-T's backbone can be ahead. Random weights. The machine must have no other work.
 """
-import argparse
-import json
 import math
 import random
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 import torch.nn as nn
-from tqdm import tqdm
 
 from inceptionnext_seg.engine.allocator import keep_freed_memory
 from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.files import markdown_table
 from inceptionnext_seg.ops import onednn
 from inceptionnext_seg.ops.norm_mlp import BLOCK_BYTES, LEAST_ROWS
 
-from .going_on import SAME, content_of
-from .published.machine import folder_name
-from .speed.measuring import machine_and_versions, wait_for_quiet
+from .by_processes import main, origin, quietness
 from .speed.statistics import NONE, Estimate, speed, speedup, text
 from .throughput.setting import Setting
 from .throughput.step import candidate_step
@@ -167,29 +158,6 @@ def measure_here():
     return rows
 
 
-def measure(out, processes):
-    """Processes until there are so many; the file is written after each.
-
-    Raises:
-        UserError: Other programs keep the machine busy, a process failed, or the file is of another machine or code.
-    """
-    described = machine_and_versions()
-    result = content_of(out, 'a result of studies.backbone_limit', described, dict(
-        environment=described, configs=CONFIGS, threads=THREADS, size=SIZE, images=IMAGES, processes=[]),
-        (*SAME, 'commit'))
-    for _ in tqdm(range(len(result['processes']), processes), unit='process'):
-        busy = wait_for_quiet()
-        load = round(psutil.getloadavg()[0], 2)
-        run = subprocess.run([sys.executable, '-m', 'studies.backbone_limit', '--child'], capture_output=True,
-                             text=True, cwd=Path(__file__).parents[1])
-        if run.returncode:
-            raise UserError(f'a process failed: {(run.stderr.strip().splitlines() or ["no message"])[-1]}')
-        result['processes'].append(dict(
-            busy_before=round(busy, 3), load_average=load, rows=json.loads(run.stdout.splitlines()[-1])))
-        write_json(out, result)
-    return result
-
-
 def seconds_of(result, mode, dtype, candidate):
     """Seconds of the rounds, by process."""
     return {i: row['seconds'] for i, process in enumerate(result['processes']) for row in process['rows']
@@ -235,37 +203,17 @@ def words(result):
 
 
 def report(result):
-    e = result['environment']
-    loads = [process['load_average'] for process in result['processes']]
-    busy = max(process['busy_before'] for process in result['processes'])
     return '\n\n'.join([
         "# What limits a faster backbone: InceptionNeXt-T's matrix products alone",
-        f'`{e["command"]}`, commit {e["commit"]}, {e["date"][:10]}, {e["device_name"]}, {result["threads"]} threads, '
-        f'torch {e["versions"]["torch"]}. Both backbones accelerated, random weights.', table(result), words(result),
+        f'{origin(result)} Both backbones accelerated, random weights.', table(result), words(result),
         "Products alone are those of InceptionNeXt-T's 1×1 convolutions, stem and downsampling, in training with the "
         'two of their gradients, at their own shapes, each in the fastest of up to three forms (torch.mm, the same in '
         "blocks of rows, oneDNN's); maps come from the cache. A training step of a backbone has AdamW, that of its "
-        'products has not. All candidates take turns in every round of a process, in a random order. Other programs '
-        f'kept {busy:.2f} cores busy at most before a process; load average {min(loads)} to {max(loads)}.']) + '\n'
-
-
-@exit_on_user_error
-def main():
-    parser = argparse.ArgumentParser(prog='python -m studies.backbone_limit', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('docs/results') / folder_name() / 'backbone_limit.json',
-                        metavar='FILE.json',
-                        help='result file, which further processes are added to (default: %(default)s)')
-    parser.add_argument('--processes', type=int, default=5, help='in all (default: %(default)s)')
-    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        print(json.dumps(measure_here()))
-        return
-    found = report(measure(args.out, args.processes))
-    write_text(args.out.with_suffix('.md'), found)
-    print(found)
+        f'products has not. All candidates take turns in every round of a process, in a random order. '
+        f'{quietness(result)}']) + '\n'
 
 
 if __name__ == '__main__':
-    main()
+    exit_on_user_error(main)(
+        'studies.backbone_limit', __doc__, dict(configs=CONFIGS, threads=THREADS, size=SIZE, images=IMAGES),
+        measure_here, report)

@@ -6,31 +6,22 @@ accelerated and in their deploy forms; and with test-time augmentation in two sc
 accelerated. Each process has all candidates, which take turns in every round in a random order, so that a machine that
 becomes slower does so for all. The machine must have no other work.
 """
-import argparse
 import copy
-import json
 import math
 import random
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import psutil
 import torch
 from mmseg.models.segmentors import SegTTAModel
-from tqdm import tqdm
 
 import inceptionnext_seg
 from inceptionnext_seg.engine.allocator import keep_freed_memory
-from inceptionnext_seg.errors import UserError, exit_on_user_error
-from inceptionnext_seg.files import markdown_table, write_json, write_text
+from inceptionnext_seg.errors import exit_on_user_error
+from inceptionnext_seg.files import markdown_table
 
-from .going_on import SAME, content_of
-from .published.machine import folder_name
+from .by_processes import main, origin, quietness
 from .speed.goals import verdict
-from .speed.measuring import machine_and_versions, wait_for_quiet
 from .speed.statistics import speed, speedup
 from .window_memory import CANDIDATES as SEGMENTORS
 from .window_memory import (
@@ -96,28 +87,6 @@ def measure_here():
     return rows
 
 
-def measure(out, processes):
-    """Processes until there are so many; the file is written after each.
-
-    Raises:
-        UserError: Other programs keep the machine busy, a process failed, or the file is of another machine or code.
-    """
-    described = machine_and_versions()
-    result = content_of(out, 'a result of studies.window_speed', described, dict(
-        environment=described, config=CONFIG, threads=THREADS, processes=[]), (*SAME, 'commit'))
-    for _ in tqdm(range(len(result['processes']), processes), unit='process'):
-        busy = wait_for_quiet()
-        load = round(psutil.getloadavg()[0], 2)
-        run = subprocess.run([sys.executable, '-m', 'studies.window_speed', '--child'], capture_output=True, text=True,
-                             cwd=Path(__file__).parents[1])
-        if run.returncode:
-            raise UserError(f'a process failed: {(run.stderr.strip().splitlines() or ["no message"])[-1]}')
-        result['processes'].append(dict(
-            busy_before=round(busy, 3), load_average=load, rows=json.loads(run.stdout.splitlines()[-1])))
-        write_json(out, result)
-    return result
-
-
 def seconds_of(result, picture, candidate):
     """Seconds of the rounds, by process."""
     return {i: row['seconds'] for i, process in enumerate(result['processes']) for row in process['rows']
@@ -161,35 +130,13 @@ def words(result):
 
 
 def report(result):
-    e = result['environment']
-    loads = [process['load_average'] for process in result['processes']]
-    busy = max(process['busy_before'] for process in result['processes'])
     return '\n\n'.join([
-        '# Time of sliding windows',
-        f'`{e["command"]}`, commit {e["commit"]}, {e["date"][:10]}, {e["device_name"]}, {result["threads"]} threads, '
-        f'torch {e["versions"]["torch"]}. `{result["config"]}` with random weights.', table(result), words(result),
+        '# Time of sliding windows', f'{origin(result)} `{result["config"]}` with random weights.', table(result),
+        words(result),
         'From the normalized image to class indices; TTA from images in all scales. All candidates take turns in every '
-        'round of a process, in a random order; each predicted an image before. Other programs kept '
-        f'{busy:.2f} cores busy at most before a process; load average {min(loads)} to {max(loads)}.']) + '\n'
-
-
-@exit_on_user_error
-def main():
-    parser = argparse.ArgumentParser(prog='python -m studies.window_speed', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('docs/results') / folder_name() / 'window_speed.json',
-                        metavar='FILE.json',
-                        help='result file, which further processes are added to (default: %(default)s)')
-    parser.add_argument('--processes', type=int, default=5, help='in all (default: %(default)s)')
-    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.child:
-        print(json.dumps(measure_here()))
-        return
-    text = report(measure(args.out, args.processes))
-    write_text(args.out.with_suffix('.md'), text)
-    print(text)
+        f'round of a process, in a random order; each predicted an image before. {quietness(result)}']) + '\n'
 
 
 if __name__ == '__main__':
-    main()
+    exit_on_user_error(main)(
+        'studies.window_speed', __doc__, dict(config=CONFIG, threads=THREADS), measure_here, report)

@@ -59,8 +59,8 @@ class Prediction(NamedTuple):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of the image of each class that was found, by name, the largest first; classes of one name, such
-        as two of ADE20K-Full's, share an entry."""
+        """The share of the image of each class that was found, by name, the largest first; classes of one name share
+        an entry."""
         found = {}
         for i, share in shares(self.classes, len(self.labels.classes)):
             name = self.labels.classes[i]
